@@ -1,0 +1,34 @@
+# Everything starts from a bare machine with Python 3.11+, Java 17+ and make. `make help` lists the targets.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# pip options for torch alone, for example an index of CPU builds on a Linux machine without a GPU.
+TORCH_PIP ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup nightly test check compile clean
+
+help:
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
+
+setup: $(STAMP) ## the environment, with pinned versions
+
+$(STAMP): pyproject.toml constraints.txt scripts/setup.sh
+	@PYTHON="$(PYTHON)" VENV="$(VENV)" TORCH_PIP="$(TORCH_PIP)" sh scripts/setup.sh
+	@touch $@
+
+nightly: $(STAMP) ## simulate feedback and run one night on it
+	@$(BIN)/goalrank nightly $(ARGS)
+
+test: $(STAMP) ## unit, component and pipeline tests
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(STAMP) ## style and types
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+compile: $(STAMP) ## pipelines/compiled/*.yaml from their source
+	@$(BIN)/python -m pipelines.compile
+
+clean: ## remove the environment (workspaces stay)
+	rm -rf $(VENV)

@@ -1,0 +1,85 @@
+"""How far tonight's features and feedback have moved since the last good snapshot: population stability index.
+
+PSI = sum over bins of (q - p) ln(q / p), p the earlier shares, q tonight's: the symmetrised Kullback-Leibler divergence
+(Jeffreys 1946), known by this name from credit scoring (Siddiqi, "Credit Risk Scorecards", 2006). Bins are bounded by
+the deciles of the earlier values; a decile's own value is a bin (counts pile up at few values), and so are nulls.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.special import rel_entr
+from scipy.stats import chi2
+
+WARNING_PSI = 0.25
+"""Siddiqi (2006): above 0.25 a population has shifted significantly. For two normals of one variance PSI is the squared
+shift in standard deviations, so this is half a standard deviation overnight."""
+
+CRITICAL_PSI = 1.0
+"""A whole standard deviation overnight, by the same identity: a changed unit or a broken join, no change of
+taste."""
+
+NOISE_QUANTILE = 0.999
+"""Where nothing has changed, PSI / (1/n + 1/m) follows chi-square with bins - 1 degrees of freedom (Yurdakul & Naranjo,
+Journal of Risk Model Validation, 2020). No limit lies below this quantile of it: small nights are noisy."""
+
+BINS = 10
+
+
+@dataclass(frozen=True)
+class Shift:
+    """PSI between two samples, and how many bins it was taken over."""
+
+    psi: float
+    bins: int
+
+
+def population_stability(earlier: np.ndarray, tonight: np.ndarray) -> Shift:
+    """PSI of two samples of one column, shape (n,) and (m,), NaN for null. Empty bins count half a row.
+
+    Raises:
+        ValueError: a sample is empty.
+    """
+    if not len(earlier) or not len(tonight):
+        raise ValueError(f"{len(earlier)} earlier and {len(tonight)} rows of tonight found, expected at least one each")
+    known = earlier[~np.isnan(earlier)]
+    edges = np.unique(np.quantile(known, np.linspace(0, 1, BINS + 1)[1:-1])) if len(known) else np.empty(0)
+    counts = np.stack([_histogram(sample, edges) for sample in (earlier, tonight)])
+    used = counts.sum(axis=0) > 0
+    filled = np.maximum(counts[:, used], 0.5)
+    p, q = filled / filled.sum(axis=1, keepdims=True)
+    return Shift(float((rel_entr(p, q) + rel_entr(q, p)).sum()), int(used.sum()))
+
+
+def _histogram(sample: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """Counts of a sample below, at and between the edges and above them, then of NaN; shape (2 edges + 2,)."""
+    between = np.searchsorted(edges, sample, side="left") + np.searchsorted(edges, sample, side="right")
+    bins = np.where(np.isnan(sample), 2 * len(edges) + 1, between)
+    return np.bincount(bins, minlength=2 * len(edges) + 2).astype(float)
+
+
+def compare(earlier: dict[str, np.ndarray], tonight: dict[str, np.ndarray]) -> pd.DataFrame:
+    """One row a column with values on both sides: rows and medians before and tonight, psi, and the two limits."""
+    rows = []
+    for column in tonight:
+        before, now = earlier[column], tonight[column]
+        if not len(before) or not len(now):
+            continue
+        shift = population_stability(before, now)
+        noise = chi2.ppf(NOISE_QUANTILE, max(shift.bins - 1, 1)) * (1 / len(before) + 1 / len(now))
+        rows.append(
+            {
+                "column": column,
+                "rows_before": len(before),
+                "rows_tonight": len(now),
+                "median_before": float(np.nanmedian(before)) if not np.isnan(before).all() else None,
+                "median_tonight": float(np.nanmedian(now)) if not np.isnan(now).all() else None,
+                "psi": shift.psi,
+                "warning_limit": max(WARNING_PSI, noise),
+                "critical_limit": max(CRITICAL_PSI, noise),
+            }
+        )
+    return pd.DataFrame(rows)

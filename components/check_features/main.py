@@ -1,0 +1,84 @@
+"""Hold tonight's rows of a snapshot against ranges, and against the last good snapshot."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pyarrow.parquet as pq
+
+from components.check_features import drift, prepare
+from components.data_gate import Gate
+from components.extract_features import locations, snapshots
+from components.extract_features.snapshots import Snapshot
+from components.step import Step, run_alone
+from goalrank import schema
+
+ALWAYS = ("user_stats", "item_stats")
+"""Views with rows on every day that had an impression."""
+
+SOMEWHERE = ("user_profile", "item_content")
+"""Views that a snapshot must have rows of, in whatever day: nobody is known otherwise. A day may bring nothing new."""
+
+
+def run(snapshot: str, snapshots_uri: str, data_docs: str, run_uri: str) -> None:
+    """Check the days that this snapshot has and the one before it has not: keys, times, ranges, nulls; then drift.
+
+    Args:
+        snapshot: the snapshot artifact (JSON).
+        snapshots_uri: root of the snapshots, where the last good one is found.
+        data_docs: folder for Great Expectations' static site; written when the features are refused, too.
+        run_uri: the run's folder.
+
+    Raises:
+        DataRefused: a critical check failed; names each one, what was found and how to mend it.
+    """
+    with Step("check_features", run_uri) as step:
+        with step.tool("great_expectations"):
+            gate = Gate("check_features", data_docs)
+            from components.check_features import suites
+        tonight = Snapshot.load(snapshot)
+        earlier = snapshots.previous(locations.folder(snapshots_uri), tonight.date)
+        days = _new_days(tonight, earlier)
+        step.figures["days"] = [days[0], days[-1]]
+        with gate:
+            gate.check("examples", prepare.example_rows(tonight, days), suites.examples(), ["dt", "request_id"])
+            for done, view in enumerate(schema.FEATURE_VIEWS.values()):
+                step.progress(done, len(schema.FEATURE_VIEWS), view.name)
+                rows = _rows(tonight, view, days)
+                if len(rows) or view.name in ALWAYS or (view.name in SOMEWHERE and not _known(tonight, view)):
+                    gate.check(view.name, rows, suites.of_view(view), ["dt", view.entity])
+            # Shifts of rows that are wrong already say nothing more.
+            if earlier is not None and not gate.refused:
+                shifts = drift.compare(
+                    prepare.drift_columns(earlier, earlier.days[-1]), prepare.drift_columns(tonight, tonight.days[-1])
+                )
+                step.figures["drift"] = {row.column: round(row.psi, 4) for row in shifts.itertuples()}
+                told = ["column", "rows_before", "rows_tonight", "median_before", "median_tonight"]
+                gate.check("drift", shifts, suites.drift(), told, examples=len(shifts))
+        gate.decide(step, f"the features of {tonight.date}")
+
+
+def _new_days(tonight: Snapshot, earlier: Snapshot | None) -> list[str]:
+    """Days whose files no earlier night has passed through this gate; never none."""
+    known = {day["path"] for day in earlier.manifest["days"]} if earlier is not None else set()
+    return [day["dt"] for day in tonight.manifest["days"] if day["path"] not in known] or [tonight.days[-1]]
+
+
+def _known(snapshot: Snapshot, view: schema.FeatureView) -> bool:
+    """Whether the snapshot has any row of a view."""
+    return any(pq.read_metadata(file).num_rows for file in snapshot.view_paths(view.name))
+
+
+def _rows(snapshot: Snapshot, view: schema.FeatureView, days: list[str]) -> pd.DataFrame:
+    """Rows of a view with the columns that its own suite judges."""
+    rows = prepare.view_rows(snapshot, view, days)
+    if view is schema.USER_STATS:
+        return prepare.user_stats_ranges(rows, snapshot, days)
+    if view is schema.USER_HISTORY:
+        return prepare.user_history_ranges(rows)
+    if view is schema.ITEM_STATS:
+        return prepare.item_stats_ranges(rows)
+    return rows
+
+
+if __name__ == "__main__":
+    run_alone(run)

@@ -1,0 +1,129 @@
+"""The columns the suites judge, derived from tonight's rows of a snapshot: narrow pandas frames, no lists in them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from components.extract_features.snapshots import Snapshot
+from goalrank import schema
+
+_DAY = np.timedelta64(1, "D")
+_HOUR = np.timedelta64(1, "h")
+
+
+def view_rows(snapshot: Snapshot, view: schema.FeatureView, days: list[str]) -> pd.DataFrame:
+    """Rows of a feature view of `days`: a scalar column as it is, a list column by its length, and `dt`.
+
+    Also derived: rows_of_key (rows with that key and time) and hours_off_midnight, from the midnight after dt.
+    """
+    parts = []
+    for dt in days:
+        table = snapshot.read_view(view.name, [dt])
+        frame = pd.DataFrame({"dt": dt, view.entity: _numbers(table[view.entity])}, index=range(table.num_rows))
+        for name in ("event_timestamp", "created_timestamp"):
+            frame[name] = table[name].to_pandas()
+        for field in view.features:
+            column = table[field.name]
+            frame[field.name] = pc.list_value_length(column) if pa.types.is_list(field.type) else column.to_pandas()
+        times = table["event_timestamp"].cast(pa.timestamp("us")).to_numpy()
+        frame["hours_off_midnight"] = (times - (np.datetime64(dt) + _DAY)) / _HOUR
+        parts.append(frame)
+    rows = pd.concat(parts, ignore_index=True)
+    rows["rows_of_key"] = rows.groupby([view.entity, "event_timestamp"])[view.entity].transform("size")
+    return rows
+
+
+def user_stats_ranges(rows: pd.DataFrame, snapshot: Snapshot, days: list[str]) -> pd.DataFrame:
+    """Add what is left of impressions when clicks and likes are taken off, and the smallest topic count."""
+    topics = snapshot.read_view(schema.USER_STATS.name, days)["topic_clicks"]
+    rows["not_clicked"] = rows.impressions - rows.clicks
+    rows["not_liked"] = rows.impressions - rows.likes
+    rows["fewest_topic_clicks"] = _smallest(topics)
+    return rows
+
+
+def user_history_ranges(rows: pd.DataFrame) -> pd.DataFrame:
+    """Add how many more items than topic masks a history has."""
+    rows["items_without_topics"] = rows.history_items - rows.history_topics
+    return rows
+
+
+def item_stats_ranges(rows: pd.DataFrame) -> pd.DataFrame:
+    """Add the differences that cannot be negative: shown less clicked, all-time less last week."""
+    for span in ("7d", "total"):
+        rows[f"not_clicked_{span}"] = rows[f"impressions_{span}"] - rows[f"clicks_{span}"]
+        rows[f"not_liked_{span}"] = rows[f"impressions_{span}"] - rows[f"likes_{span}"]
+    for name in ("impressions", "clicks", "likes"):
+        rows[f"{name}_before_7d"] = rows[f"{name}_total"] - rows[f"{name}_7d"]
+    return rows
+
+
+def example_rows(snapshot: Snapshot, days: list[str]) -> pd.DataFrame:
+    """Tonight's examples: keys, list lengths against the slate's, and totals of the feedback."""
+    table = snapshot.read_examples(days)
+    length = {name: pc.list_value_length(table[name]) for name in (*_PER_POSITION, "candidates", "candidate_scores")}
+    frame = pd.DataFrame({name: table[name].to_pandas() for name in ("dt", "request_id", "user_id", "event_time")})
+    frame["rows_of_key"] = frame.groupby("request_id")["request_id"].transform("size")
+    frame["shown"] = length["slate"].to_numpy(zero_copy_only=False)
+    frame["candidates"] = length["candidates"].to_numpy(zero_copy_only=False)
+    frame["scores_surplus"] = pc.subtract(length["candidate_scores"], length["candidates"]).to_pandas()
+    for name in _PER_POSITION[1:]:
+        frame[f"{name}_surplus"] = pc.subtract(length[name], length["slate"]).to_pandas()
+    for name in ("clicks", "likes", "watch_seconds"):
+        frame[f"total_{name}"] = _reduced(table[name], "sum")
+    frame["mean_score"] = _reduced(table["candidate_scores"], "mean")
+    return frame
+
+
+def drift_columns(snapshot: Snapshot, dt: str) -> dict[str, np.ndarray]:
+    """Name -> values (float, NaN for null) of the columns held against the last good snapshot, of one arrival day.
+
+    Chosen to stand still when nothing is wrong: shares and per-request figures, no counts that grow with the log.
+    """
+    examples = example_rows(snapshot, [dt])
+    users = snapshot.read_view(schema.USER_STATS.name, [dt])
+    items = snapshot.read_view(schema.ITEM_STATS.name, [dt])
+    seen_U, seen_I = (_numbers(users["impressions"]), _numbers(items["impressions_7d"]))
+    columns = {
+        "examples.candidates": examples.candidates,
+        "examples.shown": examples.shown,
+        "examples.mean_score": examples.mean_score,
+        "examples.total_clicks": examples.total_clicks,
+        "examples.total_likes": examples.total_likes,
+        "examples.total_watch_seconds": examples.total_watch_seconds,
+        "user_stats.clicks / impressions": _share(users["clicks"], seen_U),
+        "user_stats.watch_ms / impressions": _share(users["watch_ms"], seen_U),
+        "item_stats.clicks_7d / impressions_7d": _share(items["clicks_7d"], seen_I),
+        "item_stats.impressions_7d": seen_I,
+    }
+    return {name: np.asarray(values, dtype=float) for name, values in columns.items()}
+
+
+_PER_POSITION = ("slate", "propensities", "clicks", "likes", "watch_seconds")
+
+
+def _numbers(column: pa.ChunkedArray) -> np.ndarray:
+    return column.to_numpy()
+
+
+def _share(part: pa.ChunkedArray, whole: np.ndarray) -> np.ndarray:
+    """part / whole where there is a whole; rows without are left out, they say nothing of the share."""
+    whole = np.asarray(whole, dtype=float)
+    return (np.asarray(_numbers(part), dtype=float) / np.where(whole > 0, whole, np.nan))[whole > 0]
+
+
+def _reduced(lists: pa.ChunkedArray, how: str) -> np.ndarray:
+    """Sum or mean of each row's list, NaN where it is null, empty or all null; shape (rows,)."""
+    array = lists.combine_chunks()
+    flat = pa.table({"row": pc.list_parent_indices(array), "value": pc.list_flatten(array)})
+    grouped = flat.group_by("row").aggregate([("value", how)])
+    values = np.full(len(array), np.nan)
+    values[grouped["row"].to_numpy()] = grouped[f"value_{how}"].cast(pa.float64()).to_numpy(zero_copy_only=False)
+    return values
+
+
+def _smallest(lists: pa.ChunkedArray) -> np.ndarray:
+    return _reduced(lists, "min")

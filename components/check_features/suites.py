@@ -1,0 +1,152 @@
+"""What a night's features must be, view by view, as Great Expectations suites.
+
+A list column stands here by its length (prepare.py). Map expectations skip nulls: a column that must not be null says
+so itself. `description` is what is expected, `notes` how to mend it.
+"""
+
+from __future__ import annotations
+
+from great_expectations import expectations as gxe
+from great_expectations.expectations.expectation import Expectation
+
+from components.data_gate import CRITICAL, WARNING
+from goalrank import schema
+
+EXTRACTION = "run the night with --full-rebuild; if it stays, extract_features has a bug"
+LOGS = "compare the day's logs with the day before; if the change is real, extract and serve it knowingly"
+
+COUNTS = {
+    schema.USER_STATS.name: ("impressions", "clicks", "likes", "watch_ms", "active_days"),
+    schema.ITEM_STATS.name: tuple(field.name for field in schema.ITEM_STATS.features),
+}
+"""Integer features that count something."""
+
+
+def of_view(view: schema.FeatureView) -> list[Expectation]:
+    """Suite of one feature view: keys and times as of every view, then its own ranges."""
+    return [*_keys_and_times(view), *_RANGES[view.name]()]
+
+
+def examples() -> list[Expectation]:
+    """Suite of the examples (prepare.example_rows)."""
+    surplus = [
+        _exactly(0, f"{name}_surplus", f"one entry of {name} for each item shown")
+        for name in ("propensities", "clicks", "likes", "watch_seconds")
+    ]
+    return [
+        _not_null("request_id"),
+        _exactly(1, "rows_of_key", "one example for each request_id"),
+        _not_null("user_id"),
+        _not_null("event_time"),
+        _at_least(1, "shown", "at least one item shown"),
+        _at_least(1, "candidates", "at least one candidate"),
+        _exactly(0, "scores_surplus", "one score for each candidate"),
+        *surplus,
+    ]
+
+
+def drift() -> list[Expectation]:
+    """Suite of the shifts since the last good snapshot (drift.compare)."""
+    return [
+        gxe.ExpectColumnPairValuesAToBeGreaterThanB(
+            column_A=limit,
+            column_B="psi",
+            or_equal=True,
+            severity=severity,
+            description=f"population stability index since the last snapshot up to {limit}",
+            notes=LOGS,
+        )
+        for limit, severity in (("critical_limit", CRITICAL), ("warning_limit", WARNING))
+    ]
+
+
+def _keys_and_times(view: schema.FeatureView) -> list[Expectation]:
+    return [
+        _not_null(view.entity),
+        _exactly(1, "rows_of_key", f"one row for each ({view.entity}, event_timestamp)"),
+        _not_null("event_timestamp"),
+        _exactly(0, "hours_off_midnight", "event_timestamp at the midnight that ends the arrival day"),
+        _not_null("created_timestamp"),
+    ]
+
+
+def _user_profile() -> list[Expectation]:
+    return [_not_null("attributes")]
+
+
+def _user_stats() -> list[Expectation]:
+    return [
+        *_counts(schema.USER_STATS),
+        _at_least(0, "not_clicked", "no more clicks than impressions"),
+        _at_least(0, "not_liked", "no more likes than impressions"),
+        _not_null("topic_clicks"),
+        _exactly(schema.TOPIC_BUCKETS, "topic_clicks", f"{schema.TOPIC_BUCKETS} topic_clicks"),
+        _at_least(0, "fewest_topic_clicks", "no topic_clicks below 0"),
+    ]
+
+
+def _user_history() -> list[Expectation]:
+    return [
+        _not_null("history_items"),
+        _not_null("history_topics"),
+        gxe.ExpectColumnValuesToBeBetween(
+            column="history_items",
+            min_value=0,
+            max_value=schema.HISTORY_LENGTH,
+            severity=CRITICAL,
+            description=f"histories of at most {schema.HISTORY_LENGTH} items",
+            notes=EXTRACTION,
+        ),
+        _exactly(0, "items_without_topics", "one topic mask for each item of a history"),
+    ]
+
+
+def _item_content() -> list[Expectation]:
+    return [_not_null("topic_mask"), _not_null("title"), _at_least(0, "duration_seconds", "no negative duration")]
+
+
+def _item_stats() -> list[Expectation]:
+    differences = {
+        **{f"not_clicked_{span}": f"no more clicks_{span} than impressions_{span}" for span in ("7d", "total")},
+        **{f"not_liked_{span}": f"no more likes_{span} than impressions_{span}" for span in ("7d", "total")},
+        **{f"{name}_before_7d": f"no more {name}_7d than {name}_total" for name in ("impressions", "clicks", "likes")},
+    }
+    return [
+        *_counts(schema.ITEM_STATS),
+        *(_at_least(0, column, expected) for column, expected in differences.items()),
+    ]
+
+
+_RANGES = {
+    schema.USER_PROFILE.name: _user_profile,
+    schema.USER_STATS.name: _user_stats,
+    schema.USER_HISTORY.name: _user_history,
+    schema.ITEM_CONTENT.name: _item_content,
+    schema.ITEM_STATS.name: _item_stats,
+}
+
+
+def _counts(view: schema.FeatureView) -> list[Expectation]:
+    return [
+        expectation
+        for name in COUNTS[view.name]
+        for expectation in (_not_null(name), _at_least(0, name, f"{name} of at least 0"))
+    ]
+
+
+def _not_null(column: str) -> Expectation:
+    return gxe.ExpectColumnValuesToNotBeNull(
+        column=column, severity=CRITICAL, description=f"{column} never null", notes=EXTRACTION
+    )
+
+
+def _exactly(value: int, column: str, expected: str) -> Expectation:
+    return gxe.ExpectColumnValuesToBeBetween(
+        column=column, min_value=value, max_value=value, severity=CRITICAL, description=expected, notes=EXTRACTION
+    )
+
+
+def _at_least(value: int, column: str, expected: str) -> Expectation:
+    return gxe.ExpectColumnValuesToBeBetween(
+        column=column, min_value=value, severity=CRITICAL, description=expected, notes=EXTRACTION
+    )

@@ -1,0 +1,1 @@
+"""First step of the night: the arrival days it is about to read, against the data contract."""

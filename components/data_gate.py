@@ -1,0 +1,275 @@
+"""What both data gates share: Great Expectations runs a suite, its Data Docs are kept, its result decides.
+
+Fails closed. Great Expectations does not raise when a validation fails, lets every map expectation pass on an empty
+table, and answers an expectation that crashed with one more row of results: here each of these is a failure.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from components.step import Step
+from goalrank.errors import DataRefused
+
+os.environ["GX_ANALYTICS_ENABLED"] = "false"  # read when great_expectations is imported
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from great_expectations.checkpoint import CheckpointResult
+    from great_expectations.core import ExpectationValidationResult
+    from great_expectations.expectations.expectation import Expectation
+    from pyspark.sql import DataFrame
+
+CRITICAL = "critical"
+"""Severity of a check that stops the night."""
+
+WARNING = "warning"
+"""Severity of a check that is only reported."""
+
+EXAMPLE_ROWS = 3
+"""How many offending rows a refusal quotes for each check."""
+
+_SITE = "gate"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One check that did not pass."""
+
+    table: str
+    severity: str
+    expected: str
+    seen: str
+    mend: str
+    examples: list[dict[str, Any]] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        rows = "; ".join(" ".join(f"{name}={value}" for name, value in row.items()) for row in self.examples)
+        quoted = f", for example {rows}" if rows else ""
+        return f"{self.table}: expected {self.expected}, found {self.seen}{quoted}. To mend: {self.mend}"
+
+
+class Gate:
+    """One step's checks: tables go through it one by one, Data Docs are written on leaving, `decide` has the last word.
+
+    Use as a context manager; the static site lies under `data_docs` (index.html) however the block ends.
+    """
+
+    def __init__(self, name: str, data_docs: str) -> None:
+        import great_expectations
+
+        self._gx = great_expectations
+        self.name = name
+        self.data_docs = Path(data_docs)
+        self.failures: list[Failure] = []
+        self.checks = 0
+        self.rows: dict[str, int] = {}
+        self._run_id = great_expectations.RunIdentifier(run_name=name, run_time=datetime.now(UTC))
+        self._context = great_expectations.get_context(mode="ephemeral")
+        self._context.variables.progress_bars = {"globally": False}
+        self._context.add_data_docs_site(
+            _SITE,
+            {
+                "class_name": "SiteBuilder",
+                "store_backend": {
+                    "class_name": "TupleFilesystemStoreBackend",
+                    "base_directory": str(self.data_docs.resolve()),
+                },
+                "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
+            },
+        )
+
+    def __enter__(self) -> Gate:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.data_docs.mkdir(parents=True, exist_ok=True)
+        self._context.build_data_docs(site_names=[_SITE])
+
+    @property
+    def refused(self) -> list[Failure]:
+        """Failures that stop the night."""
+        return [failure for failure in self.failures if failure.severity == CRITICAL]
+
+    @property
+    def warnings(self) -> list[Failure]:
+        """Failures that are only reported."""
+        return [failure for failure in self.failures if failure.severity != CRITICAL]
+
+    def check(
+        self,
+        table: str,
+        frame: pd.DataFrame | DataFrame,
+        suite: Sequence[Expectation],
+        keys: Sequence[str],
+        examples: int = EXAMPLE_ROWS,
+    ) -> None:
+        """Run one suite on one prepared table and remember what failed.
+
+        Args:
+            table: its name in messages and Data Docs.
+            frame: pandas or Spark, cached by the caller if it is costly. Never empty: an empty one fails.
+            suite: expectations with `severity`, `description` (what is expected) and `notes` (how to mend).
+            keys: columns that tell a person which row is meant.
+            examples: how many offending rows to quote for each check.
+        """
+        from great_expectations import expectations as gxe
+
+        not_empty = gxe.ExpectTableRowCountToBeBetween(
+            min_value=1,
+            severity=CRITICAL,
+            description="at least one row",
+            notes="find out why nothing was written, and write the rows",
+        )
+        suite = [not_empty, *suite]
+        batch = self._batch_definition(table, frame)
+        # Counts only: quoting rows costs a query an expectation, and is done below for those that failed.
+        counts = {"result_format": "BASIC", "partial_unexpected_count": 0}
+        results = self._run(table, batch, suite, frame, counts)
+        failed = [(expected, result) for expected, result in zip(suite, results, strict=True) if not _passed(result)]
+        self.checks += len(suite)
+        self.rows[table] = _observed(results[0])
+        quoted = self._examples(table, batch, frame, [expected for expected, _ in failed], keys, examples)
+        for (expected, result), rows in zip(failed, quoted, strict=True):
+            crashed = _crash(result)
+            self.failures.append(
+                Failure(
+                    table=table,
+                    severity=CRITICAL if crashed else str(getattr(expected.severity, "value", expected.severity)),
+                    expected=str(expected.description),
+                    seen=crashed or _seen(result),
+                    mend=str(expected.notes),
+                    examples=rows,
+                )
+            )
+
+    def decide(self, step: Step, what: str) -> None:
+        """Write the step's figures; let the night go on or stop it.
+
+        Args:
+            step: gets checks, rows, warnings, refused and data_docs as figures, and its reason when all is well.
+            what: what was looked at, for example 'the logs of 2026-01-08'.
+
+        Raises:
+            DataRefused: a critical check failed, or nothing was checked at all. Names every failed critical check.
+        """
+        step.figures |= {
+            "checks": self.checks,
+            "rows": self.rows,
+            "warnings": [str(failure) for failure in self.warnings],
+            "refused": [str(failure) for failure in self.refused],
+            "data_docs": str(self.data_docs / "index.html"),
+        }
+        if not self.checks:
+            raise DataRefused(f"{what}: no check was run, so nothing is known to be good; this is a bug of {self.name}")
+        if self.refused:
+            first, *others = (str(failure) for failure in self.refused)
+            lines = [f"{what} break the data contract: {first}"]
+            lines += [f"also {number}. {text}" for number, text in enumerate(others, start=2)]
+            raise DataRefused("\n".join(lines))
+        step.reason = f"{what}: {self.checks} checks passed" + (
+            f", {len(self.warnings)} of them with a warning" if self.warnings else ""
+        )
+
+    def _batch_definition(self, table: str, frame: pd.DataFrame | DataFrame) -> Any:
+        is_pandas = type(frame).__module__.startswith("pandas")
+        sources = self._context.data_sources
+        # Not persisted a second time: the caller has cached what is worth it.
+        source = sources.add_pandas(table) if is_pandas else sources.add_spark(table, persist=False)
+        return source.add_dataframe_asset(table).add_batch_definition_whole_dataframe("whole")
+
+    def _run(
+        self,
+        name: str,
+        batch: Any,
+        suite: Sequence[Expectation],
+        frame: pd.DataFrame | DataFrame,
+        result_format: dict[str, Any],
+    ) -> list[ExpectationValidationResult | None]:
+        """Results in the suite's order; None where Great Expectations gave none."""
+        stored = self._context.suites.add(self._gx.ExpectationSuite(name))
+        for expectation in suite:
+            stored.add_expectation(expectation.copy(update={"id": None}))
+        definition = self._context.validation_definitions.add(
+            self._gx.ValidationDefinition(name=name, data=batch, suite=stored)
+        )
+        checkpoint = self._context.checkpoints.add(
+            self._gx.Checkpoint(name=name, validation_definitions=[definition], result_format=result_format)
+        )
+        outcome: CheckpointResult = checkpoint.run(batch_parameters={"dataframe": frame}, run_id=self._run_id)
+        # Crashed expectations come first in the results, so order is restored by id.
+        by_id = {
+            result.expectation_config.id: result
+            for validation in outcome.run_results.values()
+            for result in validation.results
+            if result.expectation_config is not None
+        }
+        return [by_id.get(expectation.id) for expectation in stored.expectations]
+
+    def _examples(
+        self,
+        table: str,
+        batch: Any,
+        frame: pd.DataFrame | DataFrame,
+        failed: Sequence[Expectation],
+        keys: Sequence[str],
+        count: int,
+    ) -> list[list[dict[str, Any]]]:
+        """Up to `count` offending rows of each failed expectation; they go to Data Docs too."""
+        if not failed:
+            return []
+        detailed = {
+            "result_format": "SUMMARY",
+            "partial_unexpected_count": count,
+            "unexpected_index_column_names": [key for key in keys if key in frame.columns],
+        }
+        results = self._run(f"{table}: what failed, with rows", batch, failed, frame, detailed)
+        return [_rows(result, keys) for result in results]
+
+
+def _passed(result: ExpectationValidationResult | None) -> bool:
+    return result is not None and result.success is True and not _crash(result)
+
+
+def _crash(result: ExpectationValidationResult | None) -> str:
+    """What went wrong inside Great Expectations, empty if nothing did."""
+    if result is None:
+        return "no result at all (the check did not run)"
+    told: Mapping[str, Any] = result.exception_info or {}
+    # One flat record, or one a metric that crashed.
+    records = [told] if "raised_exception" in told else [entry for entry in told.values() if isinstance(entry, Mapping)]
+    for record in records:
+        if record.get("raised_exception"):
+            return f"that the check itself crashed ({record.get('exception_message')})"
+    return ""
+
+
+def _observed(result: ExpectationValidationResult | None) -> int:
+    return int(result.result.get("observed_value", 0)) if result is not None else 0
+
+
+def _seen(result: ExpectationValidationResult | None) -> str:
+    figures = result.result if result is not None else {}
+    if "unexpected_count" in figures:
+        return f"{figures['unexpected_count']} of {figures['element_count']} rows otherwise"
+    return f"{figures.get('observed_value', 'something else')}"
+
+
+def _rows(result: ExpectationValidationResult | None, keys: Sequence[str]) -> list[dict[str, Any]]:
+    """Offending rows, keys first."""
+    found = (result.result if result is not None else {}).get("partial_unexpected_index_list") or []
+    rows = []
+    for row in found:
+        ordered = {key: row[key] for key in keys if key in row}
+        rows.append({name: _plain(value) for name, value in {**ordered, **row}.items()})
+    return rows
+
+
+def _plain(value: Any) -> Any:
+    """A numpy scalar as Python's own, so that it prints as people write it."""
+    return value.item() if hasattr(value, "item") else value

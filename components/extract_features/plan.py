@@ -1,0 +1,66 @@
+"""Whether a night is incremental or full, and on what it rests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from components.extract_features.snapshots import Snapshot, dates, manifest_path
+from goalrank.errors import DataRefused
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`previous` is the snapshot to go on from, None for a full rebuild; `reason` says why in words."""
+
+    previous: Snapshot | None
+    reason: str
+
+    @property
+    def mode(self) -> str:
+        """'incremental' or 'full'."""
+        return "incremental" if self.previous else "full"
+
+
+def plan(root: Path, date: str, full_rebuild: bool, code: str, config: dict[str, Any]) -> Plan:
+    """Go on from the newest usable snapshot before `date`; where there is none, rebuild in full and say why."""
+    if full_rebuild:
+        return Plan(None, "a full rebuild was asked for")
+    reason = "no earlier snapshot"
+    for earlier in reversed([found for found in dates(root) if found < date]):
+        problem, snapshot = _usable(root, earlier, code, config)
+        if snapshot:
+            return Plan(snapshot, f"goes on from the snapshot of {earlier}")
+        if reason == "no earlier snapshot":
+            reason = f"the snapshot of {earlier} cannot be gone on from: {problem}"
+    return Plan(None, reason)
+
+
+def _usable(root: Path, date: str, code: str, config: dict[str, Any]) -> tuple[str, Snapshot | None]:
+    try:
+        snapshot = Snapshot.read(root, date)
+    except DataRefused as error:
+        return str(error), None
+    if snapshot.manifest["code_version"] != code:
+        return "the extraction's code changed", None
+    if snapshot.manifest["config"] != config:
+        changed = sorted(key for key in config if snapshot.manifest["config"].get(key) != config[key])
+        return f"the configuration changed ({', '.join(changed)})", None
+    if replaced := _replaced_parent(snapshot):
+        return replaced, None
+    problem = snapshot.problem()
+    return problem, None if problem else snapshot
+
+
+def _replaced_parent(snapshot: Snapshot) -> str:
+    """Whether a date this snapshot was built on has been run again since, with other rows ('' if not)."""
+    parent = snapshot.manifest.get("previous")
+    while parent:
+        if not manifest_path(snapshot.root, parent["date"]).exists():
+            return ""  # collected by retention: nobody ran it again
+        found = Snapshot.read(snapshot.root, parent["date"])
+        if found.snapshot_id != parent["snapshot_id"]:
+            return f"{parent['date']}, which it was built on, was run again with other rows"
+        parent = found.manifest.get("previous")
+    return ""

@@ -1,0 +1,200 @@
+"""The feature store as its readers see it: open it, read rows online (serving) and as of a time (training).
+
+Feast's traps are dealt with here, once (docs/architecture.md): the file offline store drops entity rows that share key
+and time, drops a row whose every feature lies in its future, and turns integers with gaps into floats.
+"""
+
+from __future__ import annotations
+
+import os
+import string
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+import goalrank_platform
+from goalrank import schema
+from goalrank.errors import DataRefused, TryAgain, UsageError
+
+if TYPE_CHECKING:
+    from feast import FeatureStore
+
+SERVICE = "ranker"
+"""The Feast feature service that lists every view the models read."""
+
+ENTITIES = ("user_id", "item_id")
+
+
+def views_of(entity: str) -> tuple[schema.FeatureView, ...]:
+    """The views about `entity`, in the order of schema.training_rows_schema."""
+    if entity not in ENTITIES:
+        raise UsageError(f"entity {entity!r} found, expected one of {', '.join(ENTITIES)}")
+    return schema.USER_VIEWS if entity == "user_id" else schema.ITEM_VIEWS
+
+
+def read_config(feast_uri: str, kind: str = "", repository: str = "") -> dict[str, Any]:
+    """feature_store.<kind>.yaml with the environment's values filled in; `kind` is local or cluster.
+
+    Raises:
+        UsageError: no such file, or a setting it names is missing from the environment.
+    """
+    import yaml
+
+    kind = kind or os.environ.get("GOALRANK_FEATURE_STORE", "local")
+    folder = Path(repository) if repository else goalrank_platform.root() / "feature_repo"
+    path = folder / f"feature_store.{kind}.yaml"
+    if not path.is_file():
+        raise UsageError(f"no {path.name} in {folder}; expected GOALRANK_FEATURE_STORE to be local or cluster")
+    here = {"GOALRANK_FEAST_ROOT": str(Path(feast_uri).resolve()) if "://" not in feast_uri else feast_uri}
+    text = "\n".join(line.partition(" #")[0] for line in path.read_text(encoding="utf-8").splitlines())
+    try:
+        return yaml.safe_load(string.Template(text).substitute({**os.environ, **here}))
+    except KeyError as missing:
+        raise UsageError(f"{path.name} needs the environment variable {missing.args[0]}; set it") from None
+
+
+def create_store(feast_uri: str, kind: str = "", repository: str = "") -> FeatureStore:
+    """The store, new or not; only materialize_features calls this, everybody else :func:`open_store`."""
+    from feast import FeatureStore, RepoConfig
+
+    return FeatureStore(config=RepoConfig(**read_config(feast_uri, kind, repository)))
+
+
+def open_store(feast_uri: str, kind: str = "") -> FeatureStore:
+    """Open a store that a night has filled, for reading.
+
+    The registry is read once. A materialisation may be rewriting it at this moment: then it is read again, and a view
+    that is being written to counts as servable (it keeps its last values until the new ones are committed).
+
+    Raises:
+        TryAgain: no night has filled it yet, or it does not answer.
+    """
+    last: Exception | None = None
+    for pause in (0.1, 0.3, 1.0, 0.0):
+        try:
+            store = create_store(feast_uri, kind)
+            store.registry.serve_features_while_materializing = True
+            store.get_feature_service(SERVICE)
+            return store
+        except UsageError:
+            raise
+        except Exception as error:  # every online or registry backend has its own exceptions
+            last = error
+            time.sleep(pause)
+    raise TryAgain(
+        f"the feature store at {feast_uri} does not open ({type(last).__name__}: {last}); "
+        "expected one filled by a night's materialize_features; run `goalrank nightly`, or wait for the store to be back"
+    ) from last
+
+
+def online_rows(store: FeatureStore, entity: str, keys: Sequence[int]) -> pa.Table:
+    """What the online store holds now, one row a key, in the keys' order.
+
+    Args:
+        store: from :func:`open_store`.
+        entity: 'user_id' or 'item_id'.
+        keys: ids; repeated ones are answered repeatedly.
+
+    Returns:
+        Columns of schema.training_rows_schema(entity); `as_of` is null. A key nobody knows has null features.
+
+    Raises:
+        TryAgain: the online store is away.
+    """
+    wanted = schema.training_rows_schema(entity)
+    views = views_of(entity)
+    if len(keys) == 0:
+        return wanted.empty_table()
+    features = [f"{view.name}:{field.name}" for view in views for field in view.features]
+    try:
+        found = store.get_online_features(features=features, entity_rows=[{entity: int(key)} for key in keys]).to_dict()
+    except Exception as error:  # each online store raises its own; all of them mean: no features now
+        raise TryAgain(
+            f"the online store does not answer ({type(error).__name__}: {error}); "
+            "check that it runs and that a night has materialised into it"
+        ) from error
+    columns: list[pa.Array] = [pa.array([int(key) for key in keys], pa.int64()), pa.nulls(len(keys), schema.TIMESTAMP)]
+    columns += [pa.array(found[field.name], field.type) for field in wanted if field.name in found and field.name != entity]
+    return pa.Table.from_arrays(columns, schema=wanted)
+
+
+def offline_rows(
+    store: FeatureStore, entity: str, keys: Sequence[int], as_of: datetime | Sequence[datetime]
+) -> pa.Table:
+    """What the offline store knew of each key at a time (Feast's point-in-time join), in the keys' order.
+
+    Rows whose event or creation lies after `as_of` do not count; one exactly at `as_of` does.
+
+    Args:
+        store: from :func:`open_store`.
+        entity: 'user_id' or 'item_id'.
+        keys: ids, repeats allowed.
+        as_of: one UTC time for all keys or one a key.
+
+    Returns:
+        Columns of schema.training_rows_schema(entity); null features where Feast knew nothing.
+
+    Raises:
+        DataRefused: Feast's answer does not have the rows asked for.
+    """
+    wanted = schema.training_rows_schema(entity)
+    times = [as_of] * len(keys) if isinstance(as_of, datetime) else list(as_of)
+    if len(times) != len(keys):
+        raise UsageError(f"{len(times)} times found for {len(keys)} keys, expected one each or one for all")
+    if len(keys) == 0:
+        return wanted.empty_table()
+    asked = pa.table({entity: pa.array(keys, pa.int64()), "as_of": pa.array(times, schema.TIMESTAMP)})
+    # The file offline store drops repeated (key, time) rows, so each is asked for once.
+    unique = asked.group_by([entity, "as_of"], use_threads=False).aggregate([])
+    unique = unique.sort_by([("as_of", "ascending"), (entity, "ascending")])
+    answer = unique
+    for view in views_of(entity):
+        # One view at a time: a row that one view has only in the future is dropped from the others' answers too.
+        answer = _joined(answer, _historical(store, view, unique), view)
+    position = {pair: row for row, pair in enumerate(zip(*_pairs(unique, entity), strict=True))}
+    order = [position[pair] for pair in zip(*_pairs(asked, entity), strict=True)]
+    return answer.select(wanted.names).take(pa.array(order)).cast(wanted)
+
+
+def _pairs(table: pa.Table, entity: str) -> tuple[list[int], list[int]]:
+    return table[entity].to_pylist(), pc.cast(table["as_of"], pa.int64()).to_pylist()
+
+
+def _historical(store: FeatureStore, view: schema.FeatureView, unique: pa.Table) -> pa.Table:
+    """Feast's answer for one view: (entity, as_of, features), rows of unknown entities missing or null."""
+    import pandas as pd
+
+    frame = pd.DataFrame(
+        {view.entity: unique[view.entity].to_numpy(), "event_timestamp": unique["as_of"].to_pandas()},
+    )
+    answer = store.get_historical_features(
+        entity_df=frame,
+        features=[f"{view.name}:{field.name}" for field in view.features],
+        filter_by_created_timestamp=True,
+    ).to_df()
+    columns = [
+        pa.array(answer[view.entity], pa.int64(), from_pandas=True),
+        pa.array(answer["event_timestamp"]).cast(schema.TIMESTAMP),
+        # Integers that met a missing row come back as floats: whole ones, which a safe cast restores or refuses.
+        *(pa.array(answer[field.name], from_pandas=True).cast(field.type) for field in view.features),
+    ]
+    return pa.Table.from_arrays(columns, names=[view.entity, "as_of", *(field.name for field in view.features)])
+
+
+def _joined(left: pa.Table, right: pa.Table, view: schema.FeatureView) -> pa.Table:
+    """`left` with the view's features beside it, by (entity, as_of)."""
+    at = {pair: row for row, pair in enumerate(zip(*_pairs(right, view.entity), strict=True))}
+    if len(at) != right.num_rows or right.num_rows > left.num_rows:
+        raise DataRefused(
+            f"{right.num_rows} rows with {len(at)} distinct keys came back from Feast for view {view.name}, "
+            f"expected at most one for each of {left.num_rows}; check the view's Parquet files for repeated rows"
+        )
+    rows = pa.array([at.get(pair) for pair in zip(*_pairs(left, view.entity), strict=True)], pa.int64())
+    for field in view.features:
+        left = left.append_column(field, right[field.name].combine_chunks().take(rows))
+    return left

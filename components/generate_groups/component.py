@@ -1,0 +1,27 @@
+"""The kfp signature of generate_groups."""
+
+from kfp import dsl
+
+from components.images import TRAIN_IMAGE
+
+
+@dsl.component(base_image=TRAIN_IMAGE, install_kfp_package=False)
+def generate_groups(
+    training_set: dsl.Input[dsl.Dataset],
+    reward_model: dsl.Input[dsl.Model],
+    preset: str,
+    seed: int,
+    run_uri: str,
+    groups: dsl.Output[dsl.Dataset],
+):
+    """Propose helper lists for the training requests and score them."""
+    from components.generate_groups.main import run
+
+    run(
+        training_set=training_set.path,
+        reward_model=reward_model.path,
+        groups=groups.path,
+        preset=preset,
+        seed=seed,
+        run_uri=run_uri,
+    )

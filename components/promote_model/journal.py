@@ -1,0 +1,177 @@
+"""The promotions' journal: what was about to happen, written before any alias moves, and what became of it.
+
+One JSON object a line in JOURNAL/promotions.jsonl, appended and synced:
+
+    {"format": 1, "event": "intent", "id": 7, "at", "kind": "promotion", "reason", "date", "snapshot_id", "run_uri",
+     "moves": [{"name", "from": version or null, "to": version, "previous": version or null}, ...]}
+    {"format": 1, "event": "done" or "abandoned", "id": 7, "at", "note"}
+
+An intent without an end is a crash in between. Its moves say where every alias was and must go, so replaying them
+is safe any number of times: that is the repair. JOURNAL/lock is held (flock) by whoever moves aliases.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from components import registry
+from goalrank.errors import ModelRefused, TryAgain
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+FORMAT = 1
+FILE = "promotions.jsonl"
+LOCK = "lock"
+
+
+@contextmanager
+def lock(journal_uri: str, who: str) -> Iterator[None]:
+    """Be the only one that moves aliases; the lock goes with the process, however it ends.
+
+    Raises:
+        TryAgain: somebody else holds it; the message says who.
+    """
+    folder = Path(journal_uri)
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / LOCK, "a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            raise TryAgain(
+                f"another promotion is under way ({holder}); wait for it to end and run the same command again"
+            ) from None
+        file.truncate(0)
+        file.write(f"{who}, process {os.getpid()}")
+        file.flush()
+        try:
+            yield
+        finally:
+            file.truncate(0)
+
+
+def read(journal_uri: str) -> list[dict[str, Any]]:
+    """All events, oldest first. A last line cut short by a crash never took effect and is left out.
+
+    Raises:
+        ModelRefused: a line before the last is damaged, or of a format this release does not know.
+    """
+    path = Path(journal_uri) / FILE
+    if not path.exists():
+        return []
+    *lines, torn = path.read_text(encoding="utf-8").split("\n")
+    events = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            event = json.loads(line)
+            known = event["format"] == FORMAT and event["event"] in ("intent", "done", "abandoned")
+            known = known and isinstance(event["id"], int)
+        except (ValueError, TypeError, KeyError):
+            known = False
+        if not known:
+            raise ModelRefused(
+                f"{path} line {number} is no event of format {FORMAT}: {line[:80]!r}; restore the journal from a "
+                "backup, or move it away if the aliases in MLflow are right as they are"
+            )
+        events.append(event)
+    return events
+
+
+def open_intent(journal_uri: str) -> dict[str, Any] | None:
+    """The intent that never came to an end, or None. Needs no MLflow: cheap enough to ask on every start."""
+    events = read(journal_uri)
+    ended = {event["id"] for event in events if event["event"] != "intent"}
+    waiting = [event for event in events if event["event"] == "intent" and event["id"] not in ended]
+    return waiting[-1] if waiting else None
+
+
+def begin(journal_uri: str, **details: Any) -> int:
+    """Write an intent (under the lock) and return its id."""
+    intents = [event["id"] for event in read(journal_uri) if event["event"] == "intent"]
+    number = max(intents, default=0) + 1
+    _append(journal_uri, {"event": "intent", "id": number, **details})
+    return number
+
+
+def end(journal_uri: str, number: int, event: str = "done", note: str = "") -> None:
+    """Write that intent `number` is done, or was abandoned."""
+    _append(journal_uri, {"event": event, "id": number, "note": note})
+
+
+def apply(client: MlflowClient, moves: list[dict[str, Any]]) -> None:
+    """Move the aliases as an intent says. Doing it twice, or again after half of it, ends the same."""
+    for move in moves:
+        registry.point(client, move["name"], registry.PREVIOUS, move["previous"])
+        registry.point(client, move["name"], registry.CHAMPION, move["to"])
+
+
+def repair(tracking_uri: str, journal_uri: str, who: str = "repair") -> str | None:
+    """Finish what a crash left half done, and say so; None where nothing was open.
+
+    The intent was written after every verdict had been checked, so it is carried through. Only where an alias has
+    meanwhile gone somewhere the intent does not know (moved by hand) is it abandoned, aliases left as found.
+
+    Raises:
+        TryAgain: another promoter is at work, or MLflow is away.
+    """
+    if open_intent(journal_uri) is None:
+        return None
+    with lock(journal_uri, who):
+        return repair_locked(registry.connect(tracking_uri), tracking_uri, journal_uri)
+
+
+def repair_locked(client: MlflowClient, tracking_uri: str, journal_uri: str) -> str | None:
+    """:func:`repair` for one that holds the lock and a client already."""
+    intent = open_intent(journal_uri)
+    if intent is None:
+        return None
+    with registry.reaching(tracking_uri):
+        for move in intent["moves"]:
+            now = registry.by_alias(client, move["name"], registry.CHAMPION)
+            found = None if now is None else str(now.version)
+            if found not in (move["from"], move["to"]):
+                note = (
+                    f"{intent['kind']} {intent['id']} abandoned: champion of {move['name']} is version {found}, "
+                    f"expected {move['from']} or {move['to']}; aliases left as found"
+                )
+                end(journal_uri, intent["id"], "abandoned", note)
+                return note
+        apply(client, intent["moves"])
+    versions = ", ".join(f"{move['name']} version {move['to']}" for move in intent["moves"])
+    note = f"{intent['kind']} {intent['id']} of {intent['date']} was interrupted and is now complete: {versions}"
+    end(journal_uri, intent["id"], note="repaired")
+    return note
+
+
+def _append(journal_uri: str, event: dict[str, Any]) -> None:
+    path = Path(journal_uri) / FILE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    line = json.dumps({"format": FORMAT, "at": datetime.now(UTC).isoformat(timespec="seconds"), **event})
+    with open(path, "a+b") as file:
+        _drop_torn_end(file)
+        file.write(line.encode("utf-8") + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # the file's very name must survive a power cut too
+    finally:
+        os.close(folder)
+
+
+def _drop_torn_end(file: Any) -> None:
+    """Take away what a crash left of a line, so that the next one starts on its own."""
+    file.seek(0)
+    content = file.read()
+    whole = content.rfind(b"\n") + 1
+    if whole < len(content):
+        file.truncate(whole)

@@ -1,0 +1,73 @@
+"""What a night came to, read from the outcomes its steps wrote."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from goalrank.errors import EXIT_BUG, EXIT_DONE, EXIT_TRY_AGAIN
+
+REFUSED_KINDS = ("data_refused", "model_refused", "serving_refused")
+PROMOTED, KEPT, REFUSED, FAILED = "promoted", "kept", "refused", "failed"
+
+
+def read_outcomes(run: Path) -> dict[str, dict[str, Any]]:
+    """Outcome of every step that ended, by step, in the order in which they began."""
+    documents = [json.loads(file.read_text(encoding="utf-8")) for file in (run / "outcomes").glob("*.json")]
+    return {document["step"]: document for document in sorted(documents, key=lambda d: d["started_at"])}
+
+
+def unfinished_step(run: Path) -> str | None:
+    """The step that said it began and never said how it ended: killed, or still running."""
+    begun: list[str] = []
+    progress = run / "progress.jsonl"
+    for line in progress.read_text(encoding="utf-8").splitlines() if progress.exists() else []:
+        event = json.loads(line)
+        if event["event"] == "start":
+            begun.append(event["step"])
+        elif event["event"] == "end" and event["step"] in begun:
+            begun.remove(event["step"])
+    return begun[-1] if begun else None
+
+
+def summarise(run: Path) -> dict[str, Any]:
+    """Verdict, exit code, reason and figures of a night, the keys `goalrank nightly --json` prints.
+
+    A promotion counts only if promote_model says so itself; a night that neither promoted, nor kept, nor refused for a
+    stated reason has failed: nothing is taken for granted.
+    """
+    outcomes = read_outcomes(run)
+    steps = {name: outcome for name, outcome in outcomes.items() if name != "publish_report"}
+    verdict, code, reason = _verdict(run, steps)
+    evaluation = steps.get("evaluate_ranker", {}).get("figures", {})
+    return {
+        "exit_code": code,
+        "verdict": verdict,
+        "reason": reason,
+        "model_version": steps.get("register_model", {}).get("figures", {}).get("ranker_version"),
+        "snapshot_id": steps.get("extract_features", {}).get("figures", {}).get("snapshot_id"),
+        "mlflow_run_id": steps.get("register_model", {}).get("figures", {}).get("run_id"),
+        "stages": [{"name": name, "seconds": outcome["seconds"]} for name, outcome in outcomes.items()],
+        "metrics": {
+            "challenger": (evaluation.get("metrics") or {}).get("challenger"),
+            "champion": (evaluation.get("metrics") or {}).get("champion"),
+        },
+    }
+
+
+def _verdict(run: Path, steps: dict[str, dict[str, Any]]) -> tuple[str, int, str]:
+    for name, outcome in steps.items():
+        if outcome["exit_code"] != EXIT_DONE:
+            verdict = REFUSED if outcome["kind"] in REFUSED_KINDS else FAILED
+            return verdict, outcome["exit_code"], f"{name}: {outcome['reason']}"
+    unfinished = unfinished_step(run)
+    if unfinished not in (None, "publish_report"):
+        return FAILED, EXIT_TRY_AGAIN, f"{unfinished} was interrupted; `goalrank resume` goes on from there"
+    if "promote_model" in steps:
+        return PROMOTED, EXIT_DONE, steps["promote_model"]["reason"]
+    gate = steps.get("gate_promotion")
+    if gate and gate["figures"].get("promote") is False:
+        return KEPT, EXIT_DONE, gate["reason"]
+    last = list(steps)[-1] if steps else "nothing"
+    return FAILED, EXIT_BUG, f"the night stopped after {last} without saying why; look at {run / 'pipeline.log'}"

@@ -1,0 +1,132 @@
+"""What every step shares: it says what it does, how far it is, how it ended and what its tools cost to start.
+
+A local run loses the exit codes of its children, and an exit handler cannot read the outputs of the tasks it guards, so
+each step writes a small outcome file under the run's own folder (``run_uri``, a parameter of the pipeline):
+
+    run_uri/outcomes/<step>.json   {"step", "kind", "exit_code", "reason", "figures", "seconds", "tool_seconds", ...}
+    run_uri/progress.jsonl         one line an event, which the console follows
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import inspect
+import json
+import os
+import time
+import typing
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from goalrank.errors import EXIT_BUG, EXIT_DONE, GoalRankError, TryAgain
+
+DONE = "done"
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write a small file so that a reader sees the old one or the new one, never half."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    with open(aside, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(aside, path)
+
+
+def _process_started() -> float:
+    """Unix time at which this process was started, so that interpreter and kfp start-up count too."""
+    import psutil
+
+    return psutil.Process().create_time()
+
+
+class Step:
+    """One step of one run, used as a context manager around the step's whole work.
+
+    On leaving, the outcome is written whatever happened, and the exception (if any) goes on: kfp then fails the task.
+    """
+
+    def __init__(self, name: str, run_uri: str) -> None:
+        self.name = name
+        self.run = Path(run_uri)
+        self.figures: dict[str, Any] = {}
+        self.reason = ""
+        self.tool_seconds: dict[str, float] = {}
+        self._entered = 0.0
+        self._last_report = 0.0
+
+    def __enter__(self) -> Step:
+        self._entered = time.time()
+        self._event("start")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            self._finish(TryAgain(f"the disk is full ({error}); free some space and run the same command again"))
+        else:
+            self._finish(error)
+
+    def _finish(self, error: BaseException | None) -> None:
+        if error is None:
+            outcome, code, reason = DONE, EXIT_DONE, self.reason
+        elif isinstance(error, GoalRankError):
+            outcome, code, reason = error.kind, error.exit_code, str(error)
+        else:
+            outcome, code, reason = "failed", EXIT_BUG, f"{type(error).__name__}: {error}"
+        now = time.time()
+        document = {
+            "step": self.name,
+            "kind": outcome,
+            "exit_code": code,
+            "reason": reason,
+            "figures": self.figures,
+            "started_at": self._entered,
+            "process_start_seconds": round(self._entered - _process_started(), 3),
+            "seconds": round(now - self._entered, 3),
+            "tool_seconds": {tool: round(seconds, 3) for tool, seconds in self.tool_seconds.items()},
+        }
+        write_atomic(self.run / "outcomes" / f"{self.name}.json", json.dumps(document, indent=1, default=str))
+        self._event("end", kind=outcome, reason=reason, seconds=document["seconds"])
+
+    @contextmanager
+    def tool(self, name: str) -> Iterator[None]:
+        """Time what a tool costs to import or start, apart from the work done with it."""
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.tool_seconds[name] = self.tool_seconds.get(name, 0.0) + time.perf_counter() - begun
+
+    def progress(self, done: int, total: int, note: str = "") -> None:
+        """Say how far the step is; at most a few lines a second are written."""
+        now = time.monotonic()
+        if done >= total or now - self._last_report > 0.25:
+            self._last_report = now
+            self._event("progress", done=done, total=total, note=note)
+
+    def _event(self, event: str, **details: Any) -> None:
+        self.run.mkdir(parents=True, exist_ok=True)
+        line = json.dumps({"step": self.name, "event": event, "time": time.time(), **details}, default=str)
+        with open(self.run / "progress.jsonl", "a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+
+def run_alone(run: Callable[..., Any]) -> None:
+    """Run a step's ``run`` function from the terminal, one flag a parameter: ``python -m components.x.main --help``."""
+    parser = argparse.ArgumentParser(description=inspect.getdoc(run), formatter_class=argparse.RawTextHelpFormatter)
+    hints = typing.get_type_hints(run)
+    for name, parameter in inspect.signature(run).parameters.items():
+        hint, default = hints[name], parameter.default
+        required = default is inspect.Parameter.empty
+        kind: Any = (lambda text: text.lower() in ("1", "true", "yes")) if hint is bool else hint
+        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, required=required, default=default)
+    arguments = parser.parse_args()
+    try:
+        run(**vars(arguments))
+    except GoalRankError as error:
+        raise SystemExit(f"{error.kind}: {error}") from error

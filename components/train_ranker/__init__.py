@@ -1,0 +1,1 @@
+"""Trains the generator-only ranker by the group-relative objective; survives being killed."""

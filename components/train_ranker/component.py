@@ -1,0 +1,31 @@
+"""The kfp signature of train_ranker."""
+
+from kfp import dsl
+
+from components.images import TRAIN_IMAGE
+
+
+@dsl.component(base_image=TRAIN_IMAGE, install_kfp_package=False)
+def train_ranker(
+    training_set: dsl.Input[dsl.Dataset],
+    groups: dsl.Input[dsl.Dataset],
+    reward_model: dsl.Input[dsl.Model],
+    checkpoints_uri: str,
+    preset: str,
+    seed: int,
+    run_uri: str,
+    ranker: dsl.Output[dsl.Model],
+):
+    """Train the ranker on groups of its own and the helpers' lists."""
+    from components.train_ranker.main import run
+
+    run(
+        training_set=training_set.path,
+        groups=groups.path,
+        reward_model=reward_model.path,
+        ranker=ranker.path,
+        checkpoints_uri=checkpoints_uri,
+        preset=preset,
+        seed=seed,
+        run_uri=run_uri,
+    )

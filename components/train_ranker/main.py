@@ -1,0 +1,95 @@
+"""train_ranker: training set + groups + reward model -> ranker, by way of checkpoints that outlive the process."""
+
+from __future__ import annotations
+
+from components.step import Step, run_alone
+
+
+def run(
+    training_set: str,
+    groups: str,
+    reward_model: str,
+    ranker: str,
+    checkpoints_uri: str,
+    preset: str,
+    seed: int,
+    run_uri: str,
+) -> None:
+    """Train the ranker, or go on from the newest sound checkpoint of this very run.
+
+    Args:
+        training_set: training set artifact (directory).
+        groups: groups artifact of generate_groups.
+        reward_model: model directory of the guiding reward model.
+        ranker: model directory to write; its card's metrics hold the curves.
+        checkpoints_uri: folder of this step's checkpoints; another snapshot's, configuration's or seed's are dropped,
+            and all are once the model is written.
+        preset: tiny, small, base or large.
+        seed: of initial weights, order of batches, dropout and sampled lists.
+        run_uri: the run's own folder.
+
+    Raises:
+        DataRefused: the groups are missing, damaged or empty.
+        ModelRefused: the reward model is damaged, or a loss, a gradient or a weight is not finite.
+    """
+    with Step("train_ranker", run_uri) as step:
+        with step.tool("torch"):
+            import torch
+
+            from goalrank.checkpoint import Checkpoints, load_model, read_model_card, save_model
+            from goalrank.dataset import TrainingSet
+            from goalrank.groups import groups_digest, read_groups
+            from goalrank.objective import ObjectiveConfig
+            from goalrank.presets import preset as preset_named
+            from goalrank.train import list_rewards, train_ranker
+        chosen, objective = preset_named(preset), ObjectiveConfig()
+        data = TrainingSet.load(training_set)
+        checkpoints = Checkpoints(checkpoints_uri)
+        reward, loaded = load_model(reward_model), read_groups(groups)
+        trained = train_ranker(
+            data,
+            loaded,
+            reward,
+            chosen,
+            seed,
+            objective=objective,
+            checkpoints=checkpoints,
+            fingerprint={
+                "snapshot_id": data.snapshot_id,
+                "reward_sha256": read_model_card(reward_model)["weights_sha256"],
+                "groups_sha256": groups_digest(groups),
+            },
+            device="cuda" if torch.cuda.is_available() else "cpu",
+            progress=step.progress,
+        )
+        rewards = list_rewards(data, loaded, trained.ranker, reward)
+        save_model(
+            ranker,
+            trained.ranker,
+            "ranker",
+            config=trained.ranker.sizes.to_dict(),
+            created_by={
+                "preset": preset,
+                "seed": seed,
+                "snapshot_id": data.snapshot_id,
+                "trained_until": data.train_days[-1],
+                "data_window": [data.train_days[0], data.train_days[-1]],
+                "objective": objective.to_dict(),
+            },
+            metrics={**rewards, "curves": trained.curves},
+        )
+        checkpoints.clear()
+        step.figures.update(
+            {
+                **rewards,
+                "steps": chosen.ranker_steps,
+                "resumed_from": trained.resumed_from,
+                "damaged_checkpoints": trained.damaged_checkpoints,
+                "final_loss": trained.curves["loss"][-1],
+                "curves": trained.curves,
+            }
+        )
+
+
+if __name__ == "__main__":
+    run_alone(run)

@@ -1,0 +1,1 @@
+"""What a person touches: the command line, its settings, and the view of a night that runs."""

@@ -1,0 +1,64 @@
+"""What is printed when a night has ended: one sentence, the figures, where the time went, what to type next."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+STYLES = {"promoted": "bold green", "kept": "bold green", "refused": "bold red", "failed": "bold red"}
+
+
+def print_ending(result: dict[str, Any], console: Console) -> None:
+    """Print the end of a night for a person."""
+    style = STYLES[result["verdict"]]
+    console.print(f"\n[{style}]{result['verdict'].capitalize()}.[/] ", end="")
+    console.print(result["reason"], markup=False, highlight=False)
+    _print_metrics(result, console)
+    seconds = result["seconds"]
+    console.print(
+        f"{seconds['wall']:.0f} s in all: {seconds['work']:.0f} s work, {seconds['tools']:.0f} s starting tools, "
+        f"{seconds['orchestration']:.0f} s orchestration; peak memory {result['peak_memory_mb']:,} MB",
+        highlight=False,
+    )
+    if result["report"]:
+        console.print(f"Report: {result['report']}", soft_wrap=True, highlight=False, markup=False)
+    console.print("\nNext:")
+    for line, why in _next_commands(result):
+        console.print(f"  {line}", soft_wrap=True, highlight=False, markup=False, style="cyan")
+        console.print(f"      {why}", style="dim")
+
+
+def _print_metrics(result: dict[str, Any], console: Console) -> None:
+    challenger, champion = result["metrics"]["challenger"], result["metrics"]["champion"]
+    if not challenger:
+        return
+    table = Table(box=None, pad_edge=False)
+    table.add_column("metric")
+    table.add_column("challenger", justify="right")
+    table.add_column("champion", justify="right")
+    for name, value in challenger.items():
+        other = (champion or {}).get(name)
+        table.add_row(name, _figure(value), _figure(other))
+    console.print(table)
+
+
+def _figure(value: object) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else "–" if value is None else str(value)
+
+
+def _next_commands(result: dict[str, Any]) -> list[tuple[str, str]]:
+    where = "" if result["workspace"].endswith("/.goalrank") else f" --workspace {shlex.quote(result['workspace'])}"
+    if result["exit_code"] == 0:
+        store = shlex.quote(f"sqlite:///{result['workspace']}/mlflow/mlflow.db")
+        return [
+            (f"goalrank serve{where}", "answer ranking requests with the champion"),
+            (f"goalrank rank{where} --example", "one request from the terminal"),
+            (f"goalrank nightly{where}", "the next night"),
+            (f"mlflow ui --backend-store-uri {store}", "every run and version"),
+        ]
+    if result["exit_code"] == 75:
+        return [(f"goalrank resume{where}", "go on from the step that did not end")]
+    return [(f"goalrank nightly{where}", "try the same date again, once the cause is mended")]

@@ -1,0 +1,50 @@
+"""One settings object; it alone says which column of docs/architecture.md's table the system runs in.
+
+Every field can be set by an environment variable GOALRANK_<NAME> (GOALRANK_SPARK_MASTER=spark://...). What is empty is
+derived from the workspace: the embedded default of one machine.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Where things are kept and how the night runs."""
+
+    model_config = SettingsConfigDict(env_prefix="GOALRANK_", extra="ignore")
+
+    workspace: Path = Field(Path(".goalrank"), description="folder of everything the system keeps on one machine")
+    logs_uri: str = Field("", description="feedback logs; empty: the workspace's own")
+    snapshots_uri: str = Field("", description="feature snapshots; empty: WORKSPACE/snapshots")
+    feast_uri: str = Field("", description="Feast registry and stores; empty: WORKSPACE/feast")
+    tracking_uri: str = Field("", description="MLflow; empty: SQLite in WORKSPACE/mlflow")
+    journal_uri: str = Field("", description="journal of promotions; empty: WORKSPACE/journal")
+
+    preset: str = Field("small", description="model size and training length: tiny, small, base, large")
+    seed: int = Field(0, description="of everything random")
+    window_days: int = Field(30, ge=2, description="arrival days in the training set")
+    allow_bootstrap: bool = Field(True, description="may the first champion go live with only the absolute floor?")
+    spark_master: str = Field("local[2]", description="Spark master")
+    spark_memory: str = Field("1g", description="memory of the Spark driver")
+
+    host: str = Field("127.0.0.1", description="address the ranking service listens on")
+    port: int = Field(8000, description="port the ranking service listens on")
+    exploration: float = Field(0.02, ge=0, le=1, description="share of requests answered with a sampled list")
+
+    @classmethod
+    def load(cls, **overrides: object) -> Settings:
+        """Environment first, then what the command line gave (None means: not given); paths made absolute."""
+        settings = cls(**{name: value for name, value in overrides.items() if value is not None})
+        workspace = settings.workspace.resolve()
+        derived = {
+            "workspace": workspace,
+            "snapshots_uri": settings.snapshots_uri or str(workspace / "snapshots"),
+            "feast_uri": settings.feast_uri or str(workspace / "feast"),
+            "tracking_uri": settings.tracking_uri or f"sqlite:///{workspace / 'mlflow' / 'mlflow.db'}",
+            "journal_uri": settings.journal_uri or str(workspace / "journal"),
+        }
+        return settings.model_copy(update=derived)

@@ -1,0 +1,189 @@
+"""Helper policies M: cheap, different ways to order the candidates (METHOD, "Training, three steps", 2).
+
+Diversity is their point: lists of one generator are alike, their reward gaps small. Every policy fills the list as far
+as the request has candidates; lists never repeat an item, and end in -1 where candidates run out.
+
+Legend: B requests, N candidates, L list length, G lists, T topics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from goalrank.dataset import RequestBatch
+from goalrank.errors import UsageError
+from goalrank.features import ITEM_DENSE
+
+MMR_RELEVANCE = 0.5
+"""lambda of maximal marginal relevance: weight of the (z-scored) score against similarity to the items before."""
+
+PERTURBATION_TEMPERATURE = 0.5
+"""Plackett-Luce sampling on z-scored scores: at 0.5 a score one standard deviation higher is 7 times as likely next."""
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What a policy may look at: the request, the list it was logged with, and how long lists are."""
+
+    batch: RequestBatch
+    shown_BL: Tensor  # candidate indices, -1 = none; a request of no log has only -1
+    length: int
+
+
+Propose = Callable[[Proposal, torch.Generator], Tensor]
+"""(proposal, generator) -> lists_BL int64. The generator lives on the CPU, whatever device the batch is on."""
+
+
+@dataclass(frozen=True)
+class HelperPolicy:
+    """A named policy; `sampled` ones give another list at each call."""
+
+    name: str
+    sampled: bool
+    propose: Propose
+
+
+def top_lists(score_BN: Tensor, mask_BN: Tensor, length: int) -> Tensor:
+    """lists_BL: the highest-scored real candidates, best first, ties by index, -1 where candidates run out."""
+    order_BN = score_BN.masked_fill(~mask_BN, -torch.inf).argsort(dim=1, descending=True, stable=True)
+    if order_BN.shape[1] < length:
+        order_BN = torch.nn.functional.pad(order_BN, (0, length - order_BN.shape[1]))
+    place_L = torch.arange(length, device=mask_BN.device)
+    return order_BN[:, :length].masked_fill(place_L >= mask_BN.sum(dim=1, keepdim=True), -1)
+
+
+def helper_columns(count: int) -> list[HelperPolicy]:
+    """The policies behind the first `count` columns of a group: the deterministic ones in REGISTRY's order, then the
+    sampled ones, again and again.
+
+    Raises:
+        UsageError: count is not positive.
+    """
+    if count < 1:
+        raise UsageError(f"{count} helper lists found, expected at least 1")
+    fixed = [policy for policy in REGISTRY.values() if not policy.sampled]
+    sampled = [policy for policy in REGISTRY.values() if policy.sampled]
+    return [fixed[g] if g < len(fixed) else sampled[(g - len(fixed)) % len(sampled)] for g in range(count)]
+
+
+def propose_lists(proposal: Proposal, columns: list[HelperPolicy], generator: torch.Generator) -> Tensor:
+    """lists_BGL: one list a column."""
+    return torch.stack([policy.propose(proposal, generator) for policy in columns], dim=1)
+
+
+# ----------------------------------------------------------------------------------------------------- deterministic
+
+
+def _retriever(proposal: Proposal, _: torch.Generator) -> Tensor:
+    return top_lists(proposal.batch.score_BN, proposal.batch.mask_BN, proposal.length)
+
+
+def _by_feature(name: str, sign: float) -> Propose:
+    column = ITEM_DENSE.index(name)
+
+    def propose(proposal: Proposal, _: torch.Generator) -> Tensor:
+        score_BN = sign * proposal.batch.item_dense_BNF[..., column]
+        return top_lists(score_BN, proposal.batch.mask_BN, proposal.length)
+
+    return propose
+
+
+def _mmr(proposal: Proposal, _: torch.Generator) -> Tensor:
+    """Maximal marginal relevance (Carbonell and Goldstein, 1998): score against cosine similarity of topics."""
+    topics_BNT = torch.nn.functional.normalize(proposal.batch.item_topics_BNT, dim=-1)
+    similarity_BNN = topics_BNT @ topics_BNT.transpose(1, 2)
+    relevance_BN = MMR_RELEVANCE * proposal.batch.score_BN
+    available_BN = proposal.batch.mask_BN.clone()
+    nearest_BN = torch.zeros_like(relevance_BN)
+    columns = []
+    for _step in range(proposal.length):
+        value_BN = relevance_BN - (1.0 - MMR_RELEVANCE) * nearest_BN
+        chosen_B1 = value_BN.masked_fill(~available_BN, -torch.inf).argmax(dim=1, keepdim=True)
+        columns.append(chosen_B1.masked_fill(~available_BN.any(dim=1, keepdim=True), -1))
+        available_BN.scatter_(1, chosen_B1, False)
+        chosen_similarity_BN = torch.take_along_dim(similarity_BNN, chosen_B1.unsqueeze(-1), dim=1).squeeze(1)
+        nearest_BN = torch.maximum(nearest_BN, chosen_similarity_BN)
+    return torch.cat(columns, dim=1)
+
+
+def _shown(proposal: Proposal, _: torch.Generator) -> Tensor:
+    return _fill(proposal, proposal.shown_BL)
+
+
+# ------------------------------------------------------------------------------------------------------------ sampled
+
+
+def _retriever_sampled(proposal: Proposal, generator: torch.Generator) -> Tensor:
+    """Plackett-Luce on the retriever's scores, by Gumbel noise."""
+    noise_BN = -(-_uniform(proposal.batch.mask_BN.shape, generator, proposal.batch).log()).log()
+    score_BN = proposal.batch.score_BN / PERTURBATION_TEMPERATURE + noise_BN
+    return top_lists(score_BN, proposal.batch.mask_BN, proposal.length)
+
+
+def _shown_perturbed(proposal: Proposal, generator: torch.Generator) -> Tensor:
+    """The shown list with one item replaced by one that was not in it, then two places swapped."""
+    lists_BL = _shown(proposal, generator)
+    batch, candidates = proposal.batch.mask_BN.shape
+    replace_at, swap_a, swap_b, newcomer = (
+        _uniform((batch, width), generator, proposal.batch) for width in (1, 1, 1, candidates)
+    )
+    filled_B1 = (lists_BL >= 0).sum(dim=1, keepdim=True).clamp_min(1)
+
+    # One spare column takes the -1 of short lists.
+    listed_BN = torch.zeros(batch, candidates + 1, dtype=torch.bool, device=lists_BL.device)
+    listed_BN = listed_BN.scatter(1, torch.where(lists_BL >= 0, lists_BL, candidates), True)[:, :candidates]
+    outside_BN = proposal.batch.mask_BN & ~listed_BN
+    new_B1 = newcomer.masked_fill(~outside_BN, -1.0).argmax(dim=1, keepdim=True)
+    place_B1 = (replace_at * filled_B1).long()
+    old_B1 = lists_BL.gather(1, place_B1)
+    lists_BL = lists_BL.scatter(1, place_B1, torch.where(outside_BN.any(dim=1, keepdim=True), new_B1, old_B1))
+
+    first_B1 = (swap_a * filled_B1).long()
+    # A step of 1..filled-1 round the list never lands on the same place (unless there is but one).
+    second_B1 = (first_B1 + 1 + (swap_b * (filled_B1 - 1)).long()) % filled_B1
+    first_item_B1, second_item_B1 = lists_BL.gather(1, first_B1), lists_BL.gather(1, second_B1)
+    return lists_BL.scatter(1, first_B1, second_item_B1).scatter(1, second_B1, first_item_B1)
+
+
+def _random(proposal: Proposal, generator: torch.Generator) -> Tensor:
+    score_BN = _uniform(proposal.batch.mask_BN.shape, generator, proposal.batch)
+    return top_lists(score_BN, proposal.batch.mask_BN, proposal.length)
+
+
+def _fill(proposal: Proposal, lists_BL: Tensor) -> Tensor:
+    """Lists completed to the length wanted, with the retriever's best items that they do not hold."""
+    score_BN, mask_BN = proposal.batch.score_BN, proposal.batch.mask_BN
+    candidates, places = mask_BN.shape[1], lists_BL.shape[1]
+    # Items of the list come first, in its order: above every score by more than the scores' range.
+    place_L = torch.arange(places, 0, -1, device=lists_BL.device, dtype=score_BN.dtype)
+    rank_BN = torch.zeros(len(mask_BN), candidates + 1, dtype=score_BN.dtype, device=lists_BL.device)
+    rank_BN = rank_BN.scatter(1, torch.where(lists_BL >= 0, lists_BL, candidates), place_L.expand_as(lists_BL))
+    span = 2.0 * score_BN.abs().amax() + 1.0
+    return top_lists(score_BN + span * rank_BN[:, :candidates], mask_BN, proposal.length)
+
+
+def _uniform(shape: tuple[int, ...], generator: torch.Generator, batch: RequestBatch) -> Tensor:
+    """Uniform in (0, 1), drawn on the CPU so that every device sees the same numbers."""
+    drawn = torch.rand(shape, generator=generator).clamp(1e-7, 1.0 - 1e-7)
+    return drawn.to(batch.mask_BN.device)
+
+
+REGISTRY: dict[str, HelperPolicy] = {
+    policy.name: policy
+    for policy in (
+        HelperPolicy("retriever", False, _retriever),
+        HelperPolicy("popularity", False, _by_feature("log_clicks", 1.0)),
+        HelperPolicy("recency", False, _by_feature("log_age_days", -1.0)),
+        HelperPolicy("ctr", False, _by_feature("click_logit_7d", 1.0)),
+        HelperPolicy("mmr", False, _mmr),
+        HelperPolicy("shown", False, _shown),
+        HelperPolicy("retriever_sampled", True, _retriever_sampled),
+        HelperPolicy("shown_perturbed", True, _shown_perturbed),
+        HelperPolicy("random", True, _random),
+    )
+}
+"""Every helper by its name; the order is part of the groups' format."""

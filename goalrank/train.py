@@ -1,0 +1,319 @@
+"""Training the ranker: groups of on-policy and helper lists, scored by the frozen reward model, aligned by the
+group-relative objective (METHOD, "Training, three steps").
+
+Every random number of a step is derived from (seed, step) and every batch from (seed, epoch), so a run that was killed
+and resumed from a checkpoint ends with the very weights of an undisturbed one.
+
+Legend: B requests, G lists in a group (helpers first, then on-policy), L list length, H heads of the reward ensemble.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from goalrank.checkpoint import Checkpoints, pack_training, unpack_training
+from goalrank.dataset import Feedback, RequestBatch, TrainingSet
+from goalrank.encoders import ModelSizes
+from goalrank.errors import DataRefused, ModelRefused
+from goalrank.groups import Groups
+from goalrank.objective import (
+    ObjectiveConfig,
+    first_occurrence,
+    group_noise,
+    group_relative_loss,
+    group_std,
+    signal_weights,
+    supervised_loss,
+)
+from goalrank.presets import Preset
+from goalrank.ranker import Ranker
+from goalrank.reward import RewardModel
+from goalrank.schema import LIST_LENGTH, RewardWeights
+
+# The authors' public code (METHOD): "Adam lr 1e-4, betas (0.9, 0.98), weight decay 1e-3, eps 1e-6, batch 512, clip 5".
+# Learning rate and batch come from the preset (ours train for far fewer steps), with warm-up and cosine decay.
+BETAS = (0.9, 0.98)
+EPSILON = 1e-6
+WEIGHT_DECAY = 1e-3
+CLIP_NORM = 5.0
+WARM_UP_SHARE = 0.05
+FINAL_RATE = 0.05
+"""Learning rate at the last step, as a share of the preset's."""
+
+CURVE_POINTS = 60
+CURVES = ("loss", "on_policy_reward", "helper_reward", "group_std", "group_noise", "signal_weight", "duplicates",
+          "entropy", "gradient_norm")  # fmt: skip
+"""What is recorded while training, each point a mean over the steps since the last. `entropy` is estimated from the
+on-policy lists, in nats a list."""
+
+_ORDER, _STEP, _START = range(3)  # what a derived seed is for
+
+
+@dataclass
+class Curves:
+    """Means of CURVES over intervals of `every` steps; its state is part of a checkpoint."""
+
+    every: int
+    points: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in ("step", *CURVES)})
+    pending: list[list[float]] = field(default_factory=list)
+
+    def add(self, step: int, values: list[float], last: bool) -> None:
+        """Take in one step's values, in the order of CURVES; `step` counts from 1."""
+        self.pending.append(values)
+        if step % self.every == 0 or last:
+            self.points["step"].append(step)
+            for name, mean in zip(CURVES, np.mean(self.pending, axis=0), strict=True):
+                self.points[name].append(float(mean))
+            self.pending = []
+
+
+@dataclass
+class TrainedRanker:
+    """A trained ranker (evaluation mode) and how its training went."""
+
+    ranker: Ranker
+    curves: dict[str, list[float]]
+    resumed_from: int  # step; 0: from the start
+    damaged_checkpoints: list[str]  # files passed over when looking for one to resume from
+
+
+def train_ranker(
+    training_set: TrainingSet,
+    groups: Groups,
+    reward_model: RewardModel,
+    preset: Preset,
+    seed: int,
+    *,
+    objective: ObjectiveConfig | None = None,
+    length: int = LIST_LENGTH,
+    checkpoints: Checkpoints | None = None,
+    fingerprint: dict[str, Any] | None = None,
+    device: torch.device | str = "cpu",
+    progress: Callable[[int, int, str], None] | None = None,
+) -> TrainedRanker:
+    """Train a ranker on the requests of `groups`, or go on where a checkpoint of the same run left off.
+
+    Args:
+        reward_model: frozen; the ranker starts from its encoder's weights.
+        checkpoints: where to keep and look for checkpoints; None keeps none.
+        fingerprint: what makes this run this run (snapshot, configuration, digests of its inputs). A checkpoint with
+            another one is of another run and not used.
+        progress: called after each step with (steps done, steps in all, a note).
+
+    Raises:
+        DataRefused: there is no group.
+        ModelRefused: loss, gradient or a weight is not finite.
+    """
+    if len(groups) == 0:
+        raise DataRefused("the groups hold no request, expected at least one; run generate_groups again")
+    objective = objective or ObjectiveConfig()
+    identity = {**(fingerprint or {}), "preset": preset.name, "seed": seed, "objective": objective.to_dict()}
+    steps = preset.ranker_steps
+    curves = Curves(max(1, steps // CURVE_POINTS))
+    begun = 0
+    with torch.random.fork_rng(devices=[] if torch.device(device).type == "cpu" else None):
+        torch.manual_seed(_seed(seed, _START, 0))
+        ranker = new_ranker(preset, reward_model).to(device)
+        reward_model = reward_model.to(device).eval()
+        optimizer = torch.optim.AdamW(
+            ranker.parameters(), lr=preset.learning_rate, betas=BETAS, eps=EPSILON, weight_decay=WEIGHT_DECAY
+        )
+        saved = checkpoints.latest() if checkpoints is not None else None
+        damaged = list(checkpoints.damaged) if checkpoints is not None else []
+        if saved is not None and saved.values["identity"] == identity:
+            unpack_training(saved, ranker, optimizer, {})
+            curves = Curves(**saved.values["curves"])
+            begun = saved.step
+        elif checkpoints is not None:
+            checkpoints.clear()  # another run's: left there, a newer step would shadow this run's own
+
+        for step in range(begun, steps):
+            torch.manual_seed(_seed(seed, _STEP, step))  # dropout
+            generator = torch.Generator().manual_seed(_seed(seed, _STEP, step))
+            for parameters in optimizer.param_groups:
+                parameters["lr"] = preset.learning_rate * rate_share(step, steps)
+            rows_B = batch_rows(len(groups), preset.batch_requests, step, seed)
+            values = _train_step(
+                training_set,
+                groups,
+                rows_B,
+                ranker,
+                reward_model,
+                optimizer,
+                preset,
+                objective,
+                length,
+                generator,
+                step,
+            )
+            done = step + 1
+            curves.add(done, values, done == steps)
+            if checkpoints is not None and done % preset.checkpoint_every == 0 and done < steps:
+                tensors, state = pack_training(ranker, optimizer, {})
+                checkpoints.save(done, tensors, {**state, "identity": identity, "curves": vars(curves)})
+            if progress is not None:
+                progress(done, steps, f"loss {values[0]:.3f}, reward of own lists {values[1]:.3f}")
+    for name, weight in ranker.named_parameters():
+        if not torch.isfinite(weight).all():
+            raise ModelRefused(f"weight {name} of the ranker is not finite after training; lower the learning rate")
+    return TrainedRanker(ranker.eval(), curves.points, begun, damaged)
+
+
+def new_ranker(preset: Preset, reward_model: RewardModel) -> Ranker:
+    """A ranker of the preset's size whose encoder starts from the reward model's (pretrained on the next item, then
+    trained on feedback); the decoder starts from torch's random state."""
+    ranker = Ranker(ModelSizes.from_preset(preset))
+    ranker.encoder.load_state_dict(reward_model.encoder.state_dict())
+    return ranker
+
+
+def batch_rows(requests: int, batch_requests: int, step: int, seed: int) -> np.ndarray:
+    """Rows of the groups that step `step` trains on: a part of the epoch's permutation, seeded by (seed, epoch)."""
+    size = min(batch_requests, requests)
+    epoch, number = divmod(step, requests // size)
+    order = np.random.default_rng(_seed(seed, _ORDER, epoch)).permutation(requests)
+    return order[number * size : (number + 1) * size]
+
+
+def rate_share(step: int, steps: int) -> float:
+    """Learning rate at a step as a share of the preset's: linear warm-up, then half a cosine down to FINAL_RATE."""
+    warm_up = max(1, round(WARM_UP_SHARE * steps))
+    if step < warm_up:
+        return (step + 1) / warm_up
+    past = (step - warm_up) / max(1, steps - 1 - warm_up)
+    return FINAL_RATE + (1.0 - FINAL_RATE) * 0.5 * (1.0 + math.cos(math.pi * past))
+
+
+@torch.inference_mode()
+def list_rewards(
+    training_set: TrainingSet,
+    groups: Groups,
+    ranker: Ranker,
+    reward_model: RewardModel,
+    *,
+    length: int = LIST_LENGTH,
+    requests: int = 2048,
+    batch_requests: int = 256,
+) -> dict[str, float]:
+    """What the reward model that guided training thinks (mean r_hat) of the trained ranker's greedy lists and of the
+    helpers' on the same training requests, evenly chosen. Not evidence of quality: the ranker was optimised for it.
+
+    `best_helper_reward` is that of the helper that is best on average, `best_in_group_reward` that of each group's best
+    helper list, which no policy without an evaluator would know.
+    """
+    device = next(ranker.parameters()).device
+    rows_R = np.unique(np.linspace(0, len(groups) - 1, min(requests, len(groups)), dtype=np.int64))
+    greedy = 0.0
+    for begin in range(0, len(rows_R), batch_requests):
+        batch = training_set.batch(groups.request_R[rows_R[begin : begin + batch_requests]]).to(device)
+        lists_B1L = ranker.greedy(ranker.encode(batch), length).unsqueeze(1)
+        rewards_B1 = reward_model.score_lists(reward_model.encode(batch), lists_B1L).mean(dim=0)
+        greedy += float(rewards_B1.double().sum())
+    helper_rewards_RG = groups.rewards_RG[rows_R].astype(np.float64)
+    return {
+        "greedy_reward": greedy / len(rows_R),
+        "retriever_reward": float(helper_rewards_RG[:, groups.helpers.index("retriever")].mean()),
+        "best_helper_reward": float(helper_rewards_RG.mean(axis=0).max()),
+        "best_in_group_reward": float(helper_rewards_RG.max(axis=1).mean()),
+    }
+
+
+def _train_step(
+    training_set: TrainingSet,
+    groups: Groups,
+    rows_B: np.ndarray,
+    ranker: Ranker,
+    reward_model: RewardModel,
+    optimizer: torch.optim.Optimizer,
+    preset: Preset,
+    objective: ObjectiveConfig,
+    length: int,
+    generator: torch.Generator,
+    step: int,
+) -> list[float]:
+    """One optimiser step; returns the values of CURVES."""
+    device = next(ranker.parameters()).device
+    indices_B = groups.request_R[rows_B]
+    batch = training_set.batch(indices_B).to(device)
+    helpers = groups.lists_RGL.shape[1]
+    helper_lists_BGL = torch.from_numpy(groups.lists_RGL[rows_B]).to(device, torch.int64)
+    helper_rewards_HBG = torch.from_numpy(groups.head_rewards_RHG[rows_B]).to(device).transpose(0, 1)
+
+    # Sampled from the policy as it will be served: without dropout. Where there is none, one encoding serves both.
+    ranker.train()
+    encoded = ranker.encode(batch)
+    with torch.no_grad():
+        ranker.eval()
+        policy = encoded if preset.dropout == 0.0 else ranker.encode(batch)
+        own_lists_BGL = ranker.sample(policy, preset.on_policy_lists, length, generator=generator)
+        own_rewards_HBG = reward_model.score_lists(reward_model.encode(batch), own_lists_BGL).float()
+        ranker.train()
+    lists_BGL = torch.cat([helper_lists_BGL, own_lists_BGL], dim=1)
+    rewards_HBG = torch.cat([helper_rewards_HBG, own_rewards_HBG], dim=2)
+    rewards_BG = rewards_HBG.mean(dim=0)
+    unique_BG = first_occurrence(lists_BGL)
+    mask_BG = unique_BG if objective.duplicates == "once" else torch.ones_like(unique_BG)
+    std_B, noise_B = group_std(rewards_BG, mask_BG), group_noise(rewards_HBG, mask_BG)
+    weight_B = signal_weights(std_B, noise_B) if objective.signal == "reliability" else (std_B > 0).float()
+
+    log_prob_BG, _ = ranker.log_prob(encoded, lists_BGL)
+    loss = group_relative_loss(log_prob_BG, rewards_BG, mask_BG, weight_B, objective)
+    if objective.supervised_weight > 0:
+        gain_BN, known_BN = logged_gains(training_set.feedback(indices_B).to(device), batch)
+        supervised = supervised_loss(ranker.first_step_logits(encoded), gain_BN, known_BN).mean()
+        loss = loss + objective.supervised_weight * supervised
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    norm = nn.utils.clip_grad_norm_(ranker.parameters(), CLIP_NORM)
+    values = torch.stack(
+        [
+            value.detach().double()
+            for value in (
+                loss,
+                rewards_BG[:, helpers:].mean(),
+                rewards_BG[:, :helpers].mean(),
+                std_B.mean(),
+                noise_B.mean(),
+                weight_B.mean(),
+                (~unique_BG).double().mean(),
+                -log_prob_BG[:, helpers:].mean(),
+                norm,
+            )
+        ]
+    ).tolist()  # one wait for the device
+    for name, value in zip(CURVES, values, strict=True):
+        if not math.isfinite(value):
+            raise ModelRefused(
+                f"{name} is {value} at step {step} of ranker training, expected a finite number; "
+                "look at the reward model's figures, or lower the learning rate"
+            )
+    optimizer.step()
+    return values
+
+
+def logged_gains(
+    feedback: Feedback, batch: RequestBatch, weights: RewardWeights | None = None
+) -> tuple[Tensor, Tensor]:
+    """gain_BN, what the logged feedback to each candidate was worth, and known_BN, whose feedback is known: the shown
+    items, and in self-selected requests every candidate (schema.SELF_SELECTED: not taken counts as 0)."""
+    weights = weights or RewardWeights()
+    minutes_BL = feedback.watch_seconds_BL.nan_to_num(nan=0.0) / 60.0
+    gain_BL = weights.click * feedback.click_BL + weights.like * feedback.like_BL + weights.watch_minute * minutes_BL
+    candidates = batch.mask_BN.shape[1]
+    place_BL = torch.where(feedback.mask_BL, feedback.slate_BL, candidates)  # padding goes to a spare column
+    gain_BN = torch.zeros(len(batch), candidates + 1, device=gain_BL.device).scatter(1, place_BL, gain_BL)
+    known_BN = torch.zeros_like(gain_BN, dtype=torch.bool).scatter(1, place_BL, True)
+    known_BN = known_BN[:, :candidates] | (feedback.self_selected_B.unsqueeze(1) & batch.mask_BN)
+    return gain_BN[:, :candidates], known_BN
+
+
+def _seed(seed: int, purpose: int, number: int) -> int:
+    """A seed of its own for each purpose and number; neighbouring numbers share nothing."""
+    return int(np.random.SeedSequence([seed, purpose, number]).generate_state(1, np.uint64)[0] >> 1)

@@ -1,0 +1,151 @@
+"""The night: twelve steps from closed feedback logs to a champion that answers, read top to bottom.
+
+kfp.local runs this very definition on one machine (pipelines/local.py); pipelines/compiled/nightly.yaml is what a
+cluster is given. A refusal raises inside its step, so the run ends failed and nothing downstream starts; "champion
+kept" is a gate that says False, so the run ends well without a promotion. The report is published either way.
+"""
+
+from __future__ import annotations
+
+from kfp import dsl
+
+from components.check_features.component import check_features
+from components.check_logs.component import check_logs
+from components.evaluate_ranker.component import evaluate_ranker
+from components.extract_features.component import extract_features
+from components.gate_promotion.component import gate_promotion
+from components.generate_groups.component import generate_groups
+from components.materialize_features.component import materialize_features
+from components.promote_model.component import promote_model
+from components.publish_report.component import publish_report
+from components.register_model.component import register_model
+from components.smoke_serve.component import smoke_serve
+from components.train_ranker.component import train_ranker
+from components.train_reward.component import train_reward
+
+
+@dsl.pipeline(name="goalrank-nightly", description="Retrain a list ranker on the newest day of feedback.")
+def nightly(
+    date: str,
+    run_uri: str,
+    logs_uri: str,
+    snapshots_uri: str,
+    feast_uri: str,
+    tracking_uri: str,
+    journal_uri: str,
+    world_uri: str = "",
+    preset: str = "small",
+    seed: int = 0,
+    window_days: int = 30,
+    full_rebuild: bool = False,
+    allow_bootstrap: bool = False,
+    commit: str = "unknown",
+    spark_master: str = "local[2]",
+    spark_memory: str = "1g",
+) -> None:
+    """One night.
+
+    Args:
+        date: the newest arrival day, YYYY-MM-DD: learnt from by tomorrow, judged on tonight.
+        run_uri: this run's own folder: outcomes, progress, checkpoints, report.
+        logs_uri: feedback logs in the data contract.
+        snapshots_uri, feast_uri, tracking_uri, journal_uri: where snapshots, features, models and promotions are kept.
+        world_uri: the simulated world's logs, empty for real ones; adds the true reward to the figures, to no gate.
+        preset: model size and training length (goalrank/presets.py).
+        seed: of everything random.
+        window_days: how many arrival days the training set spans.
+        full_rebuild: rebuild the snapshot from all partitions instead of going on from yesterday's state.
+        allow_bootstrap: may a first model become champion with nothing to compare it with?
+        commit: of the code that runs, kept in the lineage.
+        spark_master, spark_memory: where and how large Spark runs.
+    """
+    report = publish_report(run_uri=run_uri, date=date)
+    report.set_caching_options(enable_caching=False)
+
+    with dsl.ExitHandler(report, name="the-night"):
+        logs = check_logs(
+            logs_uri=logs_uri,
+            snapshots_uri=snapshots_uri,
+            date=date,
+            full_rebuild=full_rebuild,
+            run_uri=run_uri,
+            spark_master=spark_master,
+            spark_memory=spark_memory,
+        )
+        extraction = extract_features(
+            logs_uri=logs_uri,
+            snapshots_uri=snapshots_uri,
+            date=date,
+            full_rebuild=full_rebuild,
+            window_days=window_days,
+            run_uri=run_uri,
+            spark_master=spark_master,
+            spark_memory=spark_memory,
+        ).after(logs)
+        snapshot = extraction.outputs["snapshot"]
+        features = check_features(snapshot=snapshot, snapshots_uri=snapshots_uri, run_uri=run_uri)
+        materialized = materialize_features(
+            snapshot=snapshot, feast_uri=feast_uri, window_days=window_days, run_uri=run_uri
+        ).after(features)
+        training_set = materialized.outputs["training_set"]
+
+        reward = train_reward(training_set=training_set, preset=preset, seed=seed, run_uri=run_uri)
+        reward_model, judge_model = reward.outputs["reward_model"], reward.outputs["judge_model"]
+        groups = generate_groups(
+            training_set=training_set, reward_model=reward_model, preset=preset, seed=seed, run_uri=run_uri
+        ).outputs["groups"]
+        ranker = train_ranker(
+            training_set=training_set,
+            groups=groups,
+            reward_model=reward_model,
+            preset=preset,
+            seed=seed,
+            run_uri=run_uri,
+        ).outputs["ranker"]
+
+        registration = register_model(
+            ranker=ranker,
+            reward_model=reward_model,
+            judge_model=judge_model,
+            training_set=training_set,
+            groups=groups,
+            snapshot=snapshot,
+            tracking_uri=tracking_uri,
+            preset=preset,
+            seed=seed,
+            commit=commit,
+            date=date,
+            run_uri=run_uri,
+        ).outputs["registration"]
+        evaluation = evaluate_ranker(
+            registration=registration,
+            training_set=training_set,
+            judge_model=judge_model,
+            tracking_uri=tracking_uri,
+            allow_bootstrap=allow_bootstrap,
+            world_uri=world_uri,
+            seed=seed,
+            date=date,
+            run_uri=run_uri,
+        ).outputs["verdict"]
+        serving = smoke_serve(
+            registration=registration,
+            snapshot=snapshot,
+            training_set=training_set,
+            feast_uri=feast_uri,
+            tracking_uri=tracking_uri,
+            run_uri=run_uri,
+        ).outputs["verdict"]
+
+        # kfp.local skips an If on a named output without a word, so the gate returns one unnamed bool.
+        gate = gate_promotion(registration=registration, evaluation=evaluation, serving=serving, run_uri=run_uri)
+        with dsl.If(gate.output == True, name="every-gate-says-yes"):  # noqa: E712 - kfp reads the comparison
+            promote_model(
+                registration=registration,
+                evaluation=evaluation,
+                serving=serving,
+                tracking_uri=tracking_uri,
+                journal_uri=journal_uri,
+                date=date,
+                run_uri=run_uri,
+            )

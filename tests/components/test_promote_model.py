@@ -1,0 +1,360 @@
+"""Promotion on a real MLflow registry: fail closed, once a night, one winner, repaired after a crash."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from components import registry
+from components.gate_promotion.main import gate
+from components.promote_model import journal
+from components.promote_model.main import run
+from goalrank import verdict as v
+from goalrank.errors import ModelRefused, TryAgain
+
+ROOT = Path(__file__).resolve().parents[2]
+DATE = "2026-01-08"
+MODELS = (registry.RANKER, registry.REWARD)
+
+
+def digest(name: str, version: int) -> str:
+    return f"{MODELS.index(name)}{version}".ljust(64, "0")
+
+
+def model(name: str, version: int) -> v.ModelVersion:
+    return v.ModelVersion(name=name, version=str(version), weights_sha256=digest(name, version))
+
+
+@pytest.fixture(scope="module")
+def tracking_uri(tmp_path_factory):
+    return f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
+
+
+@pytest.fixture
+def client(tracking_uri):
+    """A registry with versions 1 to 3 of both models and no alias."""
+    client = registry.connect(tracking_uri)
+    for name in MODELS:
+        if client.search_registered_models(f"name = '{name}'"):
+            client.delete_registered_model(name)
+        client.create_registered_model(name)
+        for version in (1, 2, 3):
+            client.create_model_version(name, "nowhere", tags={"weights_sha256": digest(name, version)})
+    return client
+
+
+class Night:
+    """The artifacts of a night that registered `version`, evaluated against `champion`, and their folder."""
+
+    def __init__(self, folder: Path, tracking_uri: str, version: int, champion: int | None) -> None:
+        self.folder = folder / f"night-{version}-{champion}"
+        self.folder.mkdir(exist_ok=True)
+        self.tracking_uri = tracking_uri
+        self.journal_uri = str(folder / "journal")
+        self.registration = {"tracking_uri": tracking_uri, "run_id": "r1", "snapshot_id": "s1", "date": DATE}
+        for field, name in zip(("ranker", "reward"), MODELS, strict=True):
+            self.registration[field] = model(name, version).model_dump()
+        passed = v.Check(name="all", value=None, threshold=None, passed=True)
+        about = {"format": 1, "model": model(registry.RANKER, version), "snapshot_id": "s1", "date": DATE}
+        self.evaluation = v.EvaluationVerdict(
+            **about,
+            kind="evaluation",
+            champion=None if champion is None else model(registry.RANKER, champion),
+            decision="promote",
+            reason="better",
+            thresholds={},
+            checks=[passed],
+            metrics={},
+            difference=v.Difference(metric="judged_reward", mean=0.2, low=0.1, high=0.3, confidence=0.95),
+        ).model_dump()
+        self.serving = v.ServingVerdict(
+            **about, kind="serving", decision="pass", reason="equal", checks=[passed], requests=20
+        ).model_dump()
+
+    def paths(self) -> dict[str, str]:
+        for name in ("registration", "evaluation", "serving"):
+            document = getattr(self, name)
+            if document is not None:
+                (self.folder / name).write_text(json.dumps(document))
+        return {name: str(self.folder / name) for name in ("registration", "evaluation", "serving")}
+
+    def arguments(self) -> dict[str, str]:
+        more = {"tracking_uri": self.tracking_uri, "journal_uri": self.journal_uri, "date": DATE}
+        return {**self.paths(), **more, "run_uri": str(self.folder / "run")}
+
+    def promote(self) -> dict:
+        run(**self.arguments())
+        return json.loads((self.folder / "run/outcomes/promote_model.json").read_text())
+
+    def gate(self) -> bool:
+        return gate(**self.paths(), run_uri=str(self.folder / "run"))
+
+
+@pytest.fixture
+def night(tmp_path, tracking_uri, client):
+    return lambda version, champion: Night(tmp_path, tracking_uri, version, champion)
+
+
+def aliases(client) -> list[tuple[str | None, str | None]]:
+    """(champion, previous) of ranker and reward model."""
+
+    def version(name, alias):
+        found = registry.by_alias(client, name, alias)
+        return None if found is None else str(found.version)
+
+    return [(version(name, registry.CHAMPION), version(name, registry.PREVIOUS)) for name in MODELS]
+
+
+def events(night) -> list[str]:
+    return [event["event"] for event in journal.read(night.journal_uri)]
+
+
+# ------------------------------------------------------------------------------------------------------ good nights
+
+
+def test_first_then_second_champion_and_the_old_one_becomes_previous(night, client):
+    assert night(1, None).promote()["figures"]["promoted"] is True
+    assert aliases(client) == [("1", None), ("1", None)]
+    second = night(2, 1)
+    second.promote()
+    assert aliases(client) == [("2", "1"), ("2", "1")]
+    assert events(second) == ["intent", "done", "intent", "done"]
+
+
+def test_the_same_night_twice_is_one_promotion(night, client):
+    night(1, None).promote()
+    second = night(2, 1)
+    second.promote()
+    outcome = second.promote()
+    assert outcome["figures"]["promoted"] is False
+    assert aliases(client) == [("2", "1"), ("2", "1")]
+    assert events(second).count("intent") == 2
+
+
+# --------------------------------------------------------------------------------------------------------- refusals
+
+
+REFUSALS = {
+    "evaluation missing": (lambda n: setattr(n, "evaluation", None), "cannot be read"),
+    "serving missing": (lambda n: setattr(n, "serving", None), "cannot be read"),
+    "registration missing": (lambda n: setattr(n, "registration", None), "cannot be read"),
+    "evaluation malformed": (lambda n: n.evaluation.pop("decision"), "decision"),
+    "serving malformed": (lambda n: n.serving.update(requests="20"), "requests"),
+    "evaluation of another version": (lambda n: n.evaluation["model"].update(version="3"), "version 3, expected 2"),
+    "serving of another version": (lambda n: n.serving["model"].update(version="3"), "version 3, expected 2"),
+    "evaluation of another snapshot": (lambda n: n.evaluation.update(snapshot_id="s0"), "snapshot s0, expected s1"),
+    "serving of another snapshot": (lambda n: n.serving.update(snapshot_id="s0"), "snapshot s0, expected s1"),
+    "evaluation of another night": (lambda n: n.evaluation.update(date="2026-01-07"), "expected 2026-01-08"),
+    "other weights": (lambda n: n.serving["model"].update(weights_sha256="f" * 64), "weights"),
+    "evaluation refuses": (lambda n: n.evaluation.update(decision="refuse"), "refuses"),
+    "serving refuses": (lambda n: n.serving.update(decision="refuse"), "refuses"),
+    "registration without reward model": (lambda n: n.registration.pop("reward"), "reward"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_gate_and_promotion_fail_closed(night, client, name):
+    night(1, None).promote()
+    change, message = REFUSALS[name]
+    second = night(2, 1)
+    change(second)
+    with pytest.raises(ModelRefused, match=message):
+        second.gate()
+    with pytest.raises(ModelRefused, match=message):
+        second.promote()
+    assert aliases(client) == [("1", None), ("1", None)]
+    assert events(second) == ["intent", "done"]
+
+
+def test_the_gate_opens_for_promote_and_stays_shut_for_keep(night):
+    second = night(2, 1)
+    assert second.gate() is True
+    second.evaluation.update(decision="keep", reason="not better")
+    assert second.gate() is False
+    outcome = json.loads((second.folder / "run/outcomes/gate_promotion.json").read_text())
+    assert outcome["figures"] == {"promote": False}
+    assert (outcome["exit_code"], outcome["reason"]) == (0, "not better")
+
+
+def test_a_kept_champion_is_not_promoted_over_even_if_asked(night, client):
+    night(1, None).promote()
+    second = night(2, 1)
+    second.evaluation.update(decision="keep")
+    with pytest.raises(ModelRefused, match="not promote"):
+        second.promote()
+    assert aliases(client) == [("1", None), ("1", None)]
+
+
+def test_a_champion_that_changed_since_the_evaluation_is_refused(night, client):
+    night(1, None).promote()
+    night(2, 1).promote()
+    with pytest.raises(ModelRefused, match="evaluated against goalrank-ranker version 1"):
+        night(3, 1).promote()
+    with pytest.raises(ModelRefused, match="evaluated against none"):
+        night(3, None).promote()
+    assert aliases(client) == [("2", "1"), ("2", "1")]
+
+
+def test_a_version_whose_registered_weights_are_others_is_refused(night, client):
+    client.set_model_version_tag(registry.REWARD, "1", "weights_sha256", "e" * 64)
+    with pytest.raises(ModelRefused, match="goalrank-reward version 1"):
+        night(1, None).promote()
+    assert aliases(client) == [(None, None), (None, None)]
+
+
+# ---------------------------------------------------------------------------------------------------- two promoters
+
+
+def test_who_finds_the_lock_taken_is_told_by_whom(night, client):
+    second = night(2, None)
+    with journal.lock(second.journal_uri, "night of somebody"), pytest.raises(TryAgain, match="night of somebody"):
+        second.promote()
+    assert aliases(client) == [(None, None), (None, None)]
+    second.promote()
+    assert aliases(client)[0] == ("2", None)
+
+
+def test_of_two_promoters_at_once_exactly_one_wins(night, client):
+    night(1, None).promote()
+    rivals = [night(2, 1), night(3, 1)]
+
+    def attempt(rival):
+        try:
+            return rival.promote()["figures"]["version"]
+        except (ModelRefused, TryAgain) as refusal:
+            return refusal
+
+    with ThreadPoolExecutor(2) as pool:
+        results = list(pool.map(attempt, rivals))
+    winners = [result for result in results if isinstance(result, str)]
+    assert len(winners) == 1, results
+    assert aliases(client) == [(winners[0], "1")] * 2
+    assert events(rivals[0]) == ["intent", "done"] * 2
+
+
+# ---------------------------------------------------------------------------------------------------------- crashes
+
+
+class Crash(BaseException):
+    """Stands for a kill: nothing catches it."""
+
+
+@pytest.mark.parametrize("moves_done", range(5))
+def test_a_crash_after_any_alias_move_is_repaired_by_the_next_run(night, client, monkeypatch, moves_done):
+    night(1, None).promote()
+    second = night(2, 1)
+    real, calls = registry.point, []
+
+    def crashing(*arguments):
+        if len(calls) == moves_done:
+            raise Crash
+        calls.append(arguments)
+        real(*arguments)
+
+    def crashing_end(*arguments, **named):
+        raise Crash
+
+    monkeypatch.setattr(registry, "point", crashing)
+    if moves_done == 4:  # every alias moved, the journal's last line not written
+        monkeypatch.setattr(journal, "end", crashing_end)
+    with pytest.raises(Crash):
+        second.promote()
+    monkeypatch.undo()
+    assert len(calls) == moves_done
+    assert events(second)[-1] == "intent"
+
+    note = journal.repair(second.tracking_uri, second.journal_uri)
+    assert "interrupted and is now complete" in note
+    assert aliases(client) == [("2", "1"), ("2", "1")]
+    assert journal.repair(second.tracking_uri, second.journal_uri) is None
+    assert second.promote()["figures"]["promoted"] is False
+    assert events(second) == ["intent", "done", "intent", "done"]
+
+
+def test_killed_between_journal_and_alias(night, client):
+    """A real process, really killed: the lock goes with it, the next promoter finishes its work and then its own."""
+    night(1, None).promote()
+    second = night(2, 1)
+    program = """
+import json, os, signal, sys
+from components import registry
+from components.promote_model.main import run
+real = registry.point
+def point(client, name, alias, version):
+    real(client, name, alias, version)
+    if alias == registry.CHAMPION:
+        os.kill(os.getpid(), signal.SIGKILL)
+registry.point = point
+run(**json.loads(sys.argv[1]))
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", program, json.dumps(second.arguments())]
+    assert subprocess.run(command, env=environment, cwd=second.folder).returncode == -signal.SIGKILL
+    assert aliases(client) == [("2", "1"), ("1", None)]  # half done: the reward model stayed behind
+
+    third = night(3, 2)
+    third.promote()
+    assert aliases(client) == [("3", "2"), ("3", "2")]
+    assert events(third) == ["intent", "done"] * 3
+
+
+def test_an_alias_moved_by_hand_after_the_crash_is_left_alone(night, client, monkeypatch):
+    night(1, None).promote()
+    second = night(2, 1)
+
+    def crashing(*arguments):
+        raise Crash
+
+    monkeypatch.setattr(journal, "apply", crashing)
+    with pytest.raises(Crash):
+        second.promote()
+    monkeypatch.undo()
+    registry.point(client, registry.RANKER, registry.CHAMPION, "3")
+    assert "abandoned" in journal.repair(second.tracking_uri, second.journal_uri)
+    assert aliases(client) == [("3", None), ("1", None)]
+    assert journal.open_intent(second.journal_uri) is None
+
+
+# ---------------------------------------------------------------------------------------------------------- journal
+
+
+def test_a_line_cut_short_by_a_crash_is_dropped(tmp_path):
+    journal.begin(str(tmp_path), kind="promotion", moves=[])
+    with open(tmp_path / journal.FILE, "a") as file:
+        file.write('{"format": 1, "event": "do')
+    assert [event["event"] for event in journal.read(str(tmp_path))] == ["intent"]
+    journal.end(str(tmp_path), 1)
+    assert [event["event"] for event in journal.read(str(tmp_path))] == ["intent", "done"]
+    assert journal.begin(str(tmp_path), kind="promotion", moves=[]) == 2
+
+
+@pytest.mark.parametrize("line", ["", "{}", "[]", "nonsense", '{"format": 2, "event": "intent", "id": 1}'])
+def test_a_damaged_line_in_the_middle_is_refused_and_named(tmp_path, line):
+    journal.begin(str(tmp_path), kind="promotion", moves=[])
+    with open(tmp_path / journal.FILE, "a") as file:
+        file.write(line + "\n")
+    with pytest.raises(ModelRefused, match="line 2"):
+        journal.read(str(tmp_path))
+
+
+# ------------------------------------------------------------------------------------------------------------- away
+
+
+def test_a_tracking_server_that_is_away_is_tried_again_later(night, client, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    first = night(1, None)
+    with pytest.raises(TryAgain, match="does not answer") as refusal:
+        run(**{**first.arguments(), "tracking_uri": "http://user:secret@127.0.0.1:9"})
+    assert "secret" not in str(refusal.value)
+    assert aliases(client) == [(None, None), (None, None)]
+
+
+def test_a_database_that_cannot_be_opened_is_tried_again_later(tmp_path):
+    (tmp_path / "mlflow.db").mkdir()
+    with pytest.raises(TryAgain, match="does not answer"):
+        registry.connect(f"sqlite:///{tmp_path}/mlflow.db")

@@ -1,0 +1,121 @@
+"""The night whole, twice: bootstrap, then challenger against champion. Real Spark, GE, Feast, torch, MLflow, kfp."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines import STEPS
+from tests.pipeline.conftest import goalrank, outcomes, run_night
+
+PROMISED_KEYS = {
+    "exit_code",
+    "verdict",
+    "reason",
+    "model_version",
+    "snapshot_id",
+    "run_id",
+    "stages",
+    "metrics",
+    "report",
+    "peak_memory_mb",
+}
+
+
+def test_first_night_promotes_by_bootstrap(first_night: dict[str, Any]) -> None:
+    assert (first_night["verdict"], first_night["exit_code"]) == ("promoted", 0), first_night["reason"]
+    assert first_night.keys() >= PROMISED_KEYS
+    assert [stage["name"] for stage in first_night["stages"]] == list(STEPS)
+    assert first_night["metrics"]["champion"] is None
+    assert Path(first_night["report"]).is_file()
+
+
+def test_second_night_rescores_the_champion_on_the_same_snapshot(
+    first_night: dict[str, Any], second_night: dict[str, Any]
+) -> None:
+    assert second_night["exit_code"] == 0, second_night["reason"]
+    assert second_night["date"] > first_night["date"]
+    assert second_night["snapshot_id"] != first_night["snapshot_id"]
+    metrics = second_night["metrics"]
+    assert metrics["champion"] is not None
+    assert metrics["champion"].keys() == metrics["challenger"].keys()
+
+
+def test_promotion_ran_exactly_when_the_gate_said_yes(second_night: dict[str, Any]) -> None:
+    steps = outcomes(second_night)
+    said_yes = steps["gate_promotion"]["figures"]["promote"]
+    assert ("promote_model" in steps) is said_yes
+    assert second_night["verdict"] == ("promoted" if said_yes else "kept")
+
+
+def test_second_night_reads_only_the_new_day(second_night: dict[str, Any]) -> None:
+    figures = outcomes(second_night)["extract_features"]["figures"]
+    assert figures["mode"] == "incremental"
+    assert {read.rsplit("=", 1)[1] for read in figures["read"]} == {second_night["date"]}
+
+
+def test_aliases_in_mlflow(workspace: Path, first_night: dict[str, Any], second_night: dict[str, Any]) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{workspace}/mlflow/mlflow.db")
+    champion = client.get_model_version_by_alias("goalrank-ranker", "champion")
+    challenger = client.get_model_version_by_alias("goalrank-ranker", "challenger")
+    newest = second_night if second_night["verdict"] == "promoted" else first_night
+    assert champion.version == str(newest["model_version"])
+    assert challenger.version == str(second_night["model_version"])
+    assert champion.tags.keys() >= {"run", "snapshot_id", "commit", "data_window", "weights_sha256", "preset", "seed"}
+    assert client.get_model_version_by_alias("goalrank-reward", "champion")
+
+
+def test_rank_answers_with_the_champion(workspace: Path, second_night: dict[str, Any]) -> None:
+    done = goalrank("rank", "--workspace", str(workspace), "--example")
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert len(set(answer["items"])) == len(answer["items"]) == 6
+    assert answer["fallback"] is None
+
+
+def test_refused_data_stops_the_night(workspace: Path, second_night: dict[str, Any]) -> None:
+    """The next day arrives with the column `click` renamed: exit 3, nothing downstream, champion untouched."""
+    import pyarrow.parquet as pq
+
+    from goalrank import simulator
+
+    logs = workspace / "logs"
+    config = simulator.load_world(str(logs))
+    day = simulator.day_number(config, second_night["date"]) + 1
+    simulator.write_days(config, day, 1, str(logs))
+    newest = max((logs / "impressions").iterdir())
+    (file,) = newest.glob("*.parquet")
+    whole = file.read_bytes()
+    table = pq.read_table(file, partitioning=None)
+    pq.write_table(table.rename_columns([{"click": "clicked"}.get(c, c) for c in table.column_names]), file)
+    try:
+        refused = run_night(workspace)
+        assert (refused["verdict"], refused["exit_code"]) == ("refused", 3)
+        assert "click" in refused["reason"]
+        assert [stage["name"] for stage in refused["stages"]] == [STEPS[0], STEPS[-1]]
+        assert Path(refused["report"]).is_file()
+    finally:
+        file.write_bytes(whole)
+    again = json.loads(goalrank("rank", "--workspace", str(workspace), "--example").stdout)
+    assert again["model_version"] is not None
+
+
+@pytest.mark.parametrize(
+    ("flags", "found"),
+    [
+        (["--date", "tomorrow"], "expected a day such as"),
+        (["--preset", "huge"], "huge"),
+        (["--logs", "elsewhere"], "use another --workspace"),
+    ],
+)
+def test_wrong_usage_starts_nothing(workspace: Path, first_night: dict[str, Any], flags: list[str], found: str) -> None:
+    before = sorted((workspace / "nights").rglob("night.json"))
+    done = goalrank("nightly", "--workspace", str(workspace), *flags)
+    assert done.returncode == 2
+    assert found in done.stderr
+    assert sorted((workspace / "nights").rglob("night.json")) == before

@@ -1,0 +1,84 @@
+"""A night's verdict is derived from what its steps wrote, and nothing is taken for granted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from components.publish_report.main import run as publish
+from components.publish_report.result import summarise
+from components.step import Step
+from goalrank.errors import DataRefused, GoalRankError, ModelRefused, ServingRefused, TryAgain
+
+
+def say(run: Path, step: str, error: GoalRankError | None = None, reason: str = "", **figures: object) -> None:
+    try:
+        with Step(step, str(run)) as outcome:
+            outcome.reason = reason
+            outcome.figures = figures
+            if error:
+                raise error
+    except GoalRankError:
+        pass
+
+
+def test_promoted(tmp_path: Path) -> None:
+    say(tmp_path, "gate_promotion", promote=True)
+    say(tmp_path, "promote_model", reason="version 3 is champion")
+    result = summarise(tmp_path)
+    assert (result["verdict"], result["exit_code"], result["reason"]) == ("promoted", 0, "version 3 is champion")
+
+
+def test_kept(tmp_path: Path) -> None:
+    say(tmp_path, "gate_promotion", promote=False, reason="not better")
+    assert (summarise(tmp_path)["verdict"], summarise(tmp_path)["exit_code"]) == ("kept", 0)
+
+
+def test_a_yes_without_a_promotion_is_a_failure(tmp_path: Path) -> None:
+    say(tmp_path, "gate_promotion", promote=True)
+    assert (summarise(tmp_path)["verdict"], summarise(tmp_path)["exit_code"]) == ("failed", 1)
+
+
+def test_no_outcome_at_all_is_a_failure(tmp_path: Path) -> None:
+    assert (summarise(tmp_path)["verdict"], summarise(tmp_path)["exit_code"]) == ("failed", 1)
+
+
+def test_a_killed_step_can_be_resumed(tmp_path: Path) -> None:
+    say(tmp_path, "check_logs")
+    Step("extract_features", str(tmp_path)).__enter__()  # said it began, never how it ended
+    result = summarise(tmp_path)
+    assert (result["verdict"], result["exit_code"]) == ("failed", 75)
+    assert "extract_features" in result["reason"]
+
+
+@pytest.mark.parametrize(
+    ("error", "verdict", "code"),
+    [
+        (DataRefused("x"), "refused", 3),
+        (ModelRefused("x"), "refused", 4),
+        (ServingRefused("x"), "refused", 5),
+        (TryAgain("x"), "failed", 75),
+        (GoalRankError("x"), "failed", 1),
+    ],
+)
+def test_first_step_that_did_not_end_well_decides(
+    tmp_path: Path, error: GoalRankError, verdict: str, code: int
+) -> None:
+    say(tmp_path, "check_logs")
+    say(tmp_path, "evaluate_ranker", error)
+    result = summarise(tmp_path)
+    assert (result["verdict"], result["exit_code"]) == (verdict, code)
+    assert result["reason"] == "evaluate_ranker: x"
+
+
+def test_report_escapes_and_stays_inside_itself(tmp_path: Path) -> None:
+    hostile = "<script>alert(1)</script>"
+    say(tmp_path, "check_logs", DataRefused(f"item {hostile}"))
+    publish(str(tmp_path), "2026-01-02", "FAILED")
+    page = (tmp_path / "report.html").read_text()
+    assert hostile not in page
+    assert "&lt;script&gt;" in page
+    assert "src=" not in page.replace("img-src", "")
+    assert json.loads((tmp_path / "report.json").read_text())["verdict"] == "refused"

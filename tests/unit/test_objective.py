@@ -1,0 +1,215 @@
+"""Each function of goalrank.objective against a plain NumPy restatement, and at the edges."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import rankdata
+
+from goalrank import objective
+from goalrank.errors import UsageError
+from goalrank.objective import ObjectiveConfig
+
+NORMALISATIONS = ("standardised", "centred", "raw", "ranks")
+
+
+def numpy_reference(rewards: list[float], normalisation: str, temperature: float) -> np.ndarray:
+    r = np.array(rewards, dtype=np.float64)
+    if normalisation == "ranks":
+        r = rankdata(r)
+    if normalisation in ("standardised", "ranks"):
+        r = (r - r.mean()) / r.std(ddof=0) if len(set(rewards)) > 1 else np.zeros_like(r)
+    z = r / temperature
+    e = np.exp(z - z.max())
+    return e / e.sum()
+
+
+@pytest.mark.parametrize("normalisation", NORMALISATIONS)
+@pytest.mark.parametrize("temperature", [0.25, 1.0, 3.0])
+def test_reference_restated(normalisation: str, temperature: float) -> None:
+    rng = np.random.default_rng(0)
+    rewards = rng.normal(2.0, 0.7, (5, 8)).astype(np.float32)
+    rewards[1, 2] = rewards[1, 5]  # a tie
+    mask = rng.random((5, 8)) < 0.7
+    mask[:, 0] = True
+    poisoned = np.where(mask, rewards, np.nan)  # what is outside the group must not matter, whatever it is
+    found = objective.group_reference(torch.tensor(poisoned), torch.tensor(mask), normalisation, temperature).numpy()
+    for b in range(5):
+        expected = np.zeros(8)
+        expected[mask[b]] = numpy_reference(rewards[b, mask[b]].tolist(), normalisation, temperature)
+        np.testing.assert_allclose(found[b], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("normalisation", NORMALISATIONS)
+@pytest.mark.parametrize("value", [0.0, 1e-30, 0.1, 1e30, -1e30])
+def test_equal_rewards_are_uniform(normalisation: str, value: float) -> None:
+    found = objective.group_reference(torch.full((1, 7), value), torch.ones(1, 7, dtype=torch.bool), normalisation)
+    np.testing.assert_allclose(found.numpy(), np.full((1, 7), 1 / 7), atol=1e-7)
+
+
+@pytest.mark.parametrize("normalisation", NORMALISATIONS)
+def test_enormous_rewards_stay_ordered(normalisation: str) -> None:
+    rewards = torch.tensor([[-1e30, 0.0, 1.0, 1e30]])
+    found = objective.group_reference(rewards, torch.ones(1, 4, dtype=torch.bool), normalisation)[0]
+    assert found.isfinite().all()
+    assert found.sum() == pytest.approx(1.0)
+    assert found.argmax() == 3 and found[0] <= found[1] <= found[2]
+
+
+def test_scale_and_shift_cancel_when_standardised() -> None:
+    rewards = torch.randn(6, 9, generator=torch.Generator().manual_seed(1))
+    mask = torch.ones_like(rewards, dtype=torch.bool)
+    plain = objective.group_reference(rewards, mask)
+    torch.testing.assert_close(objective.group_reference(rewards * 37.0 - 5.0, mask), plain, atol=1e-5, rtol=1e-4)
+    centred = objective.group_reference(rewards, mask, "centred")
+    torch.testing.assert_close(objective.group_reference(rewards, mask, "raw"), centred)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.floats(-(2.0**100), 2.0**100, width=32), min_size=1, max_size=12), st.sampled_from(NORMALISATIONS))
+def test_reference_is_always_a_distribution(rewards: list[float], normalisation: str) -> None:
+    found = objective.group_reference(
+        torch.tensor([rewards]), torch.ones(1, len(rewards), dtype=torch.bool), normalisation
+    )
+    assert found.isfinite().all() and (found >= 0).all()
+    assert found.sum() == pytest.approx(1.0, abs=1e-5)
+    assert found[0, int(np.argmax(rewards))] == pytest.approx(found.max().item(), abs=1e-6)
+
+
+def test_empty_group_is_all_zero_and_costs_nothing() -> None:
+    mask = torch.zeros(1, 3, dtype=torch.bool)
+    reference = objective.group_reference(torch.randn(1, 3), mask)
+    assert reference.tolist() == [[0.0, 0.0, 0.0]]
+    log_prob = torch.tensor([[-1.0, -torch.inf, -2.0]], requires_grad=True)
+    loss = objective.full_list_loss(log_prob, reference)
+    loss.sum().backward()
+    assert loss.item() == 0.0 and log_prob.grad.isfinite().all()
+
+
+def test_not_a_number_reaches_the_loss() -> None:
+    rewards = torch.tensor([[1.0, torch.nan, 2.0]])
+    for normalisation in NORMALISATIONS:
+        reference = objective.group_reference(rewards, torch.ones(1, 3, dtype=torch.bool), normalisation)
+        assert reference.isnan().any()
+    infinite = objective.group_reference(torch.tensor([[1.0, torch.inf]]), torch.ones(1, 2, dtype=torch.bool))
+    assert infinite.isnan().any()
+
+
+def test_full_list_loss_restated() -> None:
+    rng = np.random.default_rng(2)
+    log_prob, weights = -rng.random((4, 6)) * 20, rng.random((4, 6))
+    weights[0, 3] = 0.0
+    log_prob[0, 3] = -np.inf  # an impossible list outside the group is no NaN
+    weights /= weights.sum(axis=1, keepdims=True)
+    expected = [-sum(w * p for w, p in zip(weights[b], log_prob[b], strict=True) if w > 0) for b in range(4)]
+    found = objective.full_list_loss(torch.tensor(log_prob), torch.tensor(weights))
+    np.testing.assert_allclose(found.numpy(), expected)
+
+
+def test_group_renormalised_loss_restated() -> None:
+    rng = np.random.default_rng(3)
+    log_prob = torch.tensor(-rng.random((4, 6)) * 20, requires_grad=True)
+    mask = torch.tensor(rng.random((4, 6)) < 0.7)
+    mask[:, 1] = True
+    mask[2] = torch.tensor([False, True, False, False, False, False])
+    reference = objective.group_reference(torch.tensor(rng.normal(size=(4, 6))), mask).double()
+    found = objective.group_renormalised_loss(log_prob, reference, mask)
+    for b in range(4):
+        inside = mask[b].numpy()
+        p, q = reference[b].numpy()[inside], np.exp(log_prob[b].detach().numpy()[inside])
+        q /= q.sum()
+        assert found[b].item() == pytest.approx(float((p * np.log(p / q)).sum()), abs=1e-6)
+    assert found[2].item() == pytest.approx(0.0, abs=1e-9)  # one list alone: nothing to compare
+    found.sum().backward()
+    assert log_prob.grad.isfinite().all()
+    assert (log_prob.grad[~mask] == 0).all()
+
+
+def test_renormalised_loss_moves_ratios_only() -> None:
+    log_prob = torch.randn(2, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    mask = torch.ones(2, 5, dtype=torch.bool)
+    reference = objective.group_reference(torch.randn(2, 5), mask).double()
+    torch.testing.assert_close(
+        objective.group_renormalised_loss(log_prob, reference, mask),
+        objective.group_renormalised_loss(log_prob - 11.0, reference, mask),
+    )
+
+
+def test_duplicates_are_counted_once() -> None:
+    lists = torch.tensor([[[1, 2], [2, 1], [1, 2], [1, 2]], [[0, 1], [0, 2], [0, -1], [0, -1]]])
+    assert objective.first_occurrence(lists).tolist() == [[True, True, False, False], [True, True, True, False]]
+
+
+def test_noise_restated_and_blind_to_what_all_lists_share() -> None:
+    rng = np.random.default_rng(4)
+    heads = rng.normal(size=(4, 3, 6)).astype(np.float32)
+    mask = rng.random((3, 6)) < 0.8
+    mask[:, :2] = True
+    found = objective.group_noise(torch.tensor(heads), torch.tensor(mask))
+    for b in range(3):
+        inside = heads[:, b, mask[b]].astype(np.float64)
+        inside -= inside.mean(axis=1, keepdims=True)
+        assert found[b].item() == pytest.approx(math.sqrt(inside.var(axis=0, ddof=1).mean()), rel=1e-5)
+    shifted = heads + rng.normal(size=(4, 3, 1)).astype(np.float32)
+    torch.testing.assert_close(
+        objective.group_noise(torch.tensor(shifted), torch.tensor(mask)), found, rtol=1e-4, atol=1e-6
+    )
+    assert objective.group_noise(torch.tensor(heads[:1]), torch.tensor(mask)).tolist() == [0.0, 0.0, 0.0]
+
+
+def test_signal_weights() -> None:
+    std = torch.tensor([0.0, 1.0, 1.0, 1.0, 2.0], dtype=torch.float64)
+    noise = torch.tensor([0.0, 0.0, 1.0, 5.0, 1.0], dtype=torch.float64)
+    assert objective.signal_weights(std, noise).tolist() == [0.0, 1.0, 0.0, 0.0, 0.75]
+
+
+def test_supervised_loss_restated() -> None:
+    rng = np.random.default_rng(5)
+    logits = torch.tensor(rng.normal(size=(3, 5)), requires_grad=True)
+    gain = np.array([[1.5, 0.0, 1.0, 0.0, 9.0], [0.0] * 5, [2.0, 0.0, 0.0, 0.0, 0.0]])
+    known = np.array([[1, 1, 1, 0, 0], [1, 1, 0, 0, 0], [1, 0, 0, 0, 0]], dtype=bool)
+    found = objective.supervised_loss(logits, torch.tensor(gain), torch.tensor(known))
+    shown = logits.detach().numpy()[0, :3]
+    log_prob = shown - np.log(np.exp(shown).sum())
+    assert found[0].item() == pytest.approx(-(0.6 * log_prob[0] + 0.4 * log_prob[2]))
+    assert found[1].item() == 0.0 and found[2].item() == 0.0
+    found.sum().backward()
+    assert logits.grad.isfinite().all()
+    assert (logits.grad[1:] == 0).all() and (logits.grad[0, 3:] == 0).all()
+
+
+def test_group_relative_loss_puts_the_arms_together() -> None:
+    torch.manual_seed(0)
+    log_prob, rewards, mask = -torch.rand(3, 4), torch.randn(3, 4), torch.ones(3, 4, dtype=torch.bool)
+    weight = torch.tensor([1.0, 0.0, 0.5])
+    for loss in ("full_list", "group_renormalised"):
+        config = ObjectiveConfig(normalisation="ranks", temperature=0.5, loss=loss)
+        reference = objective.group_reference(rewards, mask, "ranks", 0.5)
+        per_request = (
+            objective.full_list_loss(log_prob, reference)
+            if loss == "full_list"
+            else objective.group_renormalised_loss(log_prob, reference, mask)
+        )
+        found = objective.group_relative_loss(log_prob, rewards, mask, weight, config)
+        assert found.item() == pytest.approx((per_request[0] + 0.5 * per_request[2]).item() / 3)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"loss": "dpo"}, "loss 'dpo' found, expected one of full_list, group_renormalised"),
+        ({"normalisation": "max"}, "normalisation 'max' found, expected one of standardised, centred, raw, ranks"),
+        ({"temperature": 0.0}, "temperature 0.0 found, expected a positive number"),
+        ({"temperature": float("nan")}, "temperature nan found, expected a positive number"),
+        ({"supervised_weight": -1.0}, "supervised_weight -1.0 found, expected zero or a positive number"),
+    ],
+)
+def test_config_refuses(change: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        ObjectiveConfig(**change)
+    assert str(refused.value) == message

@@ -1,0 +1,328 @@
+"""The verdict: its statistics against SciPy and simulation, its rules, and its strict reader."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from goalrank import verdict as v
+from goalrank.errors import ModelRefused
+
+CHALLENGER = v.ModelVersion(name="goalrank-ranker", version="8", weights_sha256="a" * 64)
+CHAMPION = v.ModelVersion(name="goalrank-ranker", version="7", weights_sha256="b" * 64)
+NIGHT = {"snapshot_id": "s1", "date": "2026-01-08"}
+USERS = 200
+
+
+def rewards(over_retriever: float, over_champion: float | None, spread: float = 0.5, seed: int = 0):
+    """Judged rewards of R requests whose mean paired differences are about those given."""
+    random = np.random.default_rng(seed)
+    challenger_R = random.normal(2.0, 1.0, 3 * USERS)
+    columns = {"challenger": challenger_R, "retriever": challenger_R - over_retriever}
+    columns["retriever"] = columns["retriever"] + random.normal(0, spread, 3 * USERS)
+    if over_champion is not None:
+        columns["champion"] = challenger_R - over_champion + random.normal(0, spread, 3 * USERS)
+    return columns
+
+
+def decide(columns, *, champion=CHAMPION, model=CHALLENGER, metrics=None, allow_bootstrap=False, more_checks=()):
+    return v.decide(
+        model=model,
+        champion=champion,
+        **NIGHT,
+        rewards=columns,
+        users_R=np.repeat(np.arange(USERS), 3),
+        metrics=metrics or {"challenger": {"ndcg": 0.4}, "champion": {"ndcg": 0.3} if champion else None},
+        allow_bootstrap=allow_bootstrap,
+        seed=1,
+        more_checks=more_checks,
+    )
+
+
+# --------------------------------------------------------------------------------------------------------- statistics
+
+
+def test_interval_agrees_with_scipy_where_every_request_is_its_own_user():
+    differences_R = np.random.default_rng(3).gamma(1.0, 1.0, 400) - 0.9
+    ours = v.paired_bootstrap(differences_R, seed=5)
+    theirs = stats.bootstrap(
+        (differences_R,), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(0)
+    ).confidence_interval
+    width = theirs.high - theirs.low
+    assert ours.mean == pytest.approx(differences_R.mean())
+    assert ours.low == pytest.approx(theirs.low, abs=0.06 * width)
+    assert ours.high == pytest.approx(theirs.high, abs=0.06 * width)
+
+
+def test_same_seed_same_interval_and_another_seed_another():
+    differences_R = np.random.default_rng(0).normal(size=100)
+    assert v.paired_bootstrap(differences_R, seed=4) == v.paired_bootstrap(differences_R, seed=4)
+    assert v.paired_bootstrap(differences_R, seed=4) != v.paired_bootstrap(differences_R, seed=5)
+
+
+def test_requests_of_one_user_are_no_independent_witnesses():
+    per_user_C = np.random.default_rng(0).normal(size=50)
+    differences_R = np.repeat(per_user_C, 20)  # twenty copies of what one user thinks
+    together = v.paired_bootstrap(differences_R, np.repeat(np.arange(50), 20), seed=1)
+    apart = v.paired_bootstrap(differences_R, seed=1)
+    assert together.high - together.low == pytest.approx(np.sqrt(20) * (apart.high - apart.low), rel=0.1)
+
+
+@pytest.mark.parametrize("users", [v.MINIMUM_USERS, 200])
+def test_an_equal_challenger_is_found_superior_in_about_its_share_of_nights(users):
+    random = np.random.default_rng(11)
+    nights = 600
+    superior = sum(
+        v.paired_bootstrap(random.normal(size=users), seed=night, resamples=500).low > v.SUPERIORITY
+        for night in range(nights)
+    )
+    share = (1 - v.CONFIDENCE) / 2
+    # Three standard errors of a binomial share, the most that chance explains.
+    assert superior / nights <= share + 3 * np.sqrt(share * (1 - share) / nights)
+
+
+@pytest.mark.parametrize(
+    ("differences", "message"),
+    [
+        (np.array([]), "not none"),
+        (np.zeros((2, 2)), "one number a request"),
+        (np.array([0.1, np.nan]), "1 of 2 differences of judged_reward are not finite"),
+        (np.array([np.inf, -np.inf]), "2 of 2"),
+    ],
+)
+def test_differences_that_cannot_be_judged_are_refused(differences, message):
+    with pytest.raises(ModelRefused, match=message):
+        v.paired_bootstrap(differences)
+
+
+# -------------------------------------------------------------------------------------------------------------- rules
+
+
+def test_first_night_needs_leave_to_bootstrap_and_says_what_to_set():
+    refused = decide(rewards(0.5, None), champion=None)
+    assert refused.decision == "refuse"
+    assert "allow_bootstrap" in refused.reason
+
+
+def test_first_night_with_leave_is_promoted_above_the_floor_and_refused_below():
+    promoted = decide(rewards(0.5, None), champion=None, allow_bootstrap=True)
+    assert promoted.decision == "promote"
+    assert promoted.difference is not None and promoted.difference.low > v.FLOOR
+    for over_retriever in (0.0, -0.5):
+        refused = decide(rewards(over_retriever, None), champion=None, allow_bootstrap=True)
+        assert refused.decision == "refuse"
+        assert "floor" in refused.reason
+
+
+def test_promoted_only_when_the_whole_interval_is_above_the_champion():
+    assert decide(rewards(0.5, 0.2)).decision == "promote"
+    for over_champion in (0.0, -0.3):
+        kept = decide(rewards(0.5, over_champion))
+        assert kept.decision == "keep"
+        assert "superiority" in kept.reason
+
+
+def test_shown_below_the_floor_is_refused_even_if_the_champion_is_worse():
+    assert decide(rewards(-0.3, 0.4)).decision == "refuse"
+
+
+def test_not_shown_above_the_floor_keeps_the_champion():
+    columns = rewards(0.0, 0.4)
+    columns["retriever"] = columns["challenger"] + np.random.default_rng(2).normal(0, 0.5, 3 * USERS)
+    kept = decide(columns)
+    assert kept.decision == "keep"
+    assert "floor" in kept.reason
+
+
+@pytest.mark.parametrize("who", ["challenger", "champion"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_a_metric_that_is_not_finite_on_either_side_refuses(who, value):
+    metrics = {"challenger": {"ndcg": 0.4}, "champion": {"ndcg": 0.3}}
+    metrics[who]["ndcg"] = value
+    refused = decide(rewards(0.5, 0.2), metrics=metrics)
+    assert refused.decision == "refuse"
+    assert f"{who}.ndcg" in refused.reason
+    json.loads(v.to_json(refused), parse_constant=lambda name: pytest.fail(f"{name} in the document"))
+
+
+@pytest.mark.parametrize("who", ["challenger", "champion", "retriever"])
+def test_a_reward_that_is_not_finite_refuses(who):
+    columns = rewards(0.5, 0.2)
+    columns[who][7] = np.nan
+    refused = decide(columns)
+    assert refused.decision == "refuse"
+    assert f"rewards.{who}" in refused.reason
+
+
+def test_a_figure_that_does_not_apply_is_no_reason_to_refuse():
+    metrics = {"challenger": {"ndcg": None}, "champion": {"ndcg": None}}
+    assert decide(rewards(0.5, 0.2), metrics=metrics).decision == "promote"
+
+
+def test_too_few_users_never_promote():
+    columns = {name: values[:60] for name, values in rewards(0.5, 0.2).items()}
+    arguments = {"rewards": columns, "users_R": np.repeat(np.arange(20), 3), "metrics": {}, "seed": 0, **NIGHT}
+    kept = v.decide(model=CHALLENGER, champion=CHAMPION, allow_bootstrap=False, **arguments)
+    assert (kept.decision, "users" in kept.reason) == ("keep", True)
+    first = v.decide(model=CHALLENGER, champion=None, allow_bootstrap=True, **arguments)
+    assert (first.decision, "users" in first.reason) == ("refuse", True)
+
+
+def test_a_day_without_any_request_is_refused():
+    empty = {name: np.array([]) for name in ("challenger", "champion", "retriever")}
+    refused = v.decide(
+        model=CHALLENGER,
+        champion=CHAMPION,
+        **NIGHT,
+        rewards=empty,
+        users_R=[],
+        metrics={},
+        allow_bootstrap=False,
+        seed=0,
+    )
+    assert refused.decision == "refuse"
+
+
+def test_a_further_check_that_fails_stops_the_promotion():
+    slow = v.Check(name="latency", value=300.0, threshold=100.0, passed=False)
+    kept = decide(rewards(0.5, 0.2), more_checks=[slow])
+    assert kept.decision == "keep"
+    assert "latency" in kept.reason
+    assert decide(rewards(0.5, None), champion=None, allow_bootstrap=True, more_checks=[slow]).decision == "refuse"
+
+
+def test_the_same_night_again_keeps_what_it_promoted():
+    columns = rewards(0.5, 0.0, spread=0.0)
+    columns["retriever"] = columns["challenger"] - 0.5
+    kept = decide(columns, champion=CHALLENGER)
+    assert kept.decision == "keep"
+    assert "champion already" in kept.reason
+
+
+# ------------------------------------------------------------------------------------------------------------- reader
+
+
+@pytest.fixture
+def document():
+    return json.loads(v.to_json(decide(rewards(0.5, 0.2))))
+
+
+def write(tmp_path, content):
+    path = tmp_path / "verdict"
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return path
+
+
+def test_what_was_written_is_read_back(tmp_path):
+    promoted = decide(rewards(0.5, 0.2))
+    path = write(tmp_path, v.to_json(promoted))
+    assert v.load_verdict(path, "evaluation") == promoted
+
+
+def _without(field):
+    return lambda document: document.pop(field)
+
+
+def _with(*path_and_value):
+    *path, last, value = path_and_value
+
+    def change(document):
+        for key in path:
+            document = document[key]
+        document[last] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_without("decision"), "decision"),
+        (_without("snapshot_id"), "snapshot_id"),
+        (_without("champion"), "champion"),
+        (_without("checks"), "checks"),
+        (_with("decision", "yes"), "decision"),
+        (_with("decision", True), "decision"),
+        (_with("format", 2), "format"),
+        (_with("kind", "serving"), "kind"),
+        (_with("model", "version", 8), "model.version"),
+        (_with("model", "version", "08"), "model.version"),
+        (_with("model", "weights_sha256", "A" * 64), "model.weights_sha256"),
+        (_with("checks", []), "checks"),
+        (_with("checks", 0, "passed", 1), "checks.0.passed"),
+        (_with("checks", 0, "passed", False), "decision promote although these checks failed"),
+        (_with("difference", None), "without the difference"),
+        (_with("difference", "low", "0.1"), "difference.low"),
+        (_with("date", "yesterday"), "date"),
+        (_with("thresholds", "floor", None), "thresholds.floor"),
+        (_with("approved_by", "me"), "approved_by"),
+    ],
+)
+def test_a_malformed_verdict_is_refused_and_the_fault_named(tmp_path, document, change, message):
+    change(document)
+    with pytest.raises(ModelRefused, match="malformed") as refusal:
+        v.load_verdict(write(tmp_path, document), "evaluation")
+    assert message in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        "promote",
+        "[" * 100_000,
+        '{"a": NaN}',
+        '{"a": 1, "a": 1}',
+        "x" * (v.MAXIMUM_BYTES + 1),
+    ],
+)
+def test_what_is_no_verdict_at_all_is_refused(tmp_path, content):
+    for kind in ("evaluation", "serving"):
+        with pytest.raises(ModelRefused):
+            v.load_verdict(write(tmp_path, content), kind)
+
+
+def test_numbers_too_large_to_be_finite_are_refused(tmp_path, document):
+    text = json.dumps(document).replace(json.dumps(document["difference"]["low"]), "1e999")
+    with pytest.raises(ModelRefused, match=r"difference\.low|checks"):
+        v.load_verdict(write(tmp_path, text), "evaluation")
+
+
+def test_a_missing_verdict_is_refused(tmp_path):
+    with pytest.raises(ModelRefused, match="cannot be read"):
+        v.load_verdict(tmp_path / "none", "evaluation")
+
+
+def test_a_serving_verdict_passes_only_with_requests_and_all_checks(tmp_path, document):
+    serving = {key: document[key] for key in ("format", "model", "snapshot_id", "date")}
+    check = {"name": "equal", "value": 0, "threshold": 0, "passed": True}
+    serving |= {"kind": "serving", "decision": "pass", "reason": "equal", "checks": [check], "requests": 20}
+    assert v.load_verdict(write(tmp_path, serving), "serving").requests == 20
+    for wrong in ({"requests": 0}, {"requests": -1}, {"checks": [{**check, "passed": False}]}):
+        with pytest.raises(ModelRefused):
+            v.load_verdict(write(tmp_path, serving | wrong), "serving")
+
+
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [
+        ({"version": "9"}, "version 8, expected 9"),
+        ({"weights_sha256": "c" * 64}, "weights"),
+        ({"name": "another"}, "model goalrank-ranker, expected another"),
+    ],
+)
+def test_a_verdict_about_another_model_is_refused(found, message):
+    promoted = decide(rewards(0.5, 0.2))
+    v.require_about(promoted, CHALLENGER, **NIGHT)
+    with pytest.raises(ModelRefused, match=message):
+        v.require_about(promoted, CHALLENGER.model_copy(update=found), **NIGHT)
+
+
+@pytest.mark.parametrize("other", [{"snapshot_id": "s2"}, {"date": "2026-01-09"}])
+def test_a_verdict_about_another_night_is_refused(other):
+    with pytest.raises(ModelRefused, match="something else"):
+        v.require_about(decide(rewards(0.5, 0.2)), CHALLENGER, **{**NIGHT, **other})
