@@ -7,6 +7,7 @@ table, and answers an expectation that crashed with one more row of results: her
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -21,7 +22,7 @@ os.environ["GX_ANALYTICS_ENABLED"] = "false"  # read when great_expectations is 
 if TYPE_CHECKING:
     import pandas as pd
     from great_expectations.checkpoint import CheckpointResult
-    from great_expectations.core import ExpectationValidationResult
+    from great_expectations.core import ExpectationSuite, ExpectationValidationResult
     from great_expectations.expectations.expectation import Expectation
     from pyspark.sql import DataFrame
 
@@ -62,6 +63,7 @@ class Gate:
 
     def __init__(self, name: str, data_docs: str) -> None:
         import great_expectations
+        from great_expectations.data_context.types.base import ProgressBarsConfig
 
         self._gx = great_expectations
         self.name = name
@@ -71,7 +73,7 @@ class Gate:
         self.rows: dict[str, int] = {}
         self._run_id = great_expectations.RunIdentifier(run_name=name, run_time=datetime.now(UTC))
         self._context = great_expectations.get_context(mode="ephemeral")
-        self._context.variables.progress_bars = {"globally": False}
+        self._context.variables.progress_bars = ProgressBarsConfig(globally=False)
         self._context.add_data_docs_site(
             _SITE,
             {
@@ -119,28 +121,29 @@ class Gate:
             examples: how many offending rows to quote for each check.
         """
         from great_expectations import expectations as gxe
+        from great_expectations.expectations.metadata_types import FailureSeverity
 
         not_empty = gxe.ExpectTableRowCountToBeBetween(
             min_value=1,
-            severity=CRITICAL,
+            severity=FailureSeverity.CRITICAL,
             description="at least one row",
             notes="find out why nothing was written, and write the rows",
         )
         suite = [not_empty, *suite]
         batch = self._batch_definition(table, frame)
-        # Counts only: quoting rows costs a query an expectation, and is done below for those that failed.
+        # Counts only: quoting rows costs a query each, and is done below for those that failed.
         counts = {"result_format": "BASIC", "partial_unexpected_count": 0}
         results = self._run(table, batch, suite, frame, counts)
         failed = [(expected, result) for expected, result in zip(suite, results, strict=True) if not _passed(result)]
         self.checks += len(suite)
         self.rows[table] = _observed(results[0])
-        quoted = self._examples(table, batch, frame, [expected for expected, _ in failed], keys, examples)
+        quoted = self._examples(batch, frame, [expected for expected, _ in failed], keys, examples)
         for (expected, result), rows in zip(failed, quoted, strict=True):
             crashed = _crash(result)
             self.failures.append(
                 Failure(
                     table=table,
-                    severity=CRITICAL if crashed else str(getattr(expected.severity, "value", expected.severity)),
+                    severity=CRITICAL if crashed else FailureSeverity(expected.severity).value,
                     expected=str(expected.description),
                     seen=crashed or _seen(result),
                     mend=str(expected.notes),
@@ -191,10 +194,10 @@ class Gate:
         frame: pd.DataFrame | DataFrame,
         result_format: dict[str, Any],
     ) -> list[ExpectationValidationResult | None]:
-        """Results in the suite's order; None where Great Expectations gave none."""
+        """One Checkpoint run. Results in the suite's order; None where Great Expectations gave none."""
         stored = self._context.suites.add(self._gx.ExpectationSuite(name))
-        for expectation in suite:
-            stored.add_expectation(expectation.copy(update={"id": None}))
+        for expectation in _fresh(suite):
+            stored.add_expectation(expectation)
         definition = self._context.validation_definitions.add(
             self._gx.ValidationDefinition(name=name, data=batch, suite=stored)
         )
@@ -202,34 +205,46 @@ class Gate:
             self._gx.Checkpoint(name=name, validation_definitions=[definition], result_format=result_format)
         )
         outcome: CheckpointResult = checkpoint.run(batch_parameters={"dataframe": frame}, run_id=self._run_id)
-        # Crashed expectations come first in the results, so order is restored by id.
-        by_id = {
-            result.expectation_config.id: result
-            for validation in outcome.run_results.values()
-            for result in validation.results
-            if result.expectation_config is not None
-        }
-        return [by_id.get(expectation.id) for expectation in stored.expectations]
+        return _in_order(stored, [result for run in outcome.run_results.values() for result in run.results])
 
     def _examples(
         self,
-        table: str,
         batch: Any,
         frame: pd.DataFrame | DataFrame,
         failed: Sequence[Expectation],
         keys: Sequence[str],
         count: int,
     ) -> list[list[dict[str, Any]]]:
-        """Up to `count` offending rows of each failed expectation; they go to Data Docs too."""
+        """Up to `count` offending rows of each failed expectation.
+
+        Validated outside the Checkpoint, so that no value of the logs gets into Data Docs: they are HTML, and Great
+        Expectations does not escape it.
+        """
         if not failed:
             return []
-        detailed = {
+        suite = self._gx.ExpectationSuite("rows", expectations=_fresh(failed))
+        for expectation in suite.expectations:
+            expectation.id = str(uuid.uuid4())
+        result_format = {
             "result_format": "SUMMARY",
             "partial_unexpected_count": count,
             "unexpected_index_column_names": [key for key in keys if key in frame.columns],
         }
-        results = self._run(f"{table}: what failed, with rows", batch, failed, frame, detailed)
-        return [_rows(result, keys) for result in results]
+        found = batch.get_batch(batch_parameters={"dataframe": frame}).validate(suite, result_format=result_format)
+        return [_rows(result, keys) for result in _in_order(suite, found.results)]
+
+
+def _fresh(suite: Sequence[Expectation]) -> list[Expectation]:
+    """Copies that belong to no suite yet."""
+    return [expectation.copy(update={"id": None}) for expectation in suite]
+
+
+def _in_order(
+    suite: ExpectationSuite, results: Sequence[ExpectationValidationResult]
+) -> list[ExpectationValidationResult | None]:
+    """Results in the suite's order (Great Expectations puts crashed ones first); None where there is none."""
+    by_id = {result.expectation_config.id: result for result in results if result.expectation_config is not None}
+    return [by_id.get(expectation.id) for expectation in suite.expectations]
 
 
 def _passed(result: ExpectationValidationResult | None) -> bool:

@@ -7,9 +7,11 @@ and time, drops a row whose every feature lies in its future, and turns integers
 from __future__ import annotations
 
 import os
+import sqlite3
 import string
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 import goalrank_platform
+from components.dask_tokens import cheap_list_tokens
 from goalrank import schema
 from goalrank.errors import DataRefused, TryAgain, UsageError
 
@@ -88,8 +91,26 @@ def open_store(feast_uri: str, kind: str = "") -> FeatureStore:
             time.sleep(pause)
     raise TryAgain(
         f"the feature store at {feast_uri} does not open ({type(last).__name__}: {last}); "
-        "expected one filled by a night's materialize_features; run `goalrank nightly`, or wait for the store to be back"
+        "expected one filled by a night; run `goalrank nightly`, or wait for the store to be back"
     ) from last
+
+
+@contextmanager
+def reaching_store() -> Iterator[None]:
+    """Turn "the online store is away" into TryAgain while writing to it; other errors pass.
+
+    Raises:
+        TryAgain: SQLite or Redis cannot be opened, reached or written to.
+    """
+    try:
+        yield
+    except Exception as error:
+        away = isinstance(error, (sqlite3.Error, ConnectionError, TimeoutError))
+        if away or type(error).__module__.partition(".")[0] == "redis":
+            raise TryAgain(
+                f"the online store is away ({type(error).__name__}: {error}); start or free it and run again"
+            ) from error
+        raise
 
 
 def online_rows(store: FeatureStore, entity: str, keys: Sequence[int]) -> pa.Table:
@@ -119,7 +140,9 @@ def online_rows(store: FeatureStore, entity: str, keys: Sequence[int]) -> pa.Tab
             "check that it runs and that a night has materialised into it"
         ) from error
     columns: list[pa.Array] = [pa.array([int(key) for key in keys], pa.int64()), pa.nulls(len(keys), schema.TIMESTAMP)]
-    columns += [pa.array(found[field.name], field.type) for field in wanted if field.name in found and field.name != entity]
+    columns += [
+        pa.array(found[field.name], field.type) for field in wanted if field.name in found and field.name != entity
+    ]
     return pa.Table.from_arrays(columns, schema=wanted)
 
 
@@ -172,11 +195,12 @@ def _historical(store: FeatureStore, view: schema.FeatureView, unique: pa.Table)
     frame = pd.DataFrame(
         {view.entity: unique[view.entity].to_numpy(), "event_timestamp": unique["as_of"].to_pandas()},
     )
-    answer = store.get_historical_features(
-        entity_df=frame,
-        features=[f"{view.name}:{field.name}" for field in view.features],
-        filter_by_created_timestamp=True,
-    ).to_df()
+    with cheap_list_tokens():
+        answer = store.get_historical_features(
+            entity_df=frame,
+            features=[f"{view.name}:{field.name}" for field in view.features],
+            filter_by_created_timestamp=True,
+        ).to_df()
     columns = [
         pa.array(answer[view.entity], pa.int64(), from_pandas=True),
         pa.array(answer["event_timestamp"]).cast(schema.TIMESTAMP),

@@ -21,7 +21,6 @@ from urllib.parse import unquote
 
 from pydantic import ValidationError
 
-from goalrank.checkpoint import read_model_card
 from goalrank.errors import CheckpointDamaged, ModelRefused, TryAgain
 from goalrank.verdict import ModelVersion
 
@@ -42,8 +41,8 @@ MODEL_FOLDER = "model"
 
 _AWAY = ("Connection", "Timeout", "ReadTimeout", "OperationalError", "InterfaceError", "MaxRetryError")
 _AWAY_TEXT = re.compile(
-    r"connection|timed? ?out|unable to open database|database is locked|could not connect|API request to .* failed with"
-    r" (?:exception|timeout)|(?:error code|status) 50[234]",
+    r"connection (?:error|refused|reset|aborted)|max retries|timed? ?out|unable to open database|database is locked"
+    r"|could not connect|API request to .* failed with (?:exception|timeout)|(?:error code|status) 50[234]",
     re.IGNORECASE,
 )
 
@@ -207,6 +206,8 @@ def verify_weights(directory: str | Path, wanted: ModelVersion) -> None:
     Raises:
         CheckpointDamaged: file missing, or its SHA-256 another one than in model.json or in the registry.
     """
+    from goalrank.checkpoint import read_model_card  # brings torch, which moving aliases does not need
+
     weights = Path(directory) / "weights.safetensors"
     if not weights.is_file():
         raise CheckpointDamaged(f"{wanted.name} version {wanted.version}: {weights.name} is missing")

@@ -43,6 +43,10 @@ def spark_session(step: Step, master: str = "local[2]", memory: str = "1g") -> I
         if master.startswith("local"):
             # Without both, Spark looks up the machine's own name, which a laptop or container often cannot resolve.
             builder = builder.config("spark.driver.host", "127.0.0.1").config("spark.driver.bindAddress", "127.0.0.1")
+            # Short jobs spend half their processor time in the optimising compiler: the first tier alone halves a step
+            # (its own code cache, 48 MB, would fill up within a few jobs, and compiling would stop).
+            java = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=256m"
+            builder = builder.config("spark.driver.extraJavaOptions", java)
         try:
             session = builder.getOrCreate()
         except Exception as error:

@@ -15,7 +15,7 @@ def print_ending(result: dict[str, Any], console: Console) -> None:
     """Print the end of a night for a person."""
     style = STYLES[result["verdict"]]
     console.print(f"\n[{style}]{result['verdict'].capitalize()}.[/] ", end="")
-    console.print(result["reason"], markup=False, highlight=False)
+    console.print(result["reason"], markup=False, highlight=False, soft_wrap=True)
     _print_metrics(result, console)
     seconds = result["seconds"]
     console.print(

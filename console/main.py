@@ -188,8 +188,12 @@ def import_ratings(
     source: Annotated[Path, typer.Argument(help="CSV, TSV or Parquet of user, item, rating, time.")],
     out: Annotated[Path, typer.Option(help="Folder to write; must be new or empty.")],
     columns: Annotated[
-        str | None, typer.Option(help="Names of the four columns, in this order: user,item,rating,time.")
+        str | None,
+        typer.Option(help="The four columns, in the order user,item,rating,time: names, or places from 0."),
     ] = None,
+    lowest: Annotated[float | None, typer.Option(help="Lowest rating there can be.  [default: 0.5]")] = None,
+    highest: Annotated[float | None, typer.Option(help="Highest, which is a like.  [default: 5]")] = None,
+    click_from: Annotated[float | None, typer.Option(help="A rating from here up is a click.  [default: 4]")] = None,
     core: Annotated[
         int | None, typer.Option(min=1, help="Keep users and items with at least this many ratings.")
     ] = None,
@@ -212,6 +216,11 @@ def import_ratings(
                 str(out),
                 columns=columns.split(",") if columns else None,
                 core=core or ratings.CORE,
+                scale=(
+                    ratings.SCALE[0] if lowest is None else lowest,
+                    ratings.SCALE[1] if highest is None else highest,
+                ),
+                click_from=ratings.CLICK_FROM if click_from is None else click_from,
                 candidates=candidates.value,
                 seed=seed,
                 progress=progress,
@@ -259,4 +268,4 @@ def rank(
         text = sys.stdin.read() if request == "-" else request
         if not text and not example:
             raise UsageError("no request found, expected a JSON object as argument, - or --example")
-        print(rank_request(Settings.load(workspace=workspace), text))
+        print(rank_request(Settings.load(workspace=workspace), text or None))

@@ -120,8 +120,8 @@ class TrainingSet:
             if not (folder / name).is_file():
                 raise DataRefused(f"training set {folder} has no {name}; materialise the features again")
         card = json.loads((folder / "training_set.json").read_text())
-        tables = (pq.read_table(folder / f"{name}.parquet") for name in ("examples", "users", "items"))
-        return cls(*tables, card)
+        examples, users, items = (pq.read_table(folder / f"{name}.parquet") for name in ("examples", "users", "items"))
+        return cls(examples, users, items, card)
 
     def __len__(self) -> int:
         return len(self.request_ids)

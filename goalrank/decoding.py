@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding, scaled_dot_product_attention
 
-from goalrank.encoders import Encoded
+from goalrank.encoders import EXPANSION, Encoded
 
 BLOCKED = -1e9
 """Logit of an item that may not be chosen; finite, since a row of -inf would turn its gradient into NaN."""
@@ -40,7 +40,7 @@ class DecoderLayer(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
         self.norm_mlp = nn.LayerNorm(width)
-        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        self.mlp = nn.Sequential(nn.Linear(width, EXPANSION * width), nn.ReLU(), nn.Linear(EXPANSION * width, width))
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, tokens_MTD: Tensor, cache: list[Tensor] | None = None) -> Tensor:

@@ -25,6 +25,9 @@ ATTRIBUTE_BUCKETS = 1024
 EXPANSION = 2
 """Width of a layer's feed-forward part, in model widths."""
 
+ID_DROPOUT = 0.1
+"""Share of items whose id is hidden while training."""
+
 MATCH_FEATURES = 3
 """Next-item score, topic affinity and "clicked before" of a candidate, given to the network outright."""
 
@@ -123,7 +126,7 @@ class ItemEncoder(nn.Module):
 
     def __init__(self, sizes: ModelSizes) -> None:
         super().__init__()
-        self.buckets = sizes.item_buckets
+        self.buckets, self.id_dropout = sizes.item_buckets, ID_DROPOUT
         self.embedding = nn.Embedding(sizes.item_buckets, sizes.width, padding_idx=0)
         self.topics = nn.Linear(TOPIC_BUCKETS, sizes.width)
         nn.init.normal_(self.embedding.weight, std=0.3 * sizes.width**-0.5)
@@ -133,7 +136,11 @@ class ItemEncoder(nn.Module):
     def forward(self, item_id: Tensor, topics: Tensor) -> Tensor:
         """Ids [...] int64 (0 = padding) and topic bits [..., T] to vectors [..., D]."""
         share = topics / topics.sum(-1, keepdim=True).clamp(min=1.0).sqrt()
-        return self.embedding(hash_buckets(item_id, self.buckets)) + self.topics(share)
+        known = self.embedding(hash_buckets(item_id, self.buckets))
+        # Whole items forget who they are: new items have only their topics, and few clicks are soon learned by heart.
+        if self.training and self.id_dropout:
+            known = known * (torch.rand(item_id.shape, device=known.device) >= self.id_dropout)[..., None]
+        return known + self.topics(share)
 
 
 class HistoryEncoder(nn.Module):

@@ -27,6 +27,7 @@ import pyarrow.parquet as pq
 from goalrank.candidates import KINDS, NEIGHBOURHOOD, CandidateMaker
 from goalrank.errors import UsageError
 from goalrank.logs_writer import write_partition, written_aside
+from goalrank.metrics import hit_at_k, map_at_k, ndcg_at_k
 from goalrank.offline_protocol import (
     HISTORY_DAY,
     SPLITS,
@@ -284,30 +285,16 @@ def _sanity(
     item_QN: IntArray, score_QN: npt.NDArray[np.float64], clicked_QN: npt.NDArray[np.bool_], seed: int
 ) -> dict[str, Any]:
     """What needs no training on the test requests with a click: random order, the retriever's, and its reverse."""
-    score_QN = np.where(item_QN >= 0, score_QN, -np.inf)
-    random_QN = np.where(item_QN >= 0, np.random.default_rng([seed, 5]).random(item_QN.shape), -np.inf)
-    reverse_QN = np.where(item_QN >= 0, -score_QN, -np.inf)
-    with_click_Q = clicked_QN.any(axis=1)
-    orders = {"random": random_QN, "retriever_ascending": reverse_QN, "retriever_descending": score_QN}
-    figures: dict[str, Any] = {"requests": int(with_click_Q.sum())}
-    for name, values_QN in orders.items():
-        best_QL = np.argsort(-values_QN[with_click_Q], axis=1, kind="stable")[:, :LIST_LENGTH]
-        figures[name] = _top_figures(np.take_along_axis(clicked_QN[with_click_Q], best_QL, axis=1), clicked_QN)
+    random_QN = np.random.default_rng([seed, 5]).random(item_QN.shape)
+    orders = {"random": random_QN, "retriever_ascending": -score_QN, "retriever_descending": score_QN}
+    figures: dict[str, Any] = {"requests": int(clicked_QN.any(axis=1).sum())}
+    for name, values_QN in orders.items() if figures["requests"] else ():
+        real_QN = np.where(item_QN >= 0, values_QN, -np.inf)
+        best_QL = np.argsort(-real_QN, axis=1, kind="stable")[:, :LIST_LENGTH]
+        per_request = {
+            f"h@{LIST_LENGTH}": hit_at_k(best_QL, clicked_QN, LIST_LENGTH),
+            f"ndcg@{LIST_LENGTH}": ndcg_at_k(best_QL, clicked_QN, LIST_LENGTH),
+            f"map@{LIST_LENGTH}": map_at_k(best_QL, clicked_QN, LIST_LENGTH),
+        }
+        figures[name] = {metric: round(float(np.nanmean(value_Q)), 4) for metric, value_Q in per_request.items()}
     return figures
-
-
-def _top_figures(hit_QL: npt.NDArray[np.bool_], clicked_QN: npt.NDArray[np.bool_]) -> dict[str, float]:
-    """H, NDCG and MAP at L (METHOD, offline protocol) of lists whose hits are given."""
-    positives_Q = clicked_QN.sum(axis=1)
-    positives_Q = positives_Q[positives_Q > 0]
-    if not len(positives_Q):
-        return {}
-    reachable_Q = np.minimum(positives_Q, LIST_LENGTH)
-    discount_L = 1 / np.log2(np.arange(2, LIST_LENGTH + 2))
-    precision_QL = np.cumsum(hit_QL, axis=1) / np.arange(1, LIST_LENGTH + 1)
-    per_request = {
-        f"h@{LIST_LENGTH}": hit_QL.sum(axis=1) / positives_Q,
-        f"ndcg@{LIST_LENGTH}": (hit_QL * discount_L).sum(axis=1) / np.cumsum(discount_L)[reachable_Q - 1],
-        f"map@{LIST_LENGTH}": (precision_QL * hit_QL).sum(axis=1) / reachable_Q,
-    }
-    return {name: round(float(values_Q.mean()), 4) for name, values_Q in per_request.items()}

@@ -8,12 +8,13 @@ Legend: U users, H history items, C catalogue items, P predicted places, K negat
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from goalrank.dataset import TrainingSet
@@ -29,10 +30,40 @@ NEGATIVES = 512
 """K: items a place's next item is told from, the same for all places of a step."""
 HELD_OUT_EVERY = 10
 """One user in so many is only measured on."""
-CURVE_POINTS = 20
+CURVE_POINTS = 15
+PATIENCE = 4
+"""Measurements without a better held-out loss after which pretraining ends."""
 
 SHARED_PARTS = ("items.", "history.", "no_history")
 """Names of the request encoder's weights that pretraining makes."""
+
+
+class Best:
+    """Keeps the weights of the lowest loss measured, and says when to give up on a lower one."""
+
+    def __init__(self, patience: int) -> None:
+        self.patience, self.loss, self.step = patience, math.inf, 0
+        self._weights: dict[str, Tensor] = {}
+        self._worse = 0
+
+    def improves(self, step: int, loss: float, model: nn.Module) -> bool:
+        """Take note of a measurement; False once `patience` of them in a row were no better."""
+        if loss < self.loss:
+            self.loss, self.step, self._worse = loss, step, 0
+            self._weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        else:
+            self._worse += 1
+        return self._worse < self.patience
+
+    def restore(self, model: nn.Module) -> None:
+        """Put the best weights back.
+
+        Raises:
+            ModelRefused: no loss was finite.
+        """
+        if not self._weights:
+            raise ModelRefused("no measured loss was finite, expected at least one; look for broken features")
+        model.load_state_dict(self._weights)
 
 
 @dataclass
@@ -97,9 +128,9 @@ def pretrain(
         device: where to train; the encoder comes back on the CPU.
 
     Returns:
-        The encoder (its other parts untrained) and
-        {"steps", "users", "items", "curve": [{"step", "loss", "held_out_loss", "held_out_rank"}]}: losses in nats over
-        the sampled softmax, rank the mean share of a random catalogue item scored above the true next one (chance 0.5).
+        The encoder of the best held-out loss (its other parts untrained) and {"steps", "best_step", "users", "items",
+        "curves": {"loss", "held_out_loss", "held_out_rank"}, each [[step, value], ...]}: nats over the sampled
+        softmax, rank the mean share of random catalogue items that score above the true next one (chance: 0.5).
 
     Raises:
         DataRefused: no history to learn from.
@@ -114,9 +145,10 @@ def pretrain(
     users = torch.randperm(len(histories.items_UH), generator=chance)
     held_out = users[: len(users) // HELD_OUT_EVERY]
     learning = users[len(held_out) :]
-    curve: list[dict] = []
+    curves: dict[str, list] = {}
     every = max(1, preset.pretrain_steps // CURVE_POINTS)
     total = 0.0
+    kept = Best(PATIENCE)
     for step in range(1, preset.pretrain_steps + 1):
         at = torch.randint(len(learning), (min(preset.batch_requests, len(learning)),), generator=chance)
         loss, _ = _next_item_loss(encoder, histories, learning[at], chance, device)
@@ -129,16 +161,24 @@ def pretrain(
             raise ModelRefused(f"next-item loss is {value} at step {step}, expected a finite number; lower the rate")
         total += value
         if step % every == 0 or step == preset.pretrain_steps:
-            curve.append({"step": step, "loss": total / every if step % every == 0 else value})
-            curve[-1].update(_measure(encoder, histories, held_out, seed, device))
+            measured = {"loss": total / ((step - 1) % every + 1)}
+            measured |= _measure(encoder, histories, held_out, seed, device)
+            for name, figure in measured.items():
+                curves.setdefault(name, []).append([step, figure])
             total = 0.0
+            if not kept.improves(step, measured.get("held_out_loss", measured["loss"]), encoder):
+                break
         if progress:
             progress(step, preset.pretrain_steps)
+    kept.restore(encoder)
+    if progress:
+        progress(preset.pretrain_steps, preset.pretrain_steps)
     figures = {
-        "steps": preset.pretrain_steps,
+        "steps": step,
+        "best_step": kept.step,
         "users": len(histories.items_UH),
         "items": len(histories.catalogue_C),
-        "curve": curve,
+        "curves": curves,
     }
     return encoder.cpu().eval(), figures
 
@@ -207,7 +247,7 @@ def _measure(
 ) -> dict:
     """Loss and rank on held-out users, with the same places and negatives each time."""
     if not len(users):
-        return {"held_out_loss": None, "held_out_rank": None}
+        return {}
     encoder.eval()
     chance = torch.Generator().manual_seed(seed + 1)
     loss, beaten_P = _next_item_loss(encoder, histories, users[:256], chance, device)

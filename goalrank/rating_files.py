@@ -55,7 +55,8 @@ class Columns:
     ) -> None:
         if bad_R.any():
             row = int(np.argmax(bad_R))
-            found = f"{what} {values[row].item()}"
+            number = values[row].item()
+            found = f"{what} {number:g}" if isinstance(number, float) else f"{what} {number}"
             raise refusal(self.path, row + self.first_line, found, expected, mend, self.word)
 
     def check_ratings(self, lowest: float, highest: float, whole: bool = False) -> None:

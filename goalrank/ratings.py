@@ -93,7 +93,7 @@ def import_ratings(
     if time_unit not in TIME_UNITS:
         raise UsageError(f"time unit {time_unit!r} found, expected one of {', '.join(TIME_UNITS)}")
     if columns is not None and len(columns) != len(ROLES):
-        raise UsageError(f"{len(columns)} columns found, expected four: the {', '.join(ROLES)} column, in this order")
+        raise UsageError(f"columns {named(columns)} found, expected four: the {', '.join(ROLES)} column, in this order")
     file = present(Path(path))
     table, first_line, word = _read_parquet(file, columns) if _is_parquet(file) else _read_text(file, columns)
     checked = Columns(file, table["rating"].to_numpy(), table["time"].to_numpy(), first_line, word)
@@ -312,7 +312,7 @@ def _ids(
     if any(not original.strip() for original in originals):
         empty = np.flatnonzero([not original.strip() for original in originals])
         row = int(np.argmax(np.isin(code_R, empty)))
-        raise refusal(file, row + first_line, f"an empty {role}", f"a {role} id", "correct the line", word)
+        raise refusal(file, row + first_line, f"an empty {role}", "an id", "correct the line", word)
     if all(_PLAIN_INTEGER.fullmatch(original) for original in originals):
         return np.array([int(original) for original in originals], dtype=np.int64)[code_R], None
     numbers = [int.from_bytes(hashlib.sha1(original.encode()).digest()[:8]) >> 1 for original in originals]

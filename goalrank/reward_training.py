@@ -25,15 +25,20 @@ from goalrank.dataset import Feedback, TrainingSet
 from goalrank.encoders import Encoded
 from goalrank.errors import DataRefused, ModelRefused
 from goalrank.presets import Preset
+from goalrank.pretrain import SHARED_PARTS, Best
 from goalrank.reward import RewardModel, reward_noise
 from goalrank.schema import LIST_LENGTH, RewardWeights
 
 Progress = Callable[[int, int], None]
 
 HELD_OUT_SHARE = 0.1
-HELD_OUT_LIMIT = 1024
+HELD_OUT_LIMIT = 640
 """Requests measured on while training, and to choose the step that is kept."""
 CURVE_POINTS = 10
+PATIENCE = 3
+"""Measurements without a better held-out loss after which training ends."""
+PRETRAINED_RATE = 0.1
+"""Learning rate of the pretrained parts, as a share of the others': the next item taught them more than clicks will."""
 WARM_UP_SHARE = 0.05
 PARTITION_SHARPNESS = 2.0
 """How much the next-item score counts against unit noise in half of the partitions; the other half is random."""
@@ -78,8 +83,8 @@ def train(
         device: where to train.
 
     Returns:
-        {"steps", "best_step", "requests", "held_out", "curve": [{"step", "loss", "held_out_loss"}], and everything
-        :func:`measure` returns on the held-out requests}.
+        {"steps", "best_step", "requests", "held_out", "curves": {"loss", "held_out_loss"}, each [[step,
+        value], ...], and everything :func:`measure` returns on the held-out requests}.
 
     Raises:
         DataRefused: fewer than two requests.
@@ -93,13 +98,13 @@ def train(
     _start_from_base_rates(model, feedback)
     weight_EH = torch.poisson(torch.ones(len(learning), model.sizes.reward_heads), generator=chance)
     model.to(device).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=preset.learning_rate, betas=(0.9, 0.98), weight_decay=1e-2)
+    optimizer = torch.optim.AdamW(_rates(model, preset.learning_rate), betas=(0.9, 0.98), weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
     size = min(preset.batch_requests, len(learning))
     order, at = torch.randperm(len(learning), generator=chance), 0
     every = max(1, steps // CURVE_POINTS)
-    curve: list[dict] = []
-    best, total = (math.inf, 0, {}), 0.0
+    curves: dict[str, list] = {"loss": [], "held_out_loss": []}
+    kept, total = Best(PATIENCE), 0.0
     for step in range(1, steps + 1):
         if at + size > len(order):
             order, at = torch.randperm(len(learning), generator=chance), 0
@@ -122,18 +127,19 @@ def train(
         total += value
         if step % every == 0 or step == steps:
             held_out_loss = _held_out_loss(model, training_set, held_out[:HELD_OUT_LIMIT], seed, size)
-            curve.append({"step": step, "loss": total / ((step - 1) % every + 1), "held_out_loss": held_out_loss})
+            curves["loss"].append([step, total / ((step - 1) % every + 1)])
+            curves["held_out_loss"].append([step, held_out_loss])
             total = 0.0
-            if held_out_loss < best[0]:
-                best = (held_out_loss, step, {name: part.clone() for name, part in model.state_dict().items()})
+            if not kept.improves(step, held_out_loss, model):
+                break
         if progress:
             progress(step, steps)
-    if not best[2]:
-        raise ModelRefused("the held-out loss of the reward model was never finite; look for broken features")
-    model.load_state_dict(best[2])
+    kept.restore(model)
+    if progress:
+        progress(steps, steps)
     model.to("cpu").eval()
-    figures = {"steps": steps, "best_step": best[1], "requests": len(learning), "held_out": len(held_out)}
-    return {**figures, "curve": curve, **measure(model, training_set, held_out, seed, size)}
+    figures = {"steps": step, "best_step": kept.step, "requests": len(learning), "held_out": len(held_out)}
+    return {**figures, "curves": curves, **measure(model, training_set, held_out, seed, size)}
 
 
 def split(indices: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -313,6 +319,15 @@ def _random_lists(mask_BN: Tensor, chance: torch.Generator) -> Tensor:
     lists_BGL = key.argsort(dim=-1, descending=True)[..., :LIST_LENGTH]
     real_BGL = mask_BN[:, None].expand(-1, MEASURED_LISTS, -1).gather(2, lists_BGL)
     return torch.where(real_BGL, lists_BGL, -1)
+
+
+def _rates(model: RewardModel, rate: float) -> list[dict]:
+    """Parameter groups: the pretrained parts learn more slowly."""
+    shared = tuple(f"encoder.{part}" for part in SHARED_PARTS)
+    groups: tuple[list[Tensor], list[Tensor]] = ([], [])
+    for name, weight in model.named_parameters():
+        groups[name.startswith(shared)].append(weight)
+    return [{"params": groups[False], "lr": rate}, {"params": groups[True], "lr": rate * PRETRAINED_RATE}]
 
 
 def _rate(step: int, steps: int) -> float:

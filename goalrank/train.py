@@ -35,6 +35,7 @@ from goalrank.objective import (
 from goalrank.presets import Preset
 from goalrank.ranker import Ranker
 from goalrank.reward import RewardModel
+from goalrank.schedule import START, STEP, batch_rows, derived_seed, rate_share
 from goalrank.schema import LIST_LENGTH, RewardWeights
 
 # The authors' public code (METHOD): "Adam lr 1e-4, betas (0.9, 0.98), weight decay 1e-3, eps 1e-6, batch 512, clip 5".
@@ -43,9 +44,6 @@ BETAS = (0.9, 0.98)
 EPSILON = 1e-6
 WEIGHT_DECAY = 1e-3
 CLIP_NORM = 5.0
-WARM_UP_SHARE = 0.05
-FINAL_RATE = 0.05
-"""Learning rate at the last step, as a share of the preset's."""
 
 CURVE_POINTS = 60
 CURVES = ("loss", "on_policy_reward", "helper_reward", "group_std", "group_noise", "signal_weight", "duplicates",
@@ -53,24 +51,21 @@ CURVES = ("loss", "on_policy_reward", "helper_reward", "group_std", "group_noise
 """What is recorded while training, each point a mean over the steps since the last. `entropy` is estimated from the
 on-policy lists, in nats a list."""
 
-_ORDER, _STEP, _START = range(3)  # what a derived seed is for
-
 
 @dataclass
 class Curves:
-    """Means of CURVES over intervals of `every` steps; its state is part of a checkpoint."""
+    """[[step, mean over the steps since the last point], ...] of each of CURVES; its state is part of a checkpoint."""
 
     every: int
-    points: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in ("step", *CURVES)})
+    points: dict[str, list[list[float]]] = field(default_factory=lambda: {name: [] for name in CURVES})
     pending: list[list[float]] = field(default_factory=list)
 
     def add(self, step: int, values: list[float], last: bool) -> None:
         """Take in one step's values, in the order of CURVES; `step` counts from 1."""
         self.pending.append(values)
         if step % self.every == 0 or last:
-            self.points["step"].append(step)
             for name, mean in zip(CURVES, np.mean(self.pending, axis=0), strict=True):
-                self.points[name].append(float(mean))
+                self.points[name].append([step, float(mean)])
             self.pending = []
 
 
@@ -79,7 +74,7 @@ class TrainedRanker:
     """A trained ranker (evaluation mode) and how its training went."""
 
     ranker: Ranker
-    curves: dict[str, list[float]]
+    curves: dict[str, list[list[float]]]  # [[step, value], ...] of each of CURVES
     resumed_from: int  # step; 0: from the start
     damaged_checkpoints: list[str]  # files passed over when looking for one to resume from
 
@@ -119,11 +114,16 @@ def train_ranker(
     curves = Curves(max(1, steps // CURVE_POINTS))
     begun = 0
     with torch.random.fork_rng(devices=[] if torch.device(device).type == "cpu" else None):
-        torch.manual_seed(_seed(seed, _START, 0))
+        torch.manual_seed(derived_seed(seed, START, 0))
         ranker = new_ranker(preset, reward_model).to(device)
         reward_model = reward_model.to(device).eval()
         optimizer = torch.optim.AdamW(
-            ranker.parameters(), lr=preset.learning_rate, betas=BETAS, eps=EPSILON, weight_decay=WEIGHT_DECAY
+            ranker.parameters(),
+            lr=preset.learning_rate,
+            betas=BETAS,
+            eps=EPSILON,
+            weight_decay=WEIGHT_DECAY,
+            fused=True,
         )
         saved = checkpoints.latest() if checkpoints is not None else None
         damaged = list(checkpoints.damaged) if checkpoints is not None else []
@@ -135,8 +135,8 @@ def train_ranker(
             checkpoints.clear()  # another run's: left there, a newer step would shadow this run's own
 
         for step in range(begun, steps):
-            torch.manual_seed(_seed(seed, _STEP, step))  # dropout
-            generator = torch.Generator().manual_seed(_seed(seed, _STEP, step))
+            torch.manual_seed(derived_seed(seed, STEP, step))  # dropout
+            generator = torch.Generator().manual_seed(derived_seed(seed, STEP, step))
             for parameters in optimizer.param_groups:
                 parameters["lr"] = preset.learning_rate * rate_share(step, steps)
             rows_B = batch_rows(len(groups), preset.batch_requests, step, seed)
@@ -172,23 +172,6 @@ def new_ranker(preset: Preset, reward_model: RewardModel) -> Ranker:
     ranker = Ranker(ModelSizes.from_preset(preset))
     ranker.encoder.load_state_dict(reward_model.encoder.state_dict())
     return ranker
-
-
-def batch_rows(requests: int, batch_requests: int, step: int, seed: int) -> np.ndarray:
-    """Rows of the groups that step `step` trains on: a part of the epoch's permutation, seeded by (seed, epoch)."""
-    size = min(batch_requests, requests)
-    epoch, number = divmod(step, requests // size)
-    order = np.random.default_rng(_seed(seed, _ORDER, epoch)).permutation(requests)
-    return order[number * size : (number + 1) * size]
-
-
-def rate_share(step: int, steps: int) -> float:
-    """Learning rate at a step as a share of the preset's: linear warm-up, then half a cosine down to FINAL_RATE."""
-    warm_up = max(1, round(WARM_UP_SHARE * steps))
-    if step < warm_up:
-        return (step + 1) / warm_up
-    past = (step - warm_up) / max(1, steps - 1 - warm_up)
-    return FINAL_RATE + (1.0 - FINAL_RATE) * 0.5 * (1.0 + math.cos(math.pi * past))
 
 
 @torch.inference_mode()
@@ -312,8 +295,3 @@ def logged_gains(
     known_BN = torch.zeros_like(gain_BN, dtype=torch.bool).scatter(1, place_BL, True)
     known_BN = known_BN[:, :candidates] | (feedback.self_selected_B.unsqueeze(1) & batch.mask_BN)
     return gain_BN[:, :candidates], known_BN
-
-
-def _seed(seed: int, purpose: int, number: int) -> int:
-    """A seed of its own for each purpose and number; neighbouring numbers share nothing."""
-    return int(np.random.SeedSequence([seed, purpose, number]).generate_state(1, np.uint64)[0] >> 1)

@@ -19,15 +19,14 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from scipy import stats
 
 from goalrank.errors import ModelRefused
 
-FORMAT = 1
+FORMAT: Literal[1] = 1
 
 CONFIDENCE = 0.95
 """Two-sided; its lower end is a one-sided test at 2.5%, the share of equal challengers that may get promoted."""
@@ -153,6 +152,8 @@ def paired_bootstrap(
     Raises:
         ModelRefused: there is no request, or a difference is not finite.
     """
+    from scipy import stats  # a second to import, which those that only read verdicts need not spend
+
     differences_R = np.asarray(differences_R, dtype=np.float64)
     if differences_R.ndim != 1 or differences_R.size == 0:
         raise ModelRefused(f"differences of shape {differences_R.shape} found, expected one number a request, not none")
@@ -323,6 +324,10 @@ def to_json(verdict: EvaluationVerdict | ServingVerdict) -> str:
     return json.dumps(verdict.model_dump(mode="json"), indent=1, allow_nan=False) + "\n"
 
 
+@overload
+def load_verdict(path: str | Path, kind: Literal["evaluation"]) -> EvaluationVerdict: ...
+@overload
+def load_verdict(path: str | Path, kind: Literal["serving"]) -> ServingVerdict: ...
 def load_verdict(path: str | Path, kind: Literal["evaluation", "serving"]) -> EvaluationVerdict | ServingVerdict:
     """Read a verdict back, strictly.
 
@@ -342,6 +347,7 @@ def load_verdict(path: str | Path, kind: Literal["evaluation", "serving"]) -> Ev
         document = json.loads(content.decode("utf-8"), object_pairs_hook=_unique_keys, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise ModelRefused(f"{kind} verdict {path} is not valid JSON ({error}); run that step again") from None
+    schema: type[EvaluationVerdict] | type[ServingVerdict]
     schema = EvaluationVerdict if kind == "evaluation" else ServingVerdict
     try:
         return schema.model_validate(document)

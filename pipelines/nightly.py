@@ -5,8 +5,7 @@ cluster is given. A refusal raises inside its step, so the run ends failed and n
 kept" is a gate that says False, so the run ends well without a promotion. The report is published either way.
 """
 
-from __future__ import annotations
-
+# No `from __future__ import annotations` here: kfp reads the annotations as types.
 from kfp import dsl
 
 from components.check_features.component import check_features
@@ -42,7 +41,7 @@ def nightly(
     commit: str = "unknown",
     spark_master: str = "local[2]",
     spark_memory: str = "1g",
-) -> None:
+):
     """One night.
 
     Args:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from great_expectations import expectations as gxe
 from great_expectations.expectations.expectation import Expectation
+from great_expectations.expectations.metadata_types import FailureSeverity
 
-from components.data_gate import CRITICAL, WARNING
 from goalrank import schema
 
 EXTRACTION = "run the night with --full-rebuild; if it stays, extract_features has a bug"
@@ -56,7 +56,10 @@ def drift() -> list[Expectation]:
             description=f"population stability index since the last snapshot up to {limit}",
             notes=LOGS,
         )
-        for limit, severity in (("critical_limit", CRITICAL), ("warning_limit", WARNING))
+        for limit, severity in (
+            ("critical_limit", FailureSeverity.CRITICAL),
+            ("warning_limit", FailureSeverity.WARNING),
+        )
     ]
 
 
@@ -93,7 +96,7 @@ def _user_history() -> list[Expectation]:
             column="history_items",
             min_value=0,
             max_value=schema.HISTORY_LENGTH,
-            severity=CRITICAL,
+            severity=FailureSeverity.CRITICAL,
             description=f"histories of at most {schema.HISTORY_LENGTH} items",
             notes=EXTRACTION,
         ),
@@ -136,17 +139,22 @@ def _counts(view: schema.FeatureView) -> list[Expectation]:
 
 def _not_null(column: str) -> Expectation:
     return gxe.ExpectColumnValuesToNotBeNull(
-        column=column, severity=CRITICAL, description=f"{column} never null", notes=EXTRACTION
+        column=column, severity=FailureSeverity.CRITICAL, description=f"{column} never null", notes=EXTRACTION
     )
 
 
 def _exactly(value: int, column: str, expected: str) -> Expectation:
     return gxe.ExpectColumnValuesToBeBetween(
-        column=column, min_value=value, max_value=value, severity=CRITICAL, description=expected, notes=EXTRACTION
+        column=column,
+        min_value=value,
+        max_value=value,
+        severity=FailureSeverity.CRITICAL,
+        description=expected,
+        notes=EXTRACTION,
     )
 
 
 def _at_least(value: int, column: str, expected: str) -> Expectation:
     return gxe.ExpectColumnValuesToBeBetween(
-        column=column, min_value=value, severity=CRITICAL, description=expected, notes=EXTRACTION
+        column=column, min_value=value, severity=FailureSeverity.CRITICAL, description=expected, notes=EXTRACTION
     )

@@ -65,12 +65,13 @@ def impressions(spark: SparkSession, logs: Path, reading: Reading) -> DataFrame:
     )
     shown = read_logs(spark, logs, reading, "impressions", recent=True)
     whole_list = Window.partitionBy("request_id")
+    counted = sf.when(sf.col("position") >= 1, sf.col("position"))  # a position of 0 has a check of its own
     placed = sf.col("request_id").isNotNull() & sf.col("position").isNotNull()
     judged = (
         shown.withColumn("times_at_position", sf.count("*").over(Window.partitionBy("request_id", "position")))
         .withColumn("times_in_list", sf.count("*").over(Window.partitionBy("request_id", "item_id")))
         .withColumn("last_position", sf.max("position").over(whole_list))
-        .withColumn("positions_seen", sf.size(sf.collect_set("position").over(whole_list)))
+        .withColumn("positions_seen", sf.size(sf.collect_set(counted).over(whole_list)))
         .where(sf.col("dt") >= reading.days[0])
         .join(asked, "request_id", "left")
     )

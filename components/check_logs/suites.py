@@ -10,8 +10,8 @@ import sys
 
 from great_expectations import expectations as gxe
 from great_expectations.expectations.expectation import Expectation
+from great_expectations.expectations.metadata_types import FailureSeverity
 
-from components.data_gate import CRITICAL, WARNING
 from goalrank import schema
 
 LARGEST = sys.float_info.max
@@ -27,20 +27,20 @@ def partitions() -> list[Expectation]:
         gxe.ExpectColumnValuesToBeBetween(
             column="files",
             min_value=1,
-            severity=CRITICAL,
+            severity=FailureSeverity.CRITICAL,
             description=f"a partition for every day of {' and '.join(schema.DAILY_TABLES)}, and items and users at all",
             notes="deliver the missing partition, or give --date a day that has one",
         ),
         gxe.ExpectColumnValuesToBeNull(
             column="unreadable",
-            severity=CRITICAL,
+            severity=FailureSeverity.CRITICAL,
             description="every file to be readable Parquet",
             notes="write the file again under another name and move it into place whole",
         ),
         gxe.ExpectColumnValuesToBeBetween(
             column="rows",
             min_value=1,
-            severity=CRITICAL,
+            severity=FailureSeverity.CRITICAL,
             description="no partition to be empty",
             notes="find out why nothing was logged that day, and deliver its rows",
         ),
@@ -48,7 +48,7 @@ def partitions() -> list[Expectation]:
             column="rows_against_usual",
             min_value=USUAL_VOLUME[0],
             max_value=USUAL_VOLUME[1],
-            severity=WARNING,
+            severity=FailureSeverity.WARNING,
             description="between half and twice the rows of the days before",
             notes="compare with the traffic of that day; rows may be missing or delivered twice",
         ),
@@ -61,7 +61,7 @@ def columns() -> list[Expectation]:
         gxe.ExpectColumnPairValuesToBeEqual(
             column_A="found",
             column_B="expected",
-            severity=CRITICAL,
+            severity=FailureSeverity.CRITICAL,
             description="the columns and types of the data contract, no more and no less",
             notes="write the files with the columns of goalrank.schema.LOG_TABLES",
         )
@@ -76,7 +76,7 @@ def requests() -> list[Expectation]:
         gxe.ExpectColumnValuesToBeBetween(
             column="candidates_count",
             min_value=1,
-            severity=CRITICAL,
+            severity=FailureSeverity.CRITICAL,
             description="at least one candidate in each request",
             notes="leave out requests without candidates",
         ),
@@ -97,14 +97,14 @@ def requests() -> list[Expectation]:
         gxe.ExpectColumnValuesToBeBetween(
             column="days_late",
             min_value=0,
-            severity=CRITICAL,
+            severity=FailureSeverity.CRITICAL,
             description="event_time no later than the end of the arrival day dt",
             notes="check the clock and time zone (UTC) of the writer, or deliver the row in its own day's partition",
         ),
         gxe.ExpectColumnValuesToBeBetween(
             column="days_late",
             max_value=schema.LATENESS_DAYS,
-            severity=WARNING,
+            severity=FailureSeverity.WARNING,
             description=f"requests to arrive within {schema.LATENESS_DAYS} days of their event_time",
             notes="look for a delivery that was held up; the rows count from tonight on",
         ),
@@ -124,7 +124,7 @@ def impressions() -> list[Expectation]:
         gxe.ExpectColumnValuesToBeBetween(
             column="position",
             min_value=1,
-            severity=CRITICAL,
+            severity=FailureSeverity.CRITICAL,
             description="positions counted from 1",
             notes="number the positions of a list from 1, not from 0",
         ),
@@ -149,7 +149,7 @@ def impressions() -> list[Expectation]:
             min_value=0,
             strict_min=True,
             max_value=1,
-            severity=CRITICAL,
+            severity=FailureSeverity.CRITICAL,
             description="propensity null or in (0, 1], never 0 or NaN",
             notes="log the probability the item had at its position given those before it, or null if unknown",
         ),
@@ -157,7 +157,7 @@ def impressions() -> list[Expectation]:
             column="watch_seconds",
             min_value=0,
             max_value=LARGEST,
-            severity=CRITICAL,
+            severity=FailureSeverity.CRITICAL,
             description="watch_seconds null or a finite number of at least 0",
             notes="log null where the watch time is unknown",
         ),
@@ -174,7 +174,7 @@ def items() -> list[Expectation]:
             column="duration_seconds",
             min_value=0,
             max_value=LARGEST,
-            severity=CRITICAL,
+            severity=FailureSeverity.CRITICAL,
             description="duration_seconds null or a finite number of at least 0",
             notes="log null where the duration is unknown",
         ),
@@ -196,7 +196,7 @@ def _not_null(table: str) -> list[Expectation]:
     return [
         gxe.ExpectColumnValuesToNotBeNull(
             column=field.name,
-            severity=CRITICAL,
+            severity=FailureSeverity.CRITICAL,
             description=f"{field.name} never null",
             notes=f"fill {field.name}, or leave the row out",
         )
@@ -207,7 +207,12 @@ def _not_null(table: str) -> list[Expectation]:
 
 def _exactly(value: int, column: str, expected: str, mend: str) -> Expectation:
     return gxe.ExpectColumnValuesToBeBetween(
-        column=column, min_value=value, max_value=value, severity=CRITICAL, description=expected, notes=mend
+        column=column,
+        min_value=value,
+        max_value=value,
+        severity=FailureSeverity.CRITICAL,
+        description=expected,
+        notes=mend,
     )
 
 
@@ -215,7 +220,7 @@ def _zero_or_one(column: str) -> Expectation:
     return gxe.ExpectColumnValuesToBeInSet(
         column=column,
         value_set=[0, 1],
-        severity=CRITICAL,
+        severity=FailureSeverity.CRITICAL,
         description=f"{column} 0 or 1",
         notes=f"log {column} as 0 or 1, counts elsewhere",
     )
@@ -225,7 +230,7 @@ def _created() -> Expectation:
     return gxe.ExpectColumnValuesToBeBetween(
         column="days_after_creation",
         min_value=0,
-        severity=CRITICAL,
+        severity=FailureSeverity.CRITICAL,
         description="created_at no later than the end of the arrival day dt",
         notes="check the clock and time zone (UTC) of the writer",
     )

@@ -29,7 +29,7 @@ def attribute(impressions: DataFrame, requests: DataFrame, state: DataFrame) -> 
         & (F.col("request_day") <= F.col("day"))
         & (F.col("request_day") >= F.date_sub(F.col("day"), schema.LATENESS_DAYS))
     )
-    watched = F.round(F.col("watch_seconds") * 1000).cast("bigint")
+    watched = F.rint(F.col("watch_seconds") * 1000).cast("bigint")
     return impressions.join(asked, in_reach, "left").select(
         *(impressions[name] for name in schema.IMPRESSIONS.names),
         "day",

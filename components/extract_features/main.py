@@ -2,25 +2,9 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from components.extract_features import locations, store, version
-from components.extract_features.log_partitions import LogPartitions
-from components.extract_features.plan import Plan, plan
-from components.extract_features.snapshots import Snapshot
+from components.extract_features.night import extract
 from components.spark import spark_session
 from components.step import Step, run_alone
-from goalrank import schema
-from goalrank.errors import UsageError
-
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
-
-_PARTS = ("digest", "advance", "write", "commit")
 
 
 def run(
@@ -53,129 +37,8 @@ def run(
         TryAgain: another extraction is writing there, or Spark does not start.
     """
     with Step("extract_features", run_uri) as step:
-        locations.day(date)
-        if window_days < 1:
-            raise UsageError(f"window_days {window_days} found, expected at least 1")
-        logs, root = LogPartitions(locations.folder(logs_uri)), locations.folder(snapshots_uri)
-        code, config = version.code_version(), version.configuration(window_days)
-        with store.only_writer(root):
-            planned = plan(root, date, full_rebuild, code, config)
-            # Days are checked before Spark starts: a refusal need not wait for it.
-            first = locations.day_after(planned.previous.date) if planned.previous else None
-            days = logs.arrival_days(first, date)
-            with spark_session(step, spark_master, spark_memory) as spark:
-                extraction = Extraction(spark, logs, root, days, planned, code, config, step)
-                done = extraction.run(reuse=not full_rebuild)
-        done.save(snapshot)
-
-
-class Extraction:
-    """One night's extraction with a Spark session that is already there."""
-
-    def __init__(
-        self,
-        spark: SparkSession,
-        logs: LogPartitions,
-        root: Path,
-        days: list[str],
-        planned: Plan,
-        code: str,
-        config: dict[str, Any],
-        step: Step,
-    ) -> None:
-        self.spark, self.logs, self.root, self.days, self.plan, self.step = spark, logs, root, days, planned, step
-        self.code, self.config = code, config
-        self.before = planned.previous.manifest if planned.previous else None
-        self.chain_first = self.before["chain"]["first"] if self.before else days[0]
-        self.figures = step.figures
-        self.figures.update(mode=planned.mode, days=[days[0], days[-1]], seconds={})
-
-    def run(self, reuse: bool) -> Snapshot:
-        """Digest, make, write and commit the days; with `reuse`, what is on disk under the same id is taken."""
-        self.step.reason = f"{self.plan.mode}: {self.plan.reason}"
-        with self._part("digest"):
-            frames = self._frames()
-            contents = self._contents(frames)
-            chain = version.chained(
-                self.before["chain"]["digest"] if self.before else version.EMPTY_CHAIN,
-                [(day, content) for day, (content, _) in contents.items()],
-            )
-            snapshot_id = version.snapshot_id(chain, self.code, self.config)
-            self.figures["snapshot_id"] = snapshot_id
-        if reuse and (found := store.written_before(self.root, snapshot_id)):
-            self.step.reason = f"reused: the snapshot of these very rows is complete on disk ({found.manifest['mode']})"
-            self.figures.update(reused=True, rows=found.manifest["rows"])
-            return store.commit_manifest(self.root, found.manifest)
-
-        manifest = {
-            "format": 1,
-            "date": self.days[-1],
-            "snapshot_id": snapshot_id,
-            "code_version": self.code,
-            "config": self.config,
-            "mode": self.plan.mode,
-            "previous": self.before and {name: self.before[name] for name in ("date", "snapshot_id")},
-            "chain": {"first": self.chain_first, "digest": chain},
-            "read": self.figures["read"],
-        }
-        writer = store.SnapshotWriter(self.root, snapshot_id)
-        manifest.update(self._make(writer, frames, contents))
-        with self._part("commit"):
-            done = writer.commit(manifest)
-        self.figures.update(reused=False, rows=manifest["rows"])
-        return done
-
-    def _frames(self) -> dict[str, Any]:
-        """The log tables' new days as Spark frames; names in the figures what is read."""
-        first = None if self.plan.previous is None else self.days[0]
-        read = {table: self.logs.to_read(table, first, self.days[-1]) for table in schema.LOG_TABLES}
-        self.figures["read"] = [f"{table}/dt={day}" for table, days in read.items() for day in days]
-        return {table: self.logs.read(self.spark, table, days, self.days[0]) for table, days in read.items()}
-
-    def _contents(self, frames: dict[str, Any]) -> dict[str, tuple[str, dict[str, int]]]:
-        from components.extract_features.content import day_contents
-
-        contents = day_contents(frames, self.days)
-        self.figures["log_rows"] = {table: sum(rows[table] for _, rows in contents.values()) for table in frames}
-        return contents
-
-    def _make(
-        self, writer: store.SnapshotWriter, frames: dict[str, Any], contents: dict[str, tuple[str, dict[str, int]]]
-    ) -> dict[str, Any]:
-        """Write days, base and state; returns the manifest's entries about them."""
-        from components.extract_features import advance as job
-        from components.extract_features import window
-
-        first, last, chain_first = (locations.day(day) for day in (self.days[0], self.days[-1], self.chain_first))
-        with self._part("advance"):
-            made = job.advance(self._state(), frames, first, last, chain_first)
-            self.figures.update(made.counts)
-        with self._part("write"):
-            tables = {f"state/{name}": (frame, [job.STATE_KEYS[name]]) for name, frame in made.state.items()}
-            split = window.split(self.spark, self.root, self.before, self.days, made.tables, self.config["window_days"])
-            tables.update(split.tables)
-            writer.write(tables)
-            made.release()
-        return window.entries(writer, split, self.before, self.days, contents, self.figures)
-
-    def _state(self) -> dict[str, Any]:
-        from components.extract_features.advance import STATE, empty_state
-
-        if self.before is None:
-            return empty_state(self.spark)
-        folder = self.root / self.before["state"]
-        return {
-            name: self.spark.read.schema(columns).parquet(locations.for_spark(folder / name))
-            for name, columns in STATE.items()
-        }
-
-    @contextmanager
-    def _part(self, name: str) -> Iterator[None]:
-        self.step.progress(_PARTS.index(name), len(_PARTS), name)
-        begun = time.perf_counter()
-        yield
-        self.figures["seconds"][name] = round(time.perf_counter() - begun, 2)
-        self.step.progress(_PARTS.index(name) + 1, len(_PARTS), name)
+        session = spark_session(step, spark_master, spark_memory)
+        extract(step, session, logs_uri, snapshots_uri, date, full_rebuild, window_days).save(snapshot)
 
 
 if __name__ == "__main__":

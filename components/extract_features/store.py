@@ -1,4 +1,4 @@
-"""Writing a snapshot so that readers see the old one or the new one: written aside, renamed, committed by a manifest."""
+"""Writing a snapshot so that readers see the old one or the new one: aside, renamed, committed by a manifest."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.feature_store import SERVICE
+from components.feature_store import SERVICE, reaching_store
 from goalrank import schema
 from goalrank.errors import DataRefused, UsageError
 
@@ -46,7 +46,9 @@ def load_definitions(repository: str | Path, offline_root: str | Path) -> list[A
             module = importlib.util.module_from_spec(spec)
             sys.modules[name] = module
             spec.loader.exec_module(module)
-            objects = [value for value in vars(module).values() if isinstance(value, (Entity, FeatureView, FeatureService))]
+            objects = [
+                value for value in vars(module).values() if isinstance(value, (Entity, FeatureView, FeatureService))
+            ]
             found.update({id(value): value for value in objects})
     finally:
         if before is None:
@@ -84,7 +86,7 @@ def check_supply(objects: list[Any]) -> None:
     if lacking:
         raise DataRefused(
             f"feature service {SERVICE!r} does not supply {', '.join(lacking)}; the models read "
-            f"{sum(map(len, EXPECTED.values()))} features of the views {', '.join(EXPECTED)}; restore them in feature_repo/"
+            f"{sum(map(len, EXPECTED.values()))} features of {', '.join(EXPECTED)}; restore them in feature_repo/"
         )
 
 
@@ -93,6 +95,8 @@ def apply(store: FeatureStore, objects: list[Any]) -> None:
 
     Raises:
         DataRefused: the registry does not supply every feature afterwards.
+        TryAgain: the online store is away.
     """
-    store.apply(objects)
+    with reaching_store():
+        store.apply(objects)
     check_supply([*store.list_feature_views(), *store.list_feature_services()])

@@ -7,21 +7,22 @@ is online equals, entity by entity, what the offline store knows. Reads of other
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from components.dask_tokens import cheap_list_tokens
 from components.extract_features.snapshots import Snapshot
-from components.feature_store import online_rows
+from components.feature_store import online_rows, reaching_store
 from components.materialize_features.offline import FILE
 from components.step import write_atomic
 from goalrank import schema
@@ -56,7 +57,7 @@ def materialize_online(
     figures: dict[str, Any] = {"mode": "new_rows" if new_rows else "all_rows", "emptied": 0}
     # From here until the end the record would be wrong if the process died: the next night then writes all rows.
     record.unlink(missing_ok=True)
-    try:
+    with reaching_store():
         _let_readers_go_on(store)
         first = end_of(before["date"]) + timedelta(microseconds=1) if new_rows else _oldest(folder)
         _materialize(store, first, end_of(snapshot.date), progress)
@@ -66,12 +67,6 @@ def materialize_online(
             figures["mode"] = "all_rows"  # the store lost what an earlier night wrote
             _materialize(store, _oldest(folder), end_of(snapshot.date), progress)
         wrong = _differing(store, folder)
-    except (sqlite3.Error, ConnectionError, TimeoutError) as error:
-        raise TryAgain(f"the online store is away ({type(error).__name__}: {error}); start it and run again") from error
-    except Exception as error:
-        if type(error).__module__.partition(".")[0] == "redis":
-            raise TryAgain(f"the online store is away ({error}); start it and run again") from error
-        raise
     if wrong:
         raise TryAgain(
             f"the online store does not hold what was written: {wrong}; check that it is not being emptied or "
@@ -114,7 +109,8 @@ def _let_readers_go_on(store: FeatureStore) -> None:
 
 
 def _materialize(store: FeatureStore, first: datetime, last: datetime, progress: Callable[[str], None]) -> None:
-    with cheap_list_tokens():
+    # Feast prints its progress to standard output, which is for results.
+    with cheap_list_tokens(), contextlib.redirect_stdout(sys.stderr):
         for name in schema.FEATURE_VIEWS:
             progress(f"online: {name}")
             if first <= last:

@@ -71,7 +71,9 @@ def write_training_set(
 
     directory = Path(out)
     directory.mkdir(parents=True, exist_ok=True)
-    pq.write_table(examples.select(schema.TRAINING_EXAMPLES.names).cast(schema.TRAINING_EXAMPLES), directory / "examples.parquet")
+    pq.write_table(
+        examples.select(schema.TRAINING_EXAMPLES.names).cast(schema.TRAINING_EXAMPLES), directory / "examples.parquet"
+    )
     pq.write_table(tables["user_id"], directory / "users.parquet")
     pq.write_table(tables["item_id"], directory / "items.parquet")
     card: dict[str, Any] = {
@@ -90,8 +92,8 @@ def _examples(snapshot: Snapshot, days: list[str]) -> pa.Table:
     listed = sum(int(day["rows"]["examples"]) for day in snapshot.manifest["days"] if day["dt"] in days)
     if examples.num_rows != listed:
         raise DataRefused(
-            f"snapshot {snapshot.snapshot_id} holds {examples.num_rows} examples of {days[0]}..{days[-1]}, its manifest "
-            f"says {listed}; run extract_features again with a full rebuild"
+            f"snapshot {snapshot.snapshot_id} holds {examples.num_rows} examples of {days[0]}..{days[-1]}, its "
+            f"manifest says {listed}; run extract_features again with a full rebuild"
         )
     if examples.num_rows == 0:
         raise DataRefused(f"no example in {days[0]}..{days[-1]}, expected at least one request; check the logs")
@@ -125,7 +127,9 @@ def check_join(rows: pa.Table, pairs: pa.Table, entity: str, folder: Path) -> No
     Raises:
         DataRefused: rows are missing, in another order, or known or unknown against the files.
     """
-    if not rows.select([entity, "as_of"]).equals(pairs.select([entity, "as_of"]).cast(rows.select([entity, "as_of"]).schema)):
+    if not rows.select([entity, "as_of"]).equals(
+        pairs.select([entity, "as_of"]).cast(rows.select([entity, "as_of"]).schema)
+    ):
         raise DataRefused(
             f"Feast's rows by {entity} are not the {pairs.num_rows} asked for (found {rows.num_rows}); "
             "this is a fault of the join, report it"
@@ -137,7 +141,7 @@ def check_join(rows: pa.Table, pairs: pa.Table, entity: str, folder: Path) -> No
         witness = next((field.name for field in view.features if source[field.name].null_count == 0), None)
         if witness is None or source.num_rows == 0:
             continue
-        since = pc.max_element_wise(source["event_timestamp"], source["created_timestamp"]).cast(pa.int64())
+        since = pc.max_element_wise(*(source[f"{time}_timestamp"].cast(pa.int64()) for time in ("event", "created")))
         first = pa.table({entity: source[entity], "since": since}).group_by(entity).aggregate([("since", "min")])
         where = pc.index_in(keys, value_set=first[entity].combine_chunks())
         since_of = first["since_min"].combine_chunks().take(where)
@@ -149,6 +153,6 @@ def check_join(rows: pa.Table, pairs: pa.Table, entity: str, folder: Path) -> No
             when = datetime.isoformat(pairs["as_of"][row].as_py())
             found, expected = ("a row", "none yet") if answered[row] else ("no row", "one")
             raise DataRefused(
-                f"Feast gives {found} of {view.name} for {entity} {keys[row]} as of {when}, the snapshot has {expected} "
-                f"({len(wrong)} of {len(answered)} rows differ); run materialize_features again"
+                f"Feast gives {found} of {view.name} for {entity} {keys[row]} as of {when}, the snapshot has "
+                f"{expected} ({len(wrong)} of {len(answered)} rows differ); run materialize_features again"
             )

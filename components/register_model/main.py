@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 import tempfile
+import warnings
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -16,7 +17,6 @@ from components import registry
 from components.register_model.figures import metrics_of, not_finite
 from components.register_model.signature import signature_of
 from components.step import Step, run_alone, write_atomic
-from goalrank.checkpoint import read_model_card
 from goalrank.errors import CheckpointDamaged, ModelRefused
 
 if TYPE_CHECKING:
@@ -77,6 +77,8 @@ def run(
         TryAgain: MLflow is away.
     """
     with Step("register_model", run_uri) as step:
+        with step.tool("torch"):
+            import torch  # noqa: F401 - reading weights needs it; its import is a tool's cost
         snapshot_id = _snapshot_id(snapshot, training_set, date)
         models = [_inspect(registry.RANKER, ranker), _inspect(registry.REWARD, reward_model)]
         judge = _inspect("judge", judge_model)
@@ -98,7 +100,8 @@ def run(
                 registry.point(client, model.name, registry.CHALLENGER, identities[model.name])
                 step.progress(3 + number, 4, f"{model.name} version {identities[model.name]}")
             client.set_terminated(run_id, "FINISHED")
-        document = {"tracking_uri": tracking_uri, "run_id": run_id, "snapshot_id": snapshot_id, "date": date}
+        document: dict[str, Any] = {"tracking_uri": tracking_uri, "run_id": run_id}
+        document |= {"snapshot_id": snapshot_id, "date": date}
         for field, model in zip(("ranker", "reward"), models, strict=True):
             document[field] = {
                 "name": model.name,
@@ -127,6 +130,8 @@ def _snapshot_id(snapshot: str, training_set: str, date: str) -> str:
 
 
 def _inspect(name: str, folder: str) -> Trained:
+    from goalrank.checkpoint import read_model_card
+
     card = read_model_card(folder)
     found = registry.file_sha256(Path(folder) / "weights.safetensors")
     if found != card["weights_sha256"]:
@@ -245,7 +250,9 @@ def _log_model(run_id: str, model: Trained) -> tuple[str, str]:
         # A folder of a fixed name: registry.fetch_model finds the files by it.
         staged = Path(aside) / registry.MODEL_FOLDER
         shutil.copytree(model.folder, staged)
-        with mlflow.start_run(run_id=run_id):
+        with mlflow.start_run(run_id=run_id), warnings.catch_warnings():
+            # It asks for an input example and type hints, to infer the signature that is given here by hand.
+            warnings.simplefilter("ignore", UserWarning)
             info = mlflow.pyfunc.log_model(
                 name=model.name.removeprefix("goalrank-"),
                 python_model=str(Path(__file__).with_name("pyfunc_model.py")),

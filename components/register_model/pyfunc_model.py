@@ -11,6 +11,7 @@ Output: ranker, a list of item ids a request; reward model, the expected reward 
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import pyarrow as pa
@@ -22,10 +23,10 @@ from goalrank.dataset import batch_from_rows
 from goalrank.errors import CheckpointDamaged, DataRefused
 
 
-class ListModel(mlflow.pyfunc.PythonModel):
+class ListModel(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined]
     """The model in its folder of artifacts, answering requests given as rows."""
 
-    def load_context(self, context):
+    def load_context(self, context: Any) -> None:
         """Load the weights once their SHA-256 is the one recorded at registration."""
         folder = Path(context.artifacts["model"])
         recorded = context.model_config["weights_sha256"]
@@ -35,7 +36,8 @@ class ListModel(mlflow.pyfunc.PythonModel):
         self.kind = context.model_config["kind"]
         self.model = load_model(str(folder))
 
-    def predict(self, context, model_input, params=None):
+    # No type hints: MLflow would act on them.
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
         """Lists of item ids (ranker) or rewards of the given lists (reward model), one entry a request."""
         rows = model_input.to_dict("records")
         batch = batch_from_rows(*_tables(rows))
@@ -51,7 +53,7 @@ class ListModel(mlflow.pyfunc.PythonModel):
         return [rewards[: len(lists)] for rewards, lists in zip(rewards_BG, asked, strict=True)]
 
 
-def _tables(rows):
+def _tables(rows: list[dict[str, Any]]) -> tuple[pa.Table, pa.Table, list[int], list[list[int]], list[list[float]]]:
     """(users, items, user_index, candidate_rows, scores) of the requests, for batch_from_rows."""
     users = [row["user"] for row in rows]
     items = [candidate for row in rows for candidate in row["candidates"]]
@@ -65,12 +67,12 @@ def _tables(rows):
     return _table(users, user_fields), _table(items, item_fields), list(range(len(rows))), candidate_rows, scores
 
 
-def _table(rows, fields):
+def _table(rows: list[dict[str, Any]], fields: list[pa.Field]) -> pa.Table:
     columns = [pa.array([row.get(field.name) for row in rows], field.type, from_pandas=True) for field in fields]
     return pa.Table.from_arrays(columns, schema=pa.schema(fields))
 
 
-def _indices(ids, asked):
+def _indices(ids: list[list[int]], asked: list[list[list[int]]]) -> torch.Tensor:
     """Lists of item ids as indices among each request's candidates, [B, G, L], -1 where a list is shorter."""
     count = max((len(lists) for lists in asked), default=0)
     length = max((len(one) for lists in asked for one in lists), default=0)

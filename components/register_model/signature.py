@@ -24,7 +24,7 @@ def signature_of(kind: str) -> ModelSignature:
         Property("score", DataType.double),
         *(_property(field) for view in schema.ITEM_VIEWS for field in view.features),
     ]
-    inputs = [
+    inputs: list[Any] = [
         ColSpec(Object(user), "user"),
         ColSpec(Array(Object(candidate)), "candidates"),
     ]

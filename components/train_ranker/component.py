@@ -10,11 +10,11 @@ def train_ranker(
     training_set: dsl.Input[dsl.Dataset],
     groups: dsl.Input[dsl.Dataset],
     reward_model: dsl.Input[dsl.Model],
-    checkpoints_uri: str,
     preset: str,
     seed: int,
     run_uri: str,
     ranker: dsl.Output[dsl.Model],
+    checkpoints_uri: str = "",
 ):
     """Train the ranker on groups of its own and the helpers' lists."""
     from components.train_ranker.main import run
@@ -24,8 +24,8 @@ def train_ranker(
         groups=groups.path,
         reward_model=reward_model.path,
         ranker=ranker.path,
-        checkpoints_uri=checkpoints_uri,
         preset=preset,
         seed=seed,
         run_uri=run_uri,
+        checkpoints_uri=checkpoints_uri,
     )

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from components.step import Step, run_alone
+
+SHOWN_CURVES = ("loss", "on_policy_reward", "helper_reward", "group_std", "entropy")
+"""What the report plots; the model's card holds all."""
 
 
 def run(
@@ -10,10 +15,10 @@ def run(
     groups: str,
     reward_model: str,
     ranker: str,
-    checkpoints_uri: str,
     preset: str,
     seed: int,
     run_uri: str,
+    checkpoints_uri: str = "",
 ) -> None:
     """Train the ranker, or go on from the newest sound checkpoint of this very run.
 
@@ -22,11 +27,11 @@ def run(
         groups: groups artifact of generate_groups.
         reward_model: model directory of the guiding reward model.
         ranker: model directory to write; its card's metrics hold the curves.
-        checkpoints_uri: folder of this step's checkpoints; another snapshot's, configuration's or seed's are dropped,
-            and all are once the model is written.
         preset: tiny, small, base or large.
         seed: of initial weights, order of batches, dropout and sampled lists.
         run_uri: the run's own folder.
+        checkpoints_uri: folder of this step's checkpoints, by default one in the run's folder. Those of another
+            snapshot, configuration or seed are dropped, and all are once the model is written.
 
     Raises:
         DataRefused: the groups are missing, damaged or empty.
@@ -44,7 +49,7 @@ def run(
             from goalrank.train import list_rewards, train_ranker
         chosen, objective = preset_named(preset), ObjectiveConfig()
         data = TrainingSet.load(training_set)
-        checkpoints = Checkpoints(checkpoints_uri)
+        checkpoints = Checkpoints(Path(checkpoints_uri or Path(run_uri) / "checkpoints" / "train_ranker"))
         reward, loaded = load_model(reward_model), read_groups(groups)
         trained = train_ranker(
             data,
@@ -85,8 +90,8 @@ def run(
                 "steps": chosen.ranker_steps,
                 "resumed_from": trained.resumed_from,
                 "damaged_checkpoints": trained.damaged_checkpoints,
-                "final_loss": trained.curves["loss"][-1],
-                "curves": trained.curves,
+                "final_loss": trained.curves["loss"][-1][1],
+                "curves": {name: trained.curves[name] for name in SHOWN_CURVES},
             }
         )
 

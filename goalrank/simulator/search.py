@@ -32,10 +32,10 @@ def best_lists(
     lists, rewards = [], []
     for start in range(0, len(facts), _CHUNK_REQUESTS):
         part = facts[slice(start, start + _CHUNK_REQUESTS)]
-        found_RCL = np.concatenate(
-            [_beam(part, length, width, weights), order_by_single_item_value(part, length, weights)[:, None]], axis=1
-        )
-        reward_RC = expected_reward(part, found_RCL, weights)
+        beam_RWL, reward_RW = _beam(part, length, width, weights)
+        order_R1L = order_by_single_item_value(part, length, weights)[:, None]
+        found_RCL = np.concatenate([beam_RWL, order_R1L], axis=1)
+        reward_RC = np.concatenate([reward_RW, expected_reward(part, order_R1L, weights)], axis=1)
         best_R = reward_RC.argmax(1)
         rows_R = np.arange(len(part))
         lists.append(found_RCL[rows_R, best_R])
@@ -45,8 +45,8 @@ def best_lists(
     return np.concatenate(lists), np.concatenate(rewards)
 
 
-def _beam(facts: CandidateFacts, length: int, width: int, weights: RewardWeights) -> np.ndarray:
-    """The last beam, (R, W, L)."""
+def _beam(facts: CandidateFacts, length: int, width: int, weights: RewardWeights) -> tuple[np.ndarray, np.ndarray]:
+    """The last beam, (R, W, L), and the exact reward of its lists, (R, W)."""
     requests, candidates, topics = facts.topics_RNT.shape
     c, rows_R1 = facts.coefficients, np.arange(requests)[:, None]
     worth_R1N = facts.worth(weights)[:, None]
@@ -86,4 +86,4 @@ def _beam(facts: CandidateFacts, length: int, width: int, weights: RewardWeights
         used_RWN = used_RWN[rows_R1, beam_RW]
         np.put_along_axis(used_RWN, item_RW[..., None], True, axis=2)
         before_RW1 = facts.appeal_RN[rows_R1, item_RW][..., None]
-    return prefix_RWK
+    return prefix_RWK, reward_RW

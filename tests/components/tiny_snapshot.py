@@ -97,6 +97,7 @@ def write_snapshot(
     entries = []
     listed = days_until(last, days)
     for index, day in enumerate(listed):
+        counts = {"examples": requests}
         content = f"{name}-{day}-{len(extra or {})}"
         folder = root / "days" / f"{day}-{name}"
         for view in schema.FEATURE_VIEWS.values():
@@ -106,10 +107,11 @@ def write_snapshot(
             left_out = (skip or {}).get((view.name, day), set())
             rows = [feature_row(view, key, day, seed) for key in keys if key not in left_out]
             rows += (extra or {}).get((view.name, day), [])
+            counts[view.name] = len(rows)
             write(pa.Table.from_pylist(rows, schema=view.schema), folder / view.name / "part-0.parquet")
         examples = example_rows(day, requests, users, items, seed)
         write(pa.Table.from_pylist(examples, schema=schema.EXAMPLES), folder / "examples" / "part-0.parquet")
-        entries.append({"dt": day, "path": f"days/{day}-{name}", "content": content, "rows": {"examples": requests}})
+        entries.append({"dt": day, "path": f"days/{day}-{name}", "content": content, "rows": counts})
     manifest = {
         "format": 1,
         "date": last,
@@ -118,7 +120,10 @@ def write_snapshot(
         "config": {},
         "mode": "full",
         "days": entries,
-        "state": "",
+        "base": None,
+        "state": "state",
+        "state_rows": {},
+        "chain": listed[0],
         "read": [],
         "rows": {},
     }

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
+import sys
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -19,7 +22,8 @@ from goalrank.movielens import CORE, GENRES, import_movielens
 from goalrank.offline_protocol import HISTORY_DAY, TRAIN_DAYS
 from goalrank.schema import LIST_LENGTH, LOG_TABLES, SELF_SELECTED
 
-REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "ml-1m"
+ROOT = Path(__file__).resolve().parents[2]
+REAL = ROOT.parent / "shared" / "data" / "ml-1m"
 USERS, MOVIES, RATINGS_EACH = 100, 90, 36
 
 
@@ -190,30 +194,6 @@ def test_both_writes_two_sets_over_the_same_requests(synthetic: tuple[Path, Path
     assert read(tmp_path / "both" / "retrieved", "impressions").equals(read(logs, "impressions"))
 
 
-def test_retrieved_candidates_are_the_retrievers_best(synthetic: tuple[Path, Path, dict], tmp_path: Path) -> None:
-    """With everything unseen on offer (36 seen of 90 leaves 54), no item left out scores above one taken in."""
-    source, _, _ = synthetic
-    import_movielens(str(source), str(tmp_path / "logs"), candidates="retrieved", seed=3)
-    requests = read(tmp_path / "logs", "requests").to_pylist()
-    shown: dict[str, set[int]] = {}
-    for row in read(tmp_path / "logs", "impressions").to_pylist():
-        shown.setdefault(row["request_id"], set()).add(row["item_id"])
-    last_score: dict[int, dict[int, float]] = {}
-    for row in requests:
-        last_score.setdefault(row["user_id"], {}).update(
-            zip(row["candidates"], row["candidate_scores"], strict=True)
-        )
-    for row in requests:
-        extra = set(row["candidates"]) - shown[row["request_id"]]
-        if extra:
-            seen_or_shown = shown[row["request_id"]]
-            for other in (r for r in requests if r["user_id"] == row["user_id"] and r["event_time"] < row["event_time"]):
-                seen_or_shown = seen_or_shown | shown[other["request_id"]]
-            left_out = set(last_score[row["user_id"]]) - extra - seen_or_shown
-            scores = last_score[row["user_id"]]
-            assert all(scores[item] <= min(scores[taken] for taken in extra) for item in left_out)
-
-
 def test_movielens_1m_by_the_protocol(real: tuple[Path, Path, dict]) -> None:
     """METHOD's counts: 995,154 ratings, 6,022 users, 3,043 items; about 69,000, 5,800 and 6,000 requests."""
     source, logs, summary = real
@@ -239,49 +219,63 @@ def test_movielens_1m_is_as_hard_as_method_says(real: tuple[Path, Path, dict]) -
 
 RATING = "::".join(("UserID", "MovieID", "Rating", "Timestamp"))
 RELEASE = "add it there or take the rating out; both files must be of one release (unpack ml-1m.zip again)"
+CORRECT = "correct the line"
+CORRECT_OR_SCALE = "correct the line or the scale"
+WHOLE = "a whole rating from 1 to 5"
+SECONDS = "seconds since 1970, from 631152000 (year 1990) to 4102444800 (year 2100)"
+UNIT = "correct the line, or name the time's unit if all of them are in another"
 ICONV = "convert it with iconv -t LATIN1, or unpack ml-1m.zip again"
 
-# (file, line number to replace, its new text, the message after the file's path); line 1 of ratings is user 1's
+# file, line to replace, its new text, what is found, expected, and how to mend it; line 3 of ratings is user 1's
 BAD_LINES = [
-    ("ratings", 3, b"1::7::5", "found 3 fields in '1::7::5', expected 4: " + RATING + "; correct the line"),
-    ("ratings", 3, b"1::7::5::978300000::9", "found 5 fields in '1::7::5::978300000::9', expected 4: " + RATING + "; correct the line"),
-    ("ratings", 3, b"", "found 1 field in '', expected 4: " + RATING + "; correct the line"),
-    ("ratings", 3, b"1\t7\t5\t978300000", r"found 1 field in '1\t7\t5\t978300000', expected 4: " + RATING + "; correct the line"),
-    ("ratings", 3, b"one::7::5::978300000", "found UserID 'one', expected an integer; correct the line"),
-    ("ratings", 3, b"1::7.5::5::978300000", "found MovieID '7.5', expected an integer; correct the line"),
-    ("ratings", 3, b"1::7::nan::978300000", "found Rating 'nan', expected an integer; correct the line"),
-    ("ratings", 3, b"1::7::::978300000", "found Rating '', expected an integer; correct the line"),
-    ("ratings", 3, b"1::7::5::yesterday", "found Timestamp 'yesterday', expected seconds since 1970; correct the line"),
-    ("ratings", 3, b"1::99999999999999999999::5::978300000", "found MovieID 99999999999999999999, expected an integer of 64 bits; correct the line"),
-    ("ratings", 3, b"1::7::6::978300000", "found rating 6.0, expected a whole rating from 1 to 5; correct the line or the scale"),
-    ("ratings", 3, b"1::7::0::978300000", "found rating 0.0, expected a whole rating from 1 to 5; correct the line or the scale"),
-    ("ratings", 3, b"1::9999::5::978300000", "found MovieID 9999, expected one that movies.dat has; " + RELEASE),
-    ("ratings", 3, b"777::7::5::978300000", "found UserID 777, expected one that users.dat has; " + RELEASE),
-    ("ratings", 3, b"1::7::5::-1", "found time -1, expected seconds since 1970, from 631152000 (year 1990) to 4102444800 (year 2100); correct the line, or name the time's unit if all of them are in another"),
-    ("ratings", 3, b"1::7::5::978300000000", "found time 978300000000, expected seconds since 1970, from 631152000 (year 1990) to 4102444800 (year 2100); correct the line, or name the time's unit if all of them are in another"),
-    ("ratings", 1, b"\xff\xfe1\x00:\x00", "found UTF-16 or binary data, expected latin-1 text; " + ICONV),
-    ("movies", 2, b"2::Jumanji (1995)", "found 2 fields in '2::Jumanji (1995)', expected 3: MovieID::Title::Genres; correct the line"),
-    ("movies", 2, b"x::Jumanji (1995)::War", "found MovieID 'x', expected an integer; correct the line"),
-    ("movies", 2, b"1::Jumanji (1995)::War", "found MovieID 1 a second time, expected each movie once; take one of the lines out"),
-    ("movies", 2, b"2:: ::War", "found an empty Title, expected a title; write one in"),
-    ("movies", 2, b"2::Jumanji (1995)::War|Peace", f"found genre 'Peace', expected some of {'|'.join(GENRES)}; correct the line"),
-    ("movies", 2, "2::Misérables::War".encode(), "found UTF-8 text ('2::MisÃ©rables::War'), expected latin-1 text; " + ICONV),
-    ("users", 2, b"2::M::25::3", "found 4 fields in '2::M::25::3', expected 5: UserID::Gender::Age::Occupation::Zip-code; correct the line"),
-    ("users", 2, b"2::X::25::3::0", "found Gender 'X', expected F or M; correct the line"),
-    ("users", 2, b"2::M::old::3::0", "found Age 'old', expected GroupLens' number for it; correct the line"),
-    ("users", 2, b"1::M::25::3::0", "found UserID 1 a second time, expected each user once; take one of the lines out"),
-]  # fmt: skip
+    ("ratings", 3, b"1::7::5", "3 fields in '1::7::5'", f"4: {RATING}", CORRECT),
+    ("ratings", 3, b"1::7::5::978300000::9", "5 fields in '1::7::5::978300000::9'", f"4: {RATING}", CORRECT),
+    ("ratings", 3, b"", "1 field in ''", f"4: {RATING}", CORRECT),
+    ("ratings", 3, b"1\t7\t5\t978300000", r"1 field in '1\t7\t5\t978300000'", f"4: {RATING}", CORRECT),
+    ("ratings", 3, b"one::7::5::978300000", "UserID 'one'", "an integer", CORRECT),
+    ("ratings", 3, b"1::7.5::5::978300000", "MovieID '7.5'", "an integer", CORRECT),
+    ("ratings", 3, b"1::7::nan::978300000", "Rating 'nan'", "an integer", CORRECT),
+    ("ratings", 3, b"1::7::::978300000", "Rating ''", "an integer", CORRECT),
+    ("ratings", 3, b"1::7::5::yesterday", "Timestamp 'yesterday'", "seconds since 1970", CORRECT),
+    (
+        "ratings",
+        3,
+        b"1::9999999999999999999::5::978300000",
+        "MovieID 9999999999999999999",
+        "an integer of 64 bits",
+        CORRECT,
+    ),
+    ("ratings", 3, b"1::7::6::978300000", "rating 6", WHOLE, CORRECT_OR_SCALE),
+    ("ratings", 3, b"1::7::0::978300000", "rating 0", WHOLE, CORRECT_OR_SCALE),
+    ("ratings", 3, b"1::9999::5::978300000", "MovieID 9999", "one that movies.dat has", RELEASE),
+    ("ratings", 3, b"777::7::5::978300000", "UserID 777", "one that users.dat has", RELEASE),
+    ("ratings", 3, b"1::7::5::-1", "time -1", SECONDS, UNIT),
+    ("ratings", 3, b"1::7::5::978300000000", "time 978300000000", SECONDS, UNIT),
+    ("ratings", 1, b"\xff\xfe1\x00:\x00", "UTF-16 or binary data", "latin-1 text", ICONV),
+    ("movies", 2, b"2::Jumanji (1995)", "2 fields in '2::Jumanji (1995)'", "3: MovieID::Title::Genres", CORRECT),
+    ("movies", 2, b"x::Jumanji (1995)::War", "MovieID 'x'", "an integer", CORRECT),
+    ("movies", 2, b"1::Jumanji (1995)::War", "MovieID 1 a second time", "each movie once", "take one of the lines out"),
+    ("movies", 2, b"2:: ::War", "an empty Title", "a title", "write one in"),
+    ("movies", 2, b"2::Jumanji (1995)::War|Peace", "genre 'Peace'", f"some of {'|'.join(GENRES)}", CORRECT),
+    ("movies", 2, "2::Misérables::War".encode(), "UTF-8 text ('2::MisÃ©rables::War')", "latin-1 text", ICONV),
+    ("users", 2, b"2::M::25::3", "4 fields in '2::M::25::3'", "5: UserID::Gender::Age::Occupation::Zip-code", CORRECT),
+    ("users", 2, b"2::X::25::3::0", "Gender 'X'", "F or M", CORRECT),
+    ("users", 2, b"2::M::old::3::0", "Age 'old'", "GroupLens' number for it", CORRECT),
+    ("users", 2, b"1::M::25::3::0", "UserID 1 a second time", "each user once", "take one of the lines out"),
+]
 
 
-@pytest.mark.parametrize(("name", "line", "text", "message"), BAD_LINES)
-def test_a_bad_line_is_refused_by_number(tmp_path: Path, name: str, line: int, text: bytes, message: str) -> None:
+@pytest.mark.parametrize(("name", "line", "text", "found", "expected", "mend"), BAD_LINES)
+def test_a_bad_line_is_refused_by_number(
+    tmp_path: Path, name: str, line: int, text: bytes, found: str, expected: str, mend: str
+) -> None:
     source = write_files(tmp_path / "ml")
     lines = lines_of(source, name)
     lines[line - 1] = text
     (source / f"{name}.dat").write_bytes(b"\n".join(lines) + b"\n")
     with pytest.raises(DataRefused) as refused:
         import_movielens(str(source), str(tmp_path / "logs"))
-    assert str(refused.value) == f"{source / name}.dat, line {line}: {message}"
+    assert str(refused.value) == f"{source / name}.dat, line {line}: found {found}, expected {expected}; {mend}"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ml"]
 
 
@@ -293,8 +287,8 @@ def test_a_rating_given_twice_is_refused_at_the_second(tmp_path: Path) -> None:
     with pytest.raises(DataRefused) as refused:
         import_movielens(str(source), str(tmp_path / "logs"))
     assert str(refused.value) == (
-        f"{source / 'ratings.dat'}, line {len(lines) + 1}: found UserID 1 rating MovieID {movie.decode()} a second time, "
-        "expected each user and movie once; take one of the lines out"
+        f"{source / 'ratings.dat'}, line {len(lines) + 1}: found UserID 1 rating MovieID {movie.decode()} "
+        "a second time, expected each user and movie once; take one of the lines out"
     )
 
 
@@ -318,7 +312,9 @@ def test_missing_and_empty_files_are_refused(tmp_path: Path) -> None:
     (source / "users.dat").write_bytes(b"")
     with pytest.raises(DataRefused) as refused:
         import_movielens(str(source), str(tmp_path / "logs"))
-    assert str(refused.value) == f"{source / 'users.dat'}: found an empty file, expected one row a line; download it again"
+    assert (
+        str(refused.value) == f"{source / 'users.dat'}: found an empty file, expected one row a line; download it again"
+    )
     with pytest.raises(DataRefused, match="expected the folder with ratings.dat, movies.dat and users.dat"):
         import_movielens(str(source / "ratings.dat"), str(tmp_path / "logs"))
 
@@ -326,7 +322,9 @@ def test_missing_and_empty_files_are_refused(tmp_path: Path) -> None:
 def test_too_few_ratings_are_refused(tmp_path: Path) -> None:
     source = write_files(tmp_path / "ml")
     (source / "ratings.dat").write_bytes(b"\n".join(lines_of(source, "ratings")[:200]))
-    with pytest.raises(DataRefused, match="200 ratings found, none is left when every user and item must have at least 20"):
+    with pytest.raises(
+        DataRefused, match="200 ratings found, none is left when every user and item must have at least 20"
+    ):
         import_movielens(str(source), str(tmp_path / "logs"))
 
 
@@ -334,7 +332,9 @@ def test_an_occupied_target_is_left_alone(tmp_path: Path) -> None:
     source, out = write_files(tmp_path / "ml"), tmp_path / "logs"
     out.mkdir()
     (out / "mine.txt").write_text("keep")
-    with pytest.raises(UsageError, match="a folder that is not empty, expected a folder that is empty or does not exist"):
+    with pytest.raises(
+        UsageError, match="a folder that is not empty, expected a folder that is empty or does not exist"
+    ):
         import_movielens(str(source), str(out))
     with pytest.raises(UsageError, match="is a file, expected a folder"):
         import_movielens(str(source), str(out / "mine.txt"))
@@ -366,6 +366,21 @@ def test_an_import_that_fails_half_way_leaves_nothing(
     with pytest.raises(OSError, match="No space left"):
         import_movielens(str(synthetic[0]), str(tmp_path / "logs"))
     assert len(written) == 21 and list(tmp_path.iterdir()) == []
+
+
+def test_an_import_killed_half_way_leaves_no_logs(synthetic: tuple[Path, Path, dict], tmp_path: Path) -> None:
+    """SIGKILL while the days are written: OUT is not there, and the next import is not in the way of what remains."""
+    script = (
+        "import os, signal, sys; from goalrank.movielens import import_movielens\n"
+        "def tell(done, total, note):\n"
+        "    if total > 2 and done == total // 2: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "import_movielens(sys.argv[1], sys.argv[2], progress=tell)"
+    )
+    out = tmp_path / "logs"
+    killed = subprocess.run([sys.executable, "-c", script, str(synthetic[0]), str(out)], cwd=ROOT, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert not out.exists() and [path.name[:13] for path in tmp_path.iterdir()] == ["logs.partial-"]
+    check_contract(out, import_movielens(str(synthetic[0]), str(out)))
 
 
 def test_progress_is_told_and_ends(synthetic: tuple[Path, Path, dict], tmp_path: Path) -> None:

@@ -116,10 +116,10 @@ def test_all_lists_of_a_request_sum_to_one(ranker: Ranker, length: int) -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("temperature", [0.5, 1.0])
+@pytest.mark.parametrize("temperature", [0.2, 1.0])
 def test_sampled_frequencies(ranker: Ranker, temperature: float) -> None:
     encoded = make_encoded(ranker, [4], 5, seed=1)
-    count = 40_000
+    count = 20_000
     generator = torch.Generator().manual_seed(0)
     lists, steps = ranker.sample_with_log_prob(encoded, count, 2, temperature, generator)
     everything = list(permutations(range(4), 2))
@@ -130,7 +130,8 @@ def test_sampled_frequencies(ranker: Ranker, temperature: float) -> None:
     codes = lists[0, :, 0] * 5 + lists[0, :, 1]
     found = [(codes == first * 5 + second).double().mean().item() for first, second in everything]
     assert sum(expected) == pytest.approx(1.0, abs=1e-5)
-    np.testing.assert_allclose(found, expected, atol=4 * np.sqrt(0.25 / count))
+    for seen, chance in zip(found, expected, strict=True):
+        assert abs(seen - chance) < 5 * np.sqrt(chance * (1 - chance) / count) + 1e-4
     for g in range(20):  # the propensity recorded is that of the distribution drawn from
         place = everything.index(tuple(lists[0, g].tolist()))
         assert steps[0, g].sum().exp().item() == pytest.approx(expected[place], rel=1e-3)

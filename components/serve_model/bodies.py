@@ -1,0 +1,92 @@
+"""What the service accepts and answers, and its limits. What breaks them is refused with the reason, never served."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from goalrank.errors import UsageError
+from goalrank.schema import LIST_LENGTH
+
+MAX_BODY_BYTES = 256 * 1024
+MAX_CANDIDATES = 1000
+MAX_LIST_LENGTH = 50
+MAX_ABSOLUTE_SCORE = 1e12
+"""Scores are standardised within the request; beyond this their squares would overflow."""
+MAX_WATCH_SECONDS = 86_400.0
+ISSUED_PREFIX = "served-"
+"""Of request ids that the service makes itself."""
+
+Id = Annotated[int, Field(strict=True, ge=0, le=2**63 - 1)]
+RequestId = Annotated[str, Field(strict=True, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,63}$")]
+Flag = Annotated[int, Field(strict=True, ge=0, le=1)]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Candidate(_Body):
+    """One item of the retriever, with its score."""
+
+    item_id: Id
+    score: Annotated[float, Field(strict=True, allow_inf_nan=False, ge=-MAX_ABSOLUTE_SCORE, le=MAX_ABSOLUTE_SCORE)]
+
+
+class RankBody(_Body):
+    """A ranking request. Without `request_id` the service makes one."""
+
+    user_id: Id
+    candidates: Annotated[list[Candidate], Field(min_length=1, max_length=MAX_CANDIDATES)]
+    request_id: RequestId | None = None
+    list_length: Annotated[int, Field(strict=True, ge=1, le=MAX_LIST_LENGTH)] = LIST_LENGTH
+
+    @field_validator("candidates")
+    @classmethod
+    def _distinct(cls, candidates: list[Candidate]) -> list[Candidate]:
+        seen: set[int] = set()
+        for candidate in candidates:
+            if candidate.item_id in seen:
+                raise ValueError(f"item {candidate.item_id} found twice, expected distinct items")
+            seen.add(candidate.item_id)
+        return candidates
+
+    @field_validator("request_id")
+    @classmethod
+    def _not_ours(cls, request_id: str | None) -> str | None:
+        if request_id is not None and request_id.startswith(ISSUED_PREFIX):
+            raise ValueError(f"ids beginning with {ISSUED_PREFIX} are made by the service; choose another")
+        return request_id
+
+
+class FeedbackBody(_Body):
+    """What the user did with the item at one position (1 is the top) of a served list."""
+
+    request_id: RequestId
+    position: Annotated[int, Field(strict=True, ge=1, le=MAX_LIST_LENGTH)]
+    click: Flag = 0
+    like: Flag = 0
+    watch_seconds: Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0, le=MAX_WATCH_SECONDS)] | None = None
+
+
+def reason_of(errors: list[dict[str, Any]] | list[Any]) -> str:
+    """Pydantic's errors as one line: where, and what was expected."""
+    parts = []
+    for error in errors[:3]:
+        where = ".".join(str(part) for part in error["loc"] if part != "body")
+        parts.append(f"{where}: {error['msg']}" if where else str(error["msg"]))
+    more = f"; and {len(errors) - 3} more" if len(errors) > 3 else ""
+    return "; ".join(parts) + more
+
+
+def parse_rank(document: object) -> RankBody:
+    """A request that came from elsewhere than HTTP.
+
+    Raises:
+        UsageError: it is not a valid request.
+    """
+    try:
+        return RankBody.model_validate(document)
+    except ValidationError as error:
+        raise UsageError(f"the request is not valid: {reason_of(error.errors())}") from None

@@ -1,0 +1,94 @@
+"""What the answers must be: the same requests ranked from the offline store, as of the moment that is online."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from components.feature_store import offline_rows, online_rows
+from goalrank.schema import LIST_LENGTH
+
+if TYPE_CHECKING:
+    from feast import FeatureStore
+
+    from goalrank.ranker import Ranker
+
+
+def logged_requests(training_set: str, date: str, count: int) -> list[dict[str, Any]]:
+    """At most `count` requests of the day, spread over it, as bodies of the ranking service."""
+    columns = ["request_id", "user_id", "candidates", "candidate_scores"]
+    path = Path(training_set) / "examples.parquet"
+    table = pq.read_table(path, columns=columns, filters=[("dt", "=", date)]).sort_by("request_id")
+    chosen = np.unique(np.linspace(0, table.num_rows - 1, min(count, table.num_rows)).astype(np.int64))
+    return [
+        {
+            "request_id": row["request_id"],
+            "user_id": row["user_id"],
+            "candidates": [
+                {"item_id": item, "score": score}
+                for item, score in zip(row["candidates"], row["candidate_scores"], strict=True)
+            ],
+        }
+        for row in table.take(pa.array(chosen)).to_pylist()
+    ]
+
+
+def keys_of(requests: list[dict[str, Any]]) -> dict[str, list[int]]:
+    """Every user and item of the requests, once."""
+    items = {candidate["item_id"] for request in requests for candidate in request["candidates"]}
+    return {"user_id": sorted({request["user_id"] for request in requests}), "item_id": sorted(items)}
+
+
+def rows_as_of(store: FeatureStore, requests: list[dict[str, Any]], as_of: datetime) -> dict[str, pa.Table]:
+    """Rows of all users and items of the requests as the offline store knew them then."""
+    return {entity: offline_rows(store, entity, keys, as_of) for entity, keys in keys_of(requests).items()}
+
+
+def skewed(store: FeatureStore, offline: dict[str, pa.Table]) -> list[str]:
+    """Entities whose online features differ from the offline rows, each with the first feature that does."""
+    found = []
+    for entity, table in offline.items():
+        keys = table[entity].to_pylist()
+        names = [name for name in table.column_names if name not in (entity, "as_of")]
+        now = online_rows(store, entity, keys)
+        for key, online, then in zip(keys, now.to_pylist(), table.to_pylist(), strict=True):
+            # Feast stores an empty list as no value.
+            wrong = [name for name in names if online[name] != then[name] and not _both_empty(online[name], then[name])]
+            if wrong:
+                name = wrong[0]
+                found.append(f"{entity} {key}: {name} is {online[name]!r} online, {then[name]!r} offline")
+    return found
+
+
+def lists_of(ranker: Ranker, requests: list[dict[str, Any]], offline: dict[str, pa.Table]) -> list[list[int]]:
+    """Item ids of the ranker's greedy list for each request, one request at a time as the service does."""
+    import torch
+
+    from goalrank.dataset import batch_from_rows
+
+    row_of = {
+        entity: {key: row for row, key in enumerate(table[entity].to_pylist())} for entity, table in offline.items()
+    }
+    lists = []
+    for request in requests:
+        ids = [candidate["item_id"] for candidate in request["candidates"]]
+        batch = batch_from_rows(
+            offline["user_id"],
+            offline["item_id"],
+            [row_of["user_id"][request["user_id"]]],
+            [[row_of["item_id"][item] for item in ids]],
+            [[candidate["score"] for candidate in request["candidates"]]],
+        )
+        with torch.inference_mode():
+            chosen_L = ranker.greedy(ranker.encode(batch), min(LIST_LENGTH, len(ids)))[0].tolist()
+        lists.append([ids[index] for index in chosen_L])
+    return lists
+
+
+def _both_empty(online: Any, offline: Any) -> bool:
+    return online in (None, []) and offline in (None, [])

@@ -1,0 +1,40 @@
+"""What happens when in a training run, as pure functions of the seed and the step.
+
+Nothing of it is state, so nothing of it needs saving: a resumed run reads the same batches, draws the same numbers and
+uses the same learning rates as an undisturbed one.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+WARM_UP_SHARE = 0.05
+FINAL_RATE = 0.05
+"""Learning rate at the last step, as a share of the highest."""
+
+ORDER, STEP, START = range(3)
+"""What a derived seed is for: an epoch's order, a step's dropout and samples, the initial weights."""
+
+
+def derived_seed(seed: int, purpose: int, number: int) -> int:
+    """A seed of its own for each purpose and number; neighbouring numbers share nothing."""
+    return int(np.random.SeedSequence([seed, purpose, number]).generate_state(1, np.uint64)[0] >> 1)
+
+
+def batch_rows(requests: int, batch_requests: int, step: int, seed: int) -> np.ndarray:
+    """Rows of the groups that step `step` trains on: a part of the epoch's permutation, seeded by (seed, epoch)."""
+    size = min(batch_requests, requests)
+    epoch, number = divmod(step, requests // size)
+    order = np.random.default_rng(derived_seed(seed, ORDER, epoch)).permutation(requests)
+    return order[number * size : (number + 1) * size]
+
+
+def rate_share(step: int, steps: int) -> float:
+    """Learning rate at a step as a share of the preset's: linear warm-up, then half a cosine down to FINAL_RATE."""
+    warm_up = max(1, round(WARM_UP_SHARE * steps))
+    if step < warm_up:
+        return (step + 1) / warm_up
+    past = (step - warm_up) / max(1, steps - 1 - warm_up)
+    return FINAL_RATE + (1.0 - FINAL_RATE) * 0.5 * (1.0 + math.cos(math.pi * past))

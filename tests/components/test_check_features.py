@@ -1,0 +1,302 @@
+"""The features' gate on real Great Expectations: ranges, keys, times, and drift since the last good snapshot."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from components.check_features.drift import (
+    CRITICAL_PSI,
+    NOISE_QUANTILE,
+    WARNING_PSI,
+    compare,
+    population_stability,
+)
+from components.check_features.main import run
+from goalrank import schema
+from goalrank.errors import DataRefused
+
+NAN = float("nan")
+USERS, ITEMS, REQUESTS, SHOWN = 150, 150, 150, 3
+Tables = dict[str, list[dict[str, Any]]]
+
+
+def midnight(dt: str, plus: int = 0) -> datetime:
+    return datetime.fromisoformat(dt).replace(tzinfo=UTC) + timedelta(days=plus)
+
+
+def a_day(dt: str, first: bool) -> Tables:
+    """Every table of one day, consistent and drawn from the same distributions each day."""
+    rng = np.random.default_rng(int(dt[-2:]))
+    when = {"event_timestamp": midnight(dt, 1), "created_timestamp": midnight(dt, 1)}
+    tables: Tables = {name: [] for name in [*schema.FEATURE_VIEWS, "examples"]}
+    for user in range(1, USERS + 1):
+        impressions = int(rng.integers(30, 60))
+        clicks = int(rng.binomial(impressions, 0.3))
+        topics = np.bincount(rng.integers(0, schema.TOPIC_BUCKETS, clicks), minlength=schema.TOPIC_BUCKETS)
+        tables["user_stats"].append(
+            {
+                "user_id": user,
+                "impressions": impressions,
+                "clicks": clicks,
+                "likes": clicks // 3,
+                "watch_ms": int(rng.normal(9000, 1000)) * clicks,
+                "active_days": 2,
+                "topic_clicks": topics.tolist(),
+                **when,
+            }
+        )
+        history = rng.integers(1, ITEMS, clicks).tolist()
+        tables["user_history"].append({"user_id": user, "history_items": history, "history_topics": history, **when})
+        if first:
+            tables["user_profile"].append({"user_id": user, "attributes": ["age=25"], **when})
+    for item in range(1, ITEMS + 1):
+        week = int(rng.integers(20, 80))
+        clicks = int(rng.binomial(week, 0.3))
+        seven = {"impressions_7d": week, "clicks_7d": clicks, "likes_7d": clicks // 3}
+        total = {"impressions_total": 2 * week, "clicks_total": 2 * clicks, "likes_total": clicks}
+        tables["item_stats"].append(
+            {"item_id": item, **seven, **total, "watch_ms_total": 9000 * clicks, "age_days": 3, **when}
+        )
+        if first:
+            content = {"topic_mask": 5, "duration_seconds": 30.0, "title": f"item {item}"}
+            tables["item_content"].append({"item_id": item, **content, **when})
+    for number in range(REQUESTS):
+        offered = rng.choice(ITEMS, 12, replace=False) + 1
+        clicks = rng.binomial(1, 0.3, SHOWN)
+        tables["examples"].append(
+            {
+                "request_id": f"{dt}-{number}",
+                "user_id": 1 + number,
+                "event_time": midnight(dt),
+                "dt": dt,
+                "candidates": offered.tolist(),
+                "candidate_scores": rng.normal(size=12).tolist(),
+                "policy": "retriever",
+                "slate": offered[:SHOWN].tolist(),
+                "propensities": [0.5] * SHOWN,
+                "clicks": clicks.tolist(),
+                "likes": [0] * SHOWN,
+                "watch_seconds": (clicks * rng.normal(9, 1, SHOWN)).tolist(),
+            }
+        )
+    return tables
+
+
+def write_snapshot(root: Path, days: list[str], change: Callable[[Tables], None] = lambda tables: None) -> str:
+    """A snapshot of `days` (`change` alters the newest day), committed; the path of its artifact."""
+    entries = []
+    for number, dt in enumerate(days):
+        tables = a_day(dt, first=number == 0)
+        if number == len(days) - 1:
+            change(tables)
+        for name, rows in tables.items():
+            columns = schema.FEATURE_VIEWS[name].schema if name in schema.FEATURE_VIEWS else schema.EXAMPLES
+            columns = pa.schema([field.with_nullable(True) for field in columns])
+            path = root / "data" / dt / name / "part-0.parquet"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pq.write_table(pa.Table.from_pylist(rows, schema=columns), path)
+        entries.append({"dt": dt, "path": f"data/{dt}"})
+    manifest = {
+        "format": 1,
+        "date": days[-1],
+        "snapshot_id": days[-1],
+        "code_version": "c",
+        "config": {},
+        "mode": "full",
+        "previous": None,
+        "chain": {},
+        "base": None,
+        "state": "state",
+        "state_rows": {},
+        "days": entries,
+    }
+    committed = root / "manifests" / f"{days[-1]}.json"
+    committed.parent.mkdir(parents=True, exist_ok=True)
+    committed.write_text(json.dumps(manifest))
+    artifact = root / f"snapshot-{days[-1]}.json"
+    artifact.write_text(json.dumps({"root": str(root), "manifest": manifest}))
+    return str(artifact)
+
+
+def check(folder: Path, snapshot: str) -> dict[str, Any]:
+    """Run the step; its outcome. DataRefused goes through."""
+    run(
+        snapshot=snapshot,
+        snapshots_uri=str(folder),
+        data_docs=str(folder / "docs"),
+        run_uri=str(folder / "run"),
+    )
+    return outcome_of(folder)
+
+
+def outcome_of(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "run" / "outcomes" / "check_features.json").read_text())
+
+
+DAYS = ["2026-01-01", "2026-01-02", "2026-01-03"]
+
+
+def second_night(root: Path, change: Callable[[Tables], None] = lambda tables: None) -> str:
+    """Two days are good and committed; the third is tonight's."""
+    write_snapshot(root, DAYS[:2])
+    return write_snapshot(root, DAYS, change)
+
+
+def test_good_features_pass_the_first_night_and_the_next(tmp_path: Path) -> None:
+    first = check(tmp_path, write_snapshot(tmp_path, DAYS[:2]))
+    assert first["kind"] == "done" and first["figures"]["days"] == DAYS[:2]
+    assert first["figures"]["rows"]["item_stats"] == 2 * ITEMS
+    assert "drift" not in first["figures"]
+    second = check(tmp_path, write_snapshot(tmp_path, DAYS))
+    assert second["kind"] == "done" and second["figures"]["days"] == [DAYS[2], DAYS[2]]
+    assert second["figures"]["rows"]["item_stats"] == ITEMS
+    assert second["figures"]["warnings"] == []
+    assert len(second["figures"]["drift"]) == 10
+    assert max(second["figures"]["drift"].values()) < WARNING_PSI
+    assert (tmp_path / "docs" / "index.html").is_file()
+
+
+def set_values(table: str, row: int, **values: Any) -> Callable[[Tables], None]:
+    return lambda tables: tables[table][row].update(values)
+
+
+DEFECTS = [
+    ("user_stats: expected user_id never null", "dt=2026-01-03", set_values("user_stats", 0, user_id=None)),
+    ("user_stats: expected one row for each", "user_id=2", set_values("user_stats", 2, user_id=2)),
+    ("user_stats: expected clicks never null", "user_id=4", set_values("user_stats", 3, clicks=None)),
+    ("user_stats: expected watch_ms of at least 0", "user_id=5", set_values("user_stats", 4, watch_ms=-1)),
+    ("user_stats: expected no more clicks than", "user_id=6", set_values("user_stats", 5, clicks=1000)),
+    ("user_stats: expected no more likes than", "user_id=7", set_values("user_stats", 6, likes=1000)),
+    ("user_stats: expected 32 topic_clicks", "topic_clicks=2", set_values("user_stats", 7, topic_clicks=[1, 2])),
+    ("user_stats: expected no topic_clicks below 0", "user_id=9", set_values("user_stats", 8, topic_clicks=[-1] * 32)),
+    (
+        "user_stats: expected event_timestamp at the midnight",
+        "hours_off_midnight=-24",
+        set_values("user_stats", 9, event_timestamp=midnight(DAYS[2])),
+    ),
+    (
+        "user_history: expected histories of at most 50",
+        "history_items=51",
+        set_values("user_history", 0, history_items=[1] * 51, history_topics=[1] * 51),
+    ),
+    ("user_history: expected one topic mask", "user_id=2", set_values("user_history", 1, history_topics=[1])),
+    ("user_history: expected history_items never null", "user_id=3", set_values("user_history", 2, history_items=None)),
+    ("item_stats: expected impressions_7d of at least 0", "item_id=1", set_values("item_stats", 0, impressions_7d=-1)),
+    ("item_stats: expected no more clicks_7d than impr", "item_id=2", set_values("item_stats", 1, impressions_7d=0)),
+    ("item_stats: expected no more likes_7d than likes", "item_id=3", set_values("item_stats", 2, likes_total=0)),
+    ("item_stats: expected age_days never null", "item_id=4", set_values("item_stats", 3, age_days=None)),
+    ("examples: expected one example for each", "2026-01-03-1", set_values("examples", 0, request_id="2026-01-03-1")),
+    ("examples: expected at least one item shown", "2026-01-03-2", set_values("examples", 2, slate=[])),
+    ("examples: expected one score for each candidate", "2026-01-03-3", set_values("examples", 3, candidates=[1])),
+    ("examples: expected one entry of clicks", "2026-01-03-4", set_values("examples", 4, clicks=[1])),
+]
+
+
+@pytest.fixture(scope="module")
+def faulty(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """One night with every defect at once: the refusal and the folder."""
+    folder = tmp_path_factory.mktemp("faulty")
+
+    def everything(tables: Tables) -> None:
+        for _, _, change in DEFECTS:
+            change(tables)
+
+    with pytest.raises(DataRefused) as refused:
+        check(folder, second_night(folder, everything))
+    return str(refused.value), folder
+
+
+@pytest.mark.parametrize(("expected", "row"), [(expected, row) for expected, row, _ in DEFECTS])
+def test_a_defect_is_named_with_its_row_and_how_to_mend_it(faulty: tuple[str, Path], expected: str, row: str) -> None:
+    message, folder = faulty
+    named = [line for line in outcome_of(folder)["figures"]["refused"] if line.startswith(expected)]
+    assert len(named) == 1
+    assert row in named[0] and "To mend:" in named[0]
+    assert named[0] in message
+
+
+def test_a_refusal_is_data_refused_and_keeps_its_data_docs(faulty: tuple[str, Path]) -> None:
+    message, folder = faulty
+    assert message.startswith(f"the features of {DAYS[2]} break the data contract: examples: expected")
+    assert (outcome_of(folder)["kind"], outcome_of(folder)["exit_code"]) == ("data_refused", 3)
+    assert "drift" not in outcome_of(folder)["figures"]
+    assert (folder / "docs" / "index.html").is_file()
+
+
+@pytest.mark.parametrize("table", ["examples", "user_stats", "item_stats"])
+def test_a_day_without_rows_is_refused(tmp_path: Path, table: str) -> None:
+    snapshot = second_night(tmp_path, lambda tables: tables[table].clear())
+    with pytest.raises(DataRefused, match=f"{table}: expected at least one row, found 0"):
+        check(tmp_path, snapshot)
+
+
+def test_items_that_nobody_ever_described_are_refused(tmp_path: Path) -> None:
+    snapshot = write_snapshot(tmp_path, DAYS[:1], lambda tables: tables["item_content"].clear())
+    with pytest.raises(DataRefused, match="item_content: expected at least one row"):
+        check(tmp_path, snapshot)
+
+
+def scale_scores(shift: float) -> Callable[[Tables], None]:
+    def change(tables: Tables) -> None:
+        for row in tables["examples"]:
+            row["candidate_scores"] = [score + shift for score in row["candidate_scores"]]
+
+    return change
+
+
+def watch_in_seconds(tables: Tables) -> None:
+    for row in tables["user_stats"]:
+        row["watch_ms"] //= 1000
+
+
+def test_a_changed_unit_is_refused_as_drift(tmp_path: Path) -> None:
+    with pytest.raises(DataRefused, match=r"drift: expected .* up to critical_limit") as refused:
+        check(tmp_path, second_night(tmp_path, watch_in_seconds))
+    assert "column=user_stats.watch_ms / impressions" in str(refused.value)
+    assert outcome_of(tmp_path)["figures"]["drift"]["user_stats.watch_ms / impressions"] > CRITICAL_PSI
+
+
+def test_a_moderate_shift_is_a_warning(tmp_path: Path) -> None:
+    """Mean scores have a standard deviation of 12 ** -0.5; a shift of 0.75 of it is a PSI of about 0.56."""
+    outcome = check(tmp_path, second_night(tmp_path, scale_scores(0.75 * 12**-0.5)))
+    assert outcome["kind"] == "done"
+    (warning,) = outcome["figures"]["warnings"]
+    assert "column=examples.mean_score" in warning and "warning_limit" in warning
+
+
+@pytest.mark.parametrize("shift", [0.25, 0.5, 1.0])
+def test_psi_of_shifted_normals_is_the_squared_shift(shift: float) -> None:
+    """The identity the thresholds lean on: Jeffreys' divergence of N(0, 1) and N(d, 1) is d squared."""
+    rng = np.random.default_rng(0)
+    found = population_stability(rng.normal(size=200_000), rng.normal(shift, 1, 200_000))
+    assert found.psi == pytest.approx(shift**2, rel=0.12)  # ten bins lose a little
+
+
+def test_psi_is_the_sum_over_the_bins() -> None:
+    """Restated by hand on a column with two values and nulls."""
+    earlier = np.array([0.0] * 60 + [1.0] * 30 + [NAN] * 10)
+    tonight = np.array([0.0] * 30 + [1.0] * 50 + [NAN] * 20)
+    p, q = np.array([0.6, 0.3, 0.1]), np.array([0.3, 0.5, 0.2])
+    assert population_stability(earlier, tonight).psi == pytest.approx(((q - p) * np.log(q / p)).sum())
+    assert population_stability(np.full(50, 50.0), np.full(50, 49.0)).psi > CRITICAL_PSI
+    with pytest.raises(ValueError, match="0 earlier"):
+        population_stability(np.array([]), tonight)
+
+
+def test_small_samples_of_one_distribution_stay_below_the_limits() -> None:
+    rng = np.random.default_rng(1)
+    beyond = 0
+    for _ in range(300):
+        (row,) = compare({"x": rng.normal(size=40)}, {"x": rng.normal(size=40)}).itertuples()
+        assert row.warning_limit > WARNING_PSI  # forty rows are too few for the usual limit
+        beyond += row.psi > row.warning_limit
+    assert beyond <= 300 * 10 * (1 - NOISE_QUANTILE)

@@ -1,0 +1,115 @@
+"""train_ranker run as a step: the model, its card, and a kill from outside while it trains."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from components.generate_groups.main import run as generate_groups
+from components.train_ranker.main import run
+from goalrank.checkpoint import load_model, read_model_card, save_model
+from goalrank.dataset import TrainingSet
+from goalrank.encoders import ModelSizes
+from goalrank.errors import DataRefused
+from goalrank.presets import preset
+from goalrank.ranker import Ranker
+from goalrank.reward import RewardModel
+from goalrank.train import CURVES
+from tests.synthetic import make_training_set
+
+ROOT = Path(__file__).resolve().parents[2]
+SEED = 5
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("inputs")
+    make_training_set(folder / "training_set", requests=120, candidates=12)
+    torch.manual_seed(0)
+    model = RewardModel(ModelSizes.from_preset(preset("tiny")))
+    save_model(folder / "reward", model, "reward", model.sizes.to_dict(), {}, {})
+    paths = (folder / name for name in ("training_set", "reward", "groups"))
+    generate_groups(*map(str, paths), preset="tiny", seed=SEED, run_uri=str(folder / "run"))
+    return folder
+
+
+def arguments(inputs: Path, out: Path) -> dict[str, str | int]:
+    return {
+        "training_set": str(inputs / "training_set"),
+        "groups": str(inputs / "groups"),
+        "reward_model": str(inputs / "reward"),
+        "ranker": str(out / "ranker"),
+        "checkpoints_uri": str(out / "checkpoints"),
+        "preset": "tiny",
+        "seed": SEED,
+        "run_uri": str(out / "run"),
+    }
+
+
+@pytest.fixture(scope="module")
+def undisturbed(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("undisturbed")
+    run(**arguments(inputs, out))
+    return out
+
+
+def outcome_of(out: Path) -> dict:
+    return json.loads((out / "run/outcomes/train_ranker.json").read_text())
+
+
+def test_the_model_and_its_card(inputs: Path, undisturbed: Path) -> None:
+    card = read_model_card(undisturbed / "ranker")
+    training_set = TrainingSet.load(inputs / "training_set")
+    assert card["kind"] == "ranker"
+    created = card["created_by"]
+    assert (created["preset"], created["seed"], created["snapshot_id"]) == ("tiny", SEED, training_set.snapshot_id)
+    assert created["data_window"] == [training_set.train_days[0], training_set.train_days[-1]]
+    assert created["trained_until"] == training_set.train_days[-1] < training_set.date
+    curves = card["metrics"]["curves"]
+    assert set(curves) == set(CURVES)
+    assert all(points[-1][0] == preset("tiny").ranker_steps for points in curves.values())
+    outcome = outcome_of(undisturbed)
+    assert outcome["kind"] == "done"
+    assert outcome["figures"]["greedy_reward"] == card["metrics"]["greedy_reward"]
+    model = load_model(undisturbed / "ranker")
+    assert isinstance(model, Ranker)
+    with torch.no_grad():
+        lists = model.greedy(model.encode(training_set.batch(training_set.evaluation_indices()[:8])), 6)
+    assert all(len(set(row)) == 6 and min(row) >= 0 for row in lists.tolist())
+    assert outcome["figures"]["curves"]["loss"] == curves["loss"]
+    assert not list((undisturbed / "checkpoints").glob("*"))  # the model is written: nothing to resume
+
+
+def test_killed_from_outside_and_run_again(inputs: Path, undisturbed: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "components.train_ranker.main"]
+    for name, value in arguments(inputs, tmp_path).items():
+        command += [f"--{name.replace('_', '-')}", str(value)]
+    # As many threads as here: sums split another way may differ in their last bit.
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    child = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 300
+    while not list((tmp_path / "checkpoints").glob("*.checkpoint")) and time.monotonic() < deadline:
+        assert child.poll() is None, "training ended before it could be killed"
+        time.sleep(0.005)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    assert not (tmp_path / "ranker/model.json").exists()
+    subprocess.run(command, cwd=ROOT, env=environment, check=True, timeout=300)
+    assert outcome_of(tmp_path)["figures"]["resumed_from"] > 0
+    again, once = read_model_card(tmp_path / "ranker"), read_model_card(undisturbed / "ranker")
+    assert again["weights_sha256"] == once["weights_sha256"]
+    assert again["metrics"]["curves"] == once["metrics"]["curves"]
+
+
+def test_missing_groups_are_refused(inputs: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataRefused, match="has no groups.json; run generate_groups again"):
+        run(**{**arguments(inputs, tmp_path), "groups": str(tmp_path / "nowhere")})
+    assert outcome_of(tmp_path)["exit_code"] == 3

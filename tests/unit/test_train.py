@@ -1,0 +1,242 @@
+"""Training: a killed run ends where an undisturbed one does, what is not finite is refused, lists get better."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from goalrank import train
+from goalrank.checkpoint import Checkpoints
+from goalrank.dataset import Feedback, TrainingSet
+from goalrank.encoders import Encoded, ModelSizes
+from goalrank.errors import DataRefused, ModelRefused
+from goalrank.groups import Groups, build_groups, read_groups, write_groups
+from goalrank.objective import ObjectiveConfig
+from goalrank.presets import preset
+from goalrank.reward import RewardModel
+from goalrank.schedule import FINAL_RATE, batch_rows, derived_seed, rate_share
+from goalrank.train import CURVES, list_rewards, logged_gains, train_ranker
+from tests.synthetic import make_training_set
+
+ROOT = Path(__file__).resolve().parents[2]
+SHORT = replace(preset("tiny"), ranker_steps=12, batch_requests=16, checkpoint_every=3, dropout=0.1)
+
+
+class PlantedReward(RewardModel):
+    """A frozen reward that is easy to learn: later positions count less, the next-item score decides."""
+
+    def score_lists(self, encoded: Encoded, lists_BGL: Tensor) -> Tensor:
+        value_BN = encoded.candidates_BND[..., 0]
+        value_BGL = torch.take_along_dim(value_BN.unsqueeze(1), lists_BGL.clamp_min(0), dim=2) * (lists_BGL >= 0)
+        reward_BG = (value_BGL * 0.8 ** torch.arange(lists_BGL.shape[2])).sum(dim=-1)
+        return torch.stack([reward_BG * 0.99, reward_BG * 1.01])
+
+
+def make_reward(kind: type[RewardModel] = PlantedReward) -> RewardModel:
+    torch.manual_seed(0)
+    return kind(ModelSizes.from_preset(SHORT)).eval()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Models this small lose time to threads, much of it on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("train")
+    make_training_set(folder / "training_set", requests=120, candidates=12)
+    data = TrainingSet.load(folder / "training_set")
+    write_groups(folder / "groups", build_groups(data, data.guide_indices(), make_reward(), SHORT.helper_lists, seed=0))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(folder: Path) -> TrainingSet:
+    return TrainingSet.load(folder / "training_set")
+
+
+@pytest.fixture(scope="module")
+def groups(folder: Path) -> Groups:
+    return read_groups(folder / "groups")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(data: TrainingSet, groups: Groups) -> train.TrainedRanker:
+    return train_ranker(data, groups, make_reward(), SHORT, seed=7)
+
+
+def same_weights(one: train.TrainedRanker, other: train.TrainedRanker) -> bool:
+    pairs = zip(one.ranker.state_dict().values(), other.ranker.state_dict().values(), strict=True)
+    return all(a.equal(b) for a, b in pairs) and one.curves == other.curves
+
+
+def test_same_seed_same_weights(data: TrainingSet, groups: Groups, undisturbed: train.TrainedRanker) -> None:
+    reward = make_reward()
+    torch.rand(5)  # what the process did before must not matter
+    state = torch.get_rng_state()
+    assert same_weights(train_ranker(data, groups, reward, SHORT, seed=7), undisturbed)
+    assert torch.get_rng_state().equal(state)
+    assert not same_weights(train_ranker(data, groups, make_reward(), SHORT, seed=8), undisturbed)
+
+
+CHILD = """
+import os, signal, sys
+from pathlib import Path
+import torch
+from goalrank.checkpoint import Checkpoints
+from goalrank.dataset import TrainingSet
+from goalrank.groups import read_groups
+from goalrank.train import train_ranker
+from tests.unit.test_train import SHORT, make_reward
+
+folder, checkpoints, kill_at = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+torch.set_num_threads(1)
+
+def progress(done, total, note):
+    if done == kill_at:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+train_ranker(TrainingSet.load(folder / "training_set"), read_groups(folder / "groups"), make_reward(), SHORT, 7,
+             checkpoints=Checkpoints(checkpoints), progress=progress)
+"""
+
+
+def test_killed_and_resumed_ends_with_the_same_weights(
+    folder: Path, data: TrainingSet, groups: Groups, undisturbed: train.TrainedRanker, tmp_path: Path
+) -> None:
+    for kill_at in (1, 5, 11):  # before any checkpoint, between two, after the last; each resumes the one before
+        arguments = [str(folder), str(tmp_path / "checkpoints"), str(kill_at)]
+        child = subprocess.run([sys.executable, "-c", CHILD, *arguments], cwd=ROOT, capture_output=True, text=True)
+        assert child.returncode == -signal.SIGKILL, child.stderr
+    resumed = train_ranker(data, groups, make_reward(), SHORT, 7, checkpoints=Checkpoints(tmp_path / "checkpoints"))
+    assert resumed.resumed_from == 9
+    assert same_weights(resumed, undisturbed)
+
+
+def stop_at(step: int):
+    def progress(done: int, total: int, note: str) -> None:
+        if done == step:
+            raise KeyboardInterrupt
+
+    return progress
+
+
+def test_damaged_checkpoint_falls_back_to_the_one_before(
+    data: TrainingSet, groups: Groups, undisturbed: train.TrainedRanker, tmp_path: Path
+) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        train_ranker(data, groups, make_reward(), SHORT, 7, checkpoints=checkpoints, progress=stop_at(10))
+    newest = sorted(tmp_path.glob("*.checkpoint"))[-1]
+    newest.write_bytes(newest.read_bytes()[:-100])
+    resumed = train_ranker(data, groups, make_reward(), SHORT, 7, checkpoints=checkpoints)
+    assert (resumed.resumed_from, resumed.damaged_checkpoints) == (6, [newest.name])
+    assert same_weights(resumed, undisturbed)
+
+
+@pytest.mark.parametrize(
+    "change", [{"seed": 8}, {"fingerprint": {"snapshot_id": "other"}}, {"objective": ObjectiveConfig(temperature=0.5)}]
+)
+def test_checkpoints_of_another_run_are_not_used(
+    change: dict, data: TrainingSet, groups: Groups, tmp_path: Path
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train_ranker(data, groups, make_reward(), SHORT, 7, checkpoints=Checkpoints(tmp_path), progress=stop_at(10))
+    arguments = {"seed": 7, **change}
+    fresh = train_ranker(data, groups, make_reward(), SHORT, **arguments)
+    found = train_ranker(data, groups, make_reward(), SHORT, checkpoints=Checkpoints(tmp_path), **arguments)
+    assert found.resumed_from == 0
+    assert same_weights(found, fresh)
+
+
+def test_lists_get_better(data: TrainingSet, groups: Groups) -> None:
+    longer = replace(SHORT, ranker_steps=80, learning_rate=1e-2)
+    for loss in ("full_list", "group_renormalised"):
+        trained = train_ranker(data, groups, make_reward(), longer, seed=0, objective=ObjectiveConfig(loss=loss))
+        found = list_rewards(data, groups, trained.ranker, make_reward())
+        assert found["greedy_reward"] > found["best_helper_reward"] >= found["retriever_reward"]
+        own = trained.curves["on_policy_reward"]
+        assert own[-1][1] > own[0][1]
+        assert set(trained.curves) == set(CURVES)
+        assert own[-1][0] == 80
+
+
+def test_supervised_term_is_an_option(data: TrainingSet, groups: Groups, undisturbed: train.TrainedRanker) -> None:
+    found = train_ranker(data, groups, make_reward(), SHORT, 7, objective=ObjectiveConfig(supervised_weight=0.5))
+    assert found.curves["loss"][0][1] > undisturbed.curves["loss"][0][1]
+
+
+@pytest.mark.parametrize("poison", [float("nan"), float("inf"), -float("inf")])
+def test_not_finite_is_refused(poison: float, data: TrainingSet, groups: Groups) -> None:
+    class Poisoned(PlantedReward):
+        def score_lists(self, encoded: Encoded, lists_BGL: Tensor) -> Tensor:
+            rewards_HBG = super().score_lists(encoded, lists_BGL)
+            rewards_HBG[:, 0, 0] = poison
+            return rewards_HBG
+
+    with pytest.raises(ModelRefused, match="at step 0 of ranker training, expected a finite number"):
+        train_ranker(data, groups, make_reward(Poisoned), SHORT, seed=0)
+    enormous = replace(SHORT, learning_rate=1e38, ranker_steps=3)
+    with pytest.raises(ModelRefused):
+        train_ranker(data, groups, make_reward(), enormous, seed=0)
+
+
+def test_no_groups_are_refused(data: TrainingSet, groups: Groups) -> None:
+    arrays = (groups.request_R, groups.lists_RGL, groups.rewards_RG, groups.head_rewards_RHG)
+    nothing = Groups(*(array[:0] for array in arrays), helpers=groups.helpers)
+    with pytest.raises(DataRefused, match="the groups hold no request"):
+        train_ranker(data, nothing, make_reward(), SHORT, seed=0)
+
+
+def test_batches_go_through_every_request_once_an_epoch() -> None:
+    epoch = [batch_rows(10, 3, step, seed=1).tolist() for step in range(6)]
+    assert len({*epoch[0], *epoch[1], *epoch[2]}) == 9
+    assert len({*epoch[3], *epoch[4], *epoch[5]}) == 9
+    assert epoch[:3] != epoch[3:]
+    assert sorted(batch_rows(4, 64, 5, seed=1)) == [0, 1, 2, 3]
+
+
+def test_derived_seeds_are_all_different() -> None:
+    seeds = {derived_seed(seed, purpose, number) for seed in range(5) for purpose in range(3) for number in range(50)}
+    assert len(seeds) == 5 * 3 * 50
+
+
+def test_learning_rate_warms_up_and_decays() -> None:
+    shares = [rate_share(step, 100) for step in range(100)]
+    np.testing.assert_allclose(shares[:5], [0.2, 0.4, 0.6, 0.8, 1.0])
+    assert shares == sorted(shares[:5]) + sorted(shares[5:], reverse=True)
+    assert shares[-1] == pytest.approx(FINAL_RATE)
+    assert all(0 < rate_share(step, steps) <= 1 for steps in (1, 2, 3) for step in range(steps))
+
+
+def test_logged_gains(data: TrainingSet) -> None:
+    indices = data.guide_indices()[:2]
+    batch = data.batch(indices)
+    feedback = Feedback(
+        slate_BL=torch.tensor([[3, 0, -1], [1, 2, 5]]),
+        click_BL=torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 1.0]]),
+        like_BL=torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]),
+        watch_seconds_BL=torch.tensor([[120.0, torch.nan, torch.nan], [0.0, 0.0, 60.0]]),
+        propensity_BL=torch.full((2, 3), torch.nan),
+        mask_BL=torch.tensor([[True, True, False], [True, True, True]]),
+        self_selected_B=torch.tensor([False, True]),
+    )
+    gain, known = logged_gains(feedback, batch)
+    assert gain[0].nonzero().flatten().tolist() == [3] and gain[0, 3].item() == pytest.approx(1.0 + 0.5 + 0.4)
+    assert known[0].nonzero().flatten().tolist() == [0, 3]
+    assert gain[1].nonzero().flatten().tolist() == [2, 5] and gain[1, 5].item() == pytest.approx(1.2)
+    assert known[1].equal(batch.mask_BN[1])
