@@ -210,10 +210,8 @@ def read_groups(directory: str | Path) -> Groups:
         if hashlib.sha256(content).hexdigest() != shard["sha256"]:
             raise DataRefused(f"{path} is not what groups.json recorded (SHA-256 differs); {again}")
         parts.append(load(content))
-    return Groups(
-        *(np.concatenate([part[name] for part in parts]) for name in ("request", "lists", "rewards", "head_rewards")),
-        helpers=tuple(card["helpers"]),
-    )
+    whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return Groups(whole["request"], whole["lists"], whole["rewards"], whole["head_rewards"], tuple(card["helpers"]))
 
 
 def groups_digest(directory: str | Path) -> str:

@@ -121,6 +121,7 @@ def nightly(
             training_set=training_set,
             judge_model=judge_model,
             tracking_uri=tracking_uri,
+            journal_uri=journal_uri,
             allow_bootstrap=allow_bootstrap,
             world_uri=world_uri,
             seed=seed,

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING
 from pyspark.sql import functions as F  # noqa: N812  (PySpark's own convention)
 
 from components.extract_features import examples, item_features, user_features
+from components.extract_features.log_partitions import spark_columns
 from components.extract_features.snapshots import EXAMPLES_TABLE
 from goalrank import schema
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from pyspark.sql import DataFrame, SparkSession
 
 STATE = {"requests": examples.STATE, "users": user_features.STATE, "items": item_features.STATE}
@@ -82,7 +84,7 @@ def advance(
         "item_stats": item_features.item_stats(item_days),
     }
     tables = {name: _view_rows(frame, schema.FEATURE_VIEWS[name]) for name, frame in made.items()}
-    tables[EXAMPLES_TABLE] = examples.examples(logs["requests"], seen)
+    tables[EXAMPLES_TABLE] = _typed(examples.examples(logs["requests"], seen), schema.EXAMPLES)
     after = {
         "requests": examples.next_state(logs["requests"], state["requests"], last),
         "users": user_features.next_state(folded),
@@ -99,10 +101,11 @@ def advance(
 def _view_rows(frame: DataFrame, view: schema.FeatureView) -> DataFrame:
     """The view's columns; a row says what was known at the end of its day: the next midnight, UTC."""
     midnight = F.timestamp_seconds((F.unix_date("day") + 1) * F.lit(86400).cast("bigint"))
-    return frame.select(
-        view.entity,
-        midnight.alias("event_timestamp"),
-        midnight.alias("created_timestamp"),
-        *(field.name for field in view.features),
-        "day",
-    )
+    stamped = frame.withColumn("event_timestamp", midnight).withColumn("created_timestamp", midnight)
+    return _typed(stamped, view.schema)
+
+
+def _typed(frame: DataFrame, contract: pa.Schema) -> DataFrame:
+    """The contract's columns and `day`, all nullable: else nullability, and so the files' types, vary by day."""
+    pattern = frame.sparkSession.createDataFrame([], f"{spark_columns(contract)}, day date")
+    return pattern.unionByName(frame.select(*contract.names, "day"))

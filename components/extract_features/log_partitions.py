@@ -80,7 +80,7 @@ class LogPartitions:
         from pyspark.sql import functions as F  # noqa: N812  (PySpark's own convention)
 
         fields = schema.LOG_TABLES[table]
-        columns = ", ".join(f"`{field.name}` {_spark_type(field.type)}" for field in fields) + ", dt date"
+        columns = spark_columns(fields) + ", dt date"
         for day in days:
             self._check_columns(table, day)
         if days:
@@ -90,8 +90,8 @@ class LogPartitions:
             frame = rows.parquet(*paths)
         else:
             frame = spark.createDataFrame([], columns)
-        day = F.greatest(F.col("dt"), F.lit(calendar_date.fromisoformat(first)))
-        return frame.select(*fields.names, F.col("dt").alias("arrived"), day.alias("day"))
+        counted = F.greatest(F.col("dt"), F.lit(calendar_date.fromisoformat(first)))
+        return frame.select(*fields.names, F.col("dt").alias("arrived"), counted.alias("day"))
 
     def _check_columns(self, table: str, day: str) -> None:
         folder = self.logs / table / f"dt={day}"
@@ -120,6 +120,11 @@ class LogPartitions:
 def _calendar(first: str, last: str) -> list[str]:
     begin, end = calendar_date.fromisoformat(first), calendar_date.fromisoformat(last)
     return [str(begin + timedelta(days=offset)) for offset in range((end - begin).days + 1)]
+
+
+def spark_columns(columns: pa.Schema) -> str:
+    """The columns of a contract as Spark writes them."""
+    return ", ".join(f"`{field.name}` {_spark_type(field.type)}" for field in columns)
 
 
 def _spark_type(kind: pa.DataType) -> str:

@@ -36,9 +36,8 @@ def fold(seen: DataFrame, masks: DataFrame, state: DataFrame) -> DataFrame:
 
     `masks` (item_id, day, topic_mask) says what was known of an item at the end of each day.
     """
-    days = _user_days(seen, masks).groupBy("user_id")
     names = ("day", "impressions", "clicks", "likes", "watch_ms", "active_days", "topic_clicks", "clicked")
-    days = days.agg(F.sort_array(F.collect_list(F.struct(*names))).alias("days"))
+    days = _user_days(seen, masks).groupBy("user_id").agg(F.sort_array(F.collect_list(F.struct(*names))).alias("days"))
     start = F.struct(
         F.lit(None).cast("date").alias("day"),
         *(F.coalesce(F.col(name), F.lit(0).cast("bigint")).alias(name) for name in _TOTALS),

@@ -26,14 +26,19 @@ def run(training_set: str, reward_model: str, groups: str, preset: str, seed: in
 
             from goalrank.checkpoint import load_model
             from goalrank.dataset import TrainingSet
+            from goalrank.errors import ModelRefused
             from goalrank.groups import build_groups, write_groups
             from goalrank.presets import preset as preset_named
+            from goalrank.reward import RewardModel
         chosen = preset_named(preset)
         data = TrainingSet.load(training_set)
+        reward = load_model(reward_model)
+        if not isinstance(reward, RewardModel):
+            raise ModelRefused(f"{reward_model} holds a {type(reward).__name__}, expected a reward model")
         built = build_groups(
             data,
             data.guide_indices(),
-            load_model(reward_model),
+            reward,
             chosen.helper_lists,
             seed,
             device="cuda" if torch.cuda.is_available() else "cpu",

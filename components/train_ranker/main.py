@@ -43,14 +43,18 @@ def run(
 
             from goalrank.checkpoint import Checkpoints, load_model, read_model_card, save_model
             from goalrank.dataset import TrainingSet
+            from goalrank.errors import ModelRefused
             from goalrank.groups import groups_digest, read_groups
             from goalrank.objective import ObjectiveConfig
             from goalrank.presets import preset as preset_named
+            from goalrank.reward import RewardModel
             from goalrank.train import list_rewards, train_ranker
         chosen, objective = preset_named(preset), ObjectiveConfig()
         data = TrainingSet.load(training_set)
         checkpoints = Checkpoints(Path(checkpoints_uri or Path(run_uri) / "checkpoints" / "train_ranker"))
         reward, loaded = load_model(reward_model), read_groups(groups)
+        if not isinstance(reward, RewardModel):
+            raise ModelRefused(f"{reward_model} holds a {type(reward).__name__}, expected a reward model")
         trained = train_ranker(
             data,
             loaded,

@@ -13,9 +13,10 @@ from components.generate_groups.main import run
 from goalrank.checkpoint import save_model
 from goalrank.dataset import TrainingSet
 from goalrank.encoders import ModelSizes
-from goalrank.errors import CheckpointDamaged, DataRefused
+from goalrank.errors import CheckpointDamaged, DataRefused, ModelRefused
 from goalrank.groups import read_groups
 from goalrank.presets import preset
+from goalrank.ranker import Ranker
 from goalrank.reward import RewardModel
 from tests.synthetic import make_training_set
 
@@ -79,6 +80,14 @@ def test_a_damaged_reward_model_is_refused(inputs: Path, tmp_path: Path) -> None
     outcome = json.loads((tmp_path / "run/outcomes/generate_groups.json").read_text())
     assert (outcome["kind"], outcome["exit_code"]) == ("model_refused", 4)
     assert not (tmp_path / "groups/groups.json").exists()
+
+
+def test_a_ranker_in_place_of_a_reward_model_is_refused(inputs: Path, tmp_path: Path) -> None:
+    (tmp_path / "training_set").symlink_to(inputs / "training_set")
+    model = Ranker(ModelSizes.from_preset(preset("tiny")))
+    save_model(tmp_path / "reward", model, "ranker", model.sizes.to_dict(), {}, {})
+    with pytest.raises(ModelRefused, match="holds a Ranker, expected a reward model"):
+        generate(tmp_path, tmp_path)
 
 
 def test_a_first_day_alone_has_nothing_to_learn_from(inputs: Path, tmp_path: Path) -> None:

@@ -34,9 +34,9 @@ def numpy_reference(rewards: list[float], normalisation: str, temperature: float
 def test_reference_restated(normalisation: str, temperature: float) -> None:
     rng = np.random.default_rng(0)
     rewards = rng.normal(2.0, 0.7, (5, 8)).astype(np.float32)
-    rewards[1:3] = rewards[1:3].round()  # ties
+    rewards[1] = [1, 1, 2, 3, 3, 3, 0, 3]  # ties of different sizes
     mask = rng.random((5, 8)) < 0.7
-    mask[:, 0] = True
+    mask[:, 0] = mask[1] = True
     poisoned = np.where(mask, rewards, np.nan)  # what is outside the group must not matter, whatever it is
     found = objective.group_reference(torch.tensor(poisoned), torch.tensor(mask), normalisation, temperature).numpy()
     for b in range(5):

@@ -24,9 +24,11 @@ from tests.synthetic import make_training_set
 def ranker() -> Ranker:
     torch.manual_seed(0)
     model = Ranker(ModelSizes.from_preset(preset("tiny"))).eval()
-    with torch.no_grad():  # sharper than at its start, so that a wrong mask or position shows
+    with (
+        torch.no_grad()
+    ):  # sharper than at its start, so that a wrong mask or position shows, yet no list is out of reach
         for weight in model.decoder.parameters():
-            weight.mul_(2.0)
+            weight.mul_(1.3)
     return model
 
 
@@ -116,7 +118,7 @@ def test_all_lists_of_a_request_sum_to_one(ranker: Ranker, length: int) -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("temperature", [0.2, 1.0])
+@pytest.mark.parametrize("temperature", [0.7, 1.0, 2.0])
 def test_sampled_frequencies(ranker: Ranker, temperature: float) -> None:
     encoded = make_encoded(ranker, [4], 5, seed=1)
     count = 20_000
