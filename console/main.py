@@ -93,6 +93,13 @@ def nightly(
     preset: Annotated[PresetName | None, typer.Option(help="Model size and training length.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
     full_rebuild: Annotated[bool, typer.Option("--full-rebuild", help="Rebuild features from all days.")] = False,
+    allow_bootstrap: Annotated[
+        bool | None,
+        typer.Option(
+            "--allow-bootstrap/--no-allow-bootstrap",
+            help="May a first champion go live with only the absolute floor?  [default: yes]",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run one night: check, extract, train, evaluate, promote.
@@ -104,7 +111,9 @@ def nightly(
     from console.settings import Settings
 
     with errors_as_exit_codes():
-        settings = Settings.load(workspace=workspace, preset=preset and preset.value, seed=seed)
+        settings = Settings.load(
+            workspace=workspace, preset=preset and preset.value, seed=seed, allow_bootstrap=allow_bootstrap
+        )
         checked = places.parse_date(date) if date else None
         _end(night.start(settings, logs, checked, full_rebuild, stderr), as_json)
 

@@ -1,4 +1,4 @@
-"""Candidates of the offline protocol: the slate and up to 44 items its user had not seen (METHOD, offline protocol).
+"""Candidates of the offline protocol: the slate and up to 44 items its user had not seen (method.md, offline protocol).
 
 "matched": drawn from the slate items' neighbours in popularity, so that popularity alone tells nothing.
 "retrieved": the retriever's top items, the paper's way as far as its code shows; sorting them by ascending score is

@@ -1,7 +1,7 @@
 """What reward model and ranker share: a request encoded once, whatever is asked of it afterwards.
 
 Deviates from the authors' public code on purpose: that encodes the candidates anew for each position of each list;
-here they are encoded once and all lists of a group read the result (METHOD, the cost to beat).
+here they are encoded once and all lists of a group read the result (docs/method.md, the cost to beat).
 
 Legend: B requests, N candidates, H history items, D width, T topic buckets, F dense features, S sequence of any kind.
 """

@@ -1,7 +1,7 @@
 """List groups: the helpers' lists of every training request with the reward model's opinion of each, and their shards.
 
 Only the helper half of a group is made ahead and stored; the on-policy half is sampled anew while the ranker trains
-(METHOD, "Training, three steps", 2).
+(docs/method.md, "Training, three steps", 2).
 
 Legend: R requests, G helper lists a request, L list length, H heads of the reward ensemble.
 """

@@ -1,7 +1,7 @@
 """Measures of ranked lists, request by request, and of a reward model's calibration and order.
 
 Ranking measures return one value a request, NaN where the request has no positive, so that callers average, pair and
-test over requests (METHOD, offline protocol). A list holds candidate indices, best first, -1 where it is shorter.
+test over requests (method.md, offline protocol). A list holds candidate indices, best first, -1 where it is shorter.
 
 Legend: R requests, L positions of a list, N candidates, k the cut-off.
 """

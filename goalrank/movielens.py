@@ -1,4 +1,4 @@
-"""GroupLens' MovieLens-1M files as logs of the data contract, by the offline protocol (METHOD).
+"""GroupLens' MovieLens-1M files as logs of the data contract, by the offline protocol (docs/method.md).
 
 Harper and Konstan: The MovieLens Datasets, ACM TiiS 5(4), 2015. The files, latin-1, fields parted by "::":
 

@@ -1,4 +1,4 @@
-"""The group-relative objective: rewards of a group of lists -> reference policy -> loss (METHOD, three steps).
+"""The group-relative objective: rewards of a group of lists -> reference policy -> loss (docs/method.md, three steps).
 
 Pure functions of tensors; nothing here samples, encodes or trains.
 
@@ -31,7 +31,7 @@ class ObjectiveConfig:
     """Which arm of the objective a training run uses.
 
     The default is the paper's full-list likelihood at temperature 0.25: chosen by experiment in the simulated world
-    (docs/experiments.md), where it earned the highest true reward of the arms tried. METHOD's own trial saw 2.268 at
+    (docs/experiments.md), where it earned the highest true reward of the arms tried. Another first trial saw 2.268 at
     temperature 1 and 2.254 at 0.25; the arm renormalised in the group earns the most predicted reward and less true.
     """
 
@@ -93,7 +93,7 @@ def signal_weights(std_B: Tensor, noise_B: Tensor) -> Tensor:
     """weight_B in [0, 1]: the share of a group's reward variance that is not the reward model's noise.
 
     Reliability in the sense of test theory, 1 - noise^2 / std^2, and 0 where the noise is the larger: standardising
-    makes a group without signal as sharp as one with it (METHOD), so it must count less, or not at all.
+    makes a group without signal as sharp as one with it (docs/method.md), so it must count less, or not at all.
     """
     ratio_B = (noise_B / std_B.clamp_min(torch.finfo(std_B.dtype).tiny)).square()
     return torch.where(std_B > 0, (1.0 - ratio_B).clamp(0.0, 1.0), torch.zeros_like(std_B)).float()
@@ -135,7 +135,7 @@ def group_reference(
 
 
 def full_list_loss(log_prob_BG: Tensor, reference_BG: Tensor) -> Tensor:
-    """loss_B = - sum over the group of pi_ref * log pi_theta (the paper's loss; METHOD, step 3).
+    """loss_B = - sum over the group of pi_ref * log pi_theta (the paper's loss; docs/method.md, step 3).
 
     Its optimum depends on which lists the group holds: probability is pulled towards the proposals, bad ones included.
     """

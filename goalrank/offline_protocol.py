@@ -1,4 +1,4 @@
-"""From ratings to requests: the offline protocol's filter, halves, slates, splits and days (METHOD, offline protocol).
+"""From ratings to requests: the offline protocol's filter, halves, slates, splits and days (docs/method.md).
 
 Rating data has no requests, so they are made: each user's second half, cut into consecutive slates counted back from
 the end. The last slate is test, the one before it validation, the rest train; what lies before them is history.

@@ -1,4 +1,4 @@
-"""Helper policies M: cheap, different ways to order the candidates (METHOD, "Training, three steps", 2).
+"""Helper policies M: cheap, different ways to order the candidates (docs/method.md, "Training, three steps", 2).
 
 Diversity is their point: lists of one generator are alike, their reward gaps small. Every policy fills the list as far
 as the request has candidates; lists never repeat an item, and end in -1 where candidates run out.

@@ -1,4 +1,4 @@
-"""Model size and training length, one dial: tiny, small, base, large. Never the data (DESIGN.md)."""
+"""Model size and training length, one dial: tiny, small, base, large. Never the data (docs/architecture.md)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Preset:
     # list-level reward model: an ensemble of heads over one trunk; their spread is its noise estimate
     reward_steps: int
     reward_heads: int
-    # groups (METHOD: 8-20 lists a group work best)
+    # groups (docs/method.md: 8-20 lists a group work best)
     helper_lists: int
     on_policy_lists: int
     # ranker

@@ -1,4 +1,4 @@
-"""Next-item pretraining of the history encoder and the item embedding (METHOD, offline protocol).
+"""Next-item pretraining of the history encoder and the item embedding (docs/method.md, offline protocol).
 
 Reads users' histories as they stood before the last training day at the latest: nothing of the evaluation day is in
 them. Reward model and ranker both start from the result.

@@ -1,4 +1,4 @@
-"""Any file of ratings (user, item, rating, time) as logs of the data contract, by the offline protocol (METHOD).
+"""Any file of ratings (user, item, rating, time) as logs of the data contract, by the offline protocol (method.md).
 
 CSV with or without a header, TSV, or Parquet; gzip and the like are read through. Amazon's public rating files are
 among them: `user,item,rating,seconds` without a header (2014), with a header and milliseconds (2023).

@@ -1,4 +1,4 @@
-"""The retriever of the offline protocol: matrix factorisation of who touched what (METHOD, offline protocol).
+"""The retriever of the offline protocol: matrix factorisation of who touched what (docs/method.md, offline protocol).
 
 PureSVD (Cremonesi, Koren, Turrin: Performance of recommender algorithms on top-N recommendation tasks, RecSys 2010,
 section 3.2): the truncated singular value decomposition of the 0/1 matrix of interactions. It has no step size and no
@@ -17,7 +17,7 @@ from scipy import sparse
 from scipy.sparse.linalg import svds
 
 FACTORS = 40
-"""K. Gives the figures METHOD expects on MovieLens-1M: H@6 about 0.265 descending, 0.060 ascending."""
+"""K. Gives the figures docs/method.md expects on MovieLens-1M: H@6 about 0.265 descending, 0.060 ascending."""
 
 SCORE_DECIMALS = 6
 """Scores are rounded: the last bits depend on the machine's linear algebra, and a ranking must not."""

@@ -1,4 +1,4 @@
-"""The list-level reward model r_hat(l | u): what a whole list would earn (METHOD, training, step 1).
+"""The list-level reward model r_hat(l | u): what a whole list would earn (docs/method.md, training, step 1).
 
 Items of a list see each other. One trunk reads the list; an ensemble of heads predicts each position's feedback. The
 spread of the heads is the model's own estimate of its noise, which the reference policy compares with a group's spread.

@@ -16,7 +16,7 @@ import pyarrow as pa
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 
 LIST_LENGTH = 6
-"""L, the default number of items shown (METHOD: lists of 6 out of 50)."""
+"""L, the default number of items shown (docs/method.md: lists of 6 out of 50)."""
 
 HISTORY_LENGTH = 50
 """H, how many clicked items a user's history keeps, oldest first."""
@@ -198,7 +198,7 @@ def training_rows_schema(entity: str) -> pa.Schema:
 
 @dataclass(frozen=True)
 class RewardWeights:
-    """What one position's feedback is worth; a list's reward is the sum over its positions (METHOD, the problem)."""
+    """What one position's feedback is worth; a list's reward is the sum over its positions (method.md, the problem)."""
 
     click: float = 1.0
     like: float = 0.5

@@ -1,5 +1,5 @@
 """Training the ranker: groups of on-policy and helper lists, scored by the frozen reward model, aligned by the
-group-relative objective (METHOD, "Training, three steps").
+group-relative objective (docs/method.md, "Training, three steps").
 
 Every random number of a step is derived from (seed, step) and every batch from (seed, epoch), so a run that was killed
 and resumed from a checkpoint ends with the very weights of an undisturbed one.
@@ -38,7 +38,7 @@ from goalrank.reward import RewardModel
 from goalrank.schedule import START, STEP, batch_rows, derived_seed, rate_share
 from goalrank.schema import LIST_LENGTH, RewardWeights
 
-# The authors' public code (METHOD): "Adam lr 1e-4, betas (0.9, 0.98), weight decay 1e-3, eps 1e-6, batch 512, clip 5".
+# The authors' public code (docs/method.md): Adam lr 1e-4, betas (0.9, 0.98), weight decay 1e-3, eps 1e-6, clip 5.
 # Learning rate and batch come from the preset (ours train for far fewer steps), with warm-up and cosine decay.
 BETAS = (0.9, 0.98)
 EPSILON = 1e-6

@@ -1,4 +1,4 @@
-"""The night: twelve steps from closed feedback logs to a champion that answers, read top to bottom.
+"""The night: thirteen steps from closed feedback logs to a champion that answers, read top to bottom.
 
 kfp.local runs this very definition on one machine (pipelines/local.py); pipelines/compiled/nightly.yaml is what a
 cluster is given. A refusal raises inside its step, so the run ends failed and nothing downstream starts; "champion

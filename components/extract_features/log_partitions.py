@@ -65,7 +65,7 @@ class LogPartitions:
             shown = ", ".join(gaps[:10]) + (f" and {len(gaps) - 10} more" if len(gaps) > 10 else "")
             raise DataRefused(
                 f"the logs have a gap: {shown} missing under {self.logs}, expected every day from {begin} to {last}; "
-                "bring the days back (a day without traffic is an empty partition)"
+                "bring the days back, or move the logs after the gap into a folder of their own"
             )
         return wanted
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,9 @@ def run(run_uri: str, date: str, state: str = "UNKNOWN") -> None:
     with Step("publish_report", run_uri) as step:
         folder = Path(run_uri)
         outcomes = read_outcomes(folder)
+        for outcome in outcomes.values():  # relative, so that the run's folder can be moved or copied whole
+            if docs := outcome["figures"].get("data_docs"):
+                outcome["figures"]["data_docs"] = os.path.relpath(docs, folder)
         result = summarise(folder) | {"date": date, "state": state}
         write_atomic(folder / "report.json", json.dumps(result | {"outcomes": outcomes}, indent=1, default=str))
         with step.tool("matplotlib"):

@@ -64,8 +64,10 @@ def _verdict(run: Path, steps: dict[str, dict[str, Any]]) -> tuple[str, int, str
     unfinished = unfinished_step(run)
     if unfinished not in (None, "publish_report"):
         return FAILED, EXIT_TRY_AGAIN, f"{unfinished} was interrupted; `goalrank resume` goes on from there"
-    if "promote_model" in steps:
-        return PROMOTED, EXIT_DONE, steps["promote_model"]["reason"]
+    promotion = steps.get("promote_model")
+    if promotion:
+        moved = promotion["figures"].get("promoted", True)  # False: this version was champion already
+        return PROMOTED if moved else KEPT, EXIT_DONE, promotion["reason"]
     gate = steps.get("gate_promotion")
     if gate and gate["figures"].get("promote") is False:
         return KEPT, EXIT_DONE, gate["reason"]

@@ -1,4 +1,4 @@
-"""The simulated world: users, items and feedback whose true expected reward is known (METHOD, the simulated world).
+"""The simulated world: users, items and feedback whose true expected reward is known (method.md, the simulated world).
 
     config.py     WorldConfig and Coefficients: every number of the world, argued, in one place
     world.py      who and what exists on day d: tastes, topics, quality; a pure function of (config, day)

@@ -1,6 +1,6 @@
 """Every number of the simulated world, in one place.
 
-The coefficients are frozen before methods are compared (METHOD): a change is a line in docs/experiments.md, with all
+The coefficients are frozen before methods are compared (method.md): a change is a line in docs/experiments.md, with all
 tables made again. That an effect exists, and its sign, comes from the literature named beside it. The sizes are ours:
 set once, before any method was trained, so that the click rate is a feed's and the best list gains a little more than
 LIST_EFFECT_FLOOR over the best order by single-item value; most of that gain is topical fatigue.

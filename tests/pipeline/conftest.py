@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-WORLD = ["--users", "300", "--items", "200", "--requests-per-day", "400"]
+WORLD = ["--users", "500", "--items", "200", "--requests-per-day", "1500"]
 
 Nightly = Callable[..., dict[str, Any]]
 

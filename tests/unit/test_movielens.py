@@ -195,7 +195,7 @@ def test_both_writes_two_sets_over_the_same_requests(synthetic: tuple[Path, Path
 
 
 def test_movielens_1m_by_the_protocol(real: tuple[Path, Path, dict]) -> None:
-    """METHOD's counts: 995,154 ratings, 6,022 users, 3,043 items; about 69,000, 5,800 and 6,000 requests."""
+    """docs/method.md's counts: 995,154 ratings, 6,022 users, 3,043 items; about 69,000, 5,800 and 6,000 requests."""
     source, logs, summary = real
     counts, splits = summary["counts"], summary["splits"]
     assert summary["protocol"]["core"] == CORE
@@ -207,7 +207,7 @@ def test_movielens_1m_by_the_protocol(real: tuple[Path, Path, dict]) -> None:
 
 
 def test_movielens_1m_is_as_hard_as_method_says(real: tuple[Path, Path, dict]) -> None:
-    """METHOD's figures for matched candidates; they depend on the retriever's exact factors by a hundredth or so."""
+    """The figures expected of matched candidates; they depend on the exact factors by a hundredth or so."""
     sanity = real[2]["sanity_on_test"]
     assert sanity["random"]["h@6"] == pytest.approx(0.12, abs=0.01)
     assert sanity["retriever_ascending"]["h@6"] == pytest.approx(0.060, abs=0.01)

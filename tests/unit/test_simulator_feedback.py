@@ -26,7 +26,7 @@ def random_lists(requests: int, candidates: int, lists: int, length: int) -> np.
 
 
 def restated_reward(facts: CandidateFacts, request: int, chosen: list[int], weights: RewardWeights) -> float:
-    """The chain of METHOD, one user, one list, in plain Python."""
+    """The chain of docs/method.md, one user, one list, in plain Python."""
     c, there, total = facts.coefficients, 1.0, 0.0
     for place, item in enumerate(chosen):
         appeal = facts.appeal_RN[request, item]
@@ -113,7 +113,7 @@ def test_search_finds_the_best_of_all_lists() -> None:
 
 
 def test_list_effects_matter() -> None:
-    """METHOD: the best list found earns at least 10% more than the best order by single-item value, on average."""
+    """The best list found earns at least LIST_EFFECT_FLOOR more than the best order by single-item value."""
     config = WorldConfig(requests_per_day=400)
     gains = []
     for day in (1, 20):
