@@ -25,7 +25,8 @@ def spark_session(step: Step, master: str = "local[2]", memory: str = "1g") -> I
     """
     with step.tool("pyspark"):
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-        os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+        if master.startswith("local"):
+            os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
         from pyspark.sql import SparkSession
 
         builder = (

@@ -14,6 +14,7 @@ import errno
 import inspect
 import json
 import os
+import sys
 import time
 import typing
 from collections.abc import Callable, Iterator
@@ -26,6 +27,9 @@ from goalrank.errors import EXIT_BUG, EXIT_DONE, GoalRankError, TryAgain
 
 DONE = "done"
 
+RESERVED_BYTES = 65536
+"""Kept back on disk while a step works, so that a full disk leaves room to say that it is full."""
+
 
 def write_atomic(path: Path, text: str) -> None:
     """Write a small file so that a reader sees the old one or the new one, never half."""
@@ -36,6 +40,18 @@ def write_atomic(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(aside, path)
+
+
+def _disk_is_full(error: BaseException) -> bool:
+    """Was a full disk behind it? Spark says so only in words, and libraries wrap the error in their own."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno == errno.ENOSPC:
+            return True
+        if "No space left on device" in str(cause):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
 
 
 def _process_started() -> float:
@@ -59,14 +75,17 @@ class Step:
         self.tool_seconds: dict[str, float] = {}
         self._entered = 0.0
         self._last_report = 0.0
+        self._reserve = self.run / "outcomes" / f".{name}.reserve"
 
     def __enter__(self) -> Step:
         self._entered = time.time()
+        self._reserve.parent.mkdir(parents=True, exist_ok=True)
+        self._reserve.write_bytes(bytes(RESERVED_BYTES))
         self._event("start")
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        if error is not None and _disk_is_full(error):
             self._finish(TryAgain(f"the disk is full ({error}); free some space and run the same command again"))
         else:
             self._finish(error)
@@ -90,6 +109,7 @@ class Step:
             "seconds": round(now - self._entered, 3),
             "tool_seconds": {tool: round(seconds, 3) for tool, seconds in self.tool_seconds.items()},
         }
+        self._reserve.unlink(missing_ok=True)
         write_atomic(self.run / "outcomes" / f"{self.name}.json", json.dumps(document, indent=1, default=str))
         self._event("end", kind=outcome, reason=reason, seconds=document["seconds"])
 
@@ -123,10 +143,19 @@ def run_alone(run: Callable[..., Any]) -> None:
     for name, parameter in inspect.signature(run).parameters.items():
         hint, default = hints[name], parameter.default
         required = default is inspect.Parameter.empty
-        kind: Any = (lambda text: text.lower() in ("1", "true", "yes")) if hint is bool else hint
+        kind: Any = _yes_or_no if hint is bool else hint
         parser.add_argument(f"--{name.replace('_', '-')}", type=kind, required=required, default=default)
     arguments = parser.parse_args()
     try:
         run(**vars(arguments))
     except GoalRankError as error:
-        raise SystemExit(f"{error.kind}: {error}") from error
+        print(f"{error.kind}: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+def _yes_or_no(text: str) -> bool:
+    """A boolean flag's value, spelt out: a typing error must not read as no."""
+    try:
+        return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}[text.lower()]
+    except KeyError:
+        raise argparse.ArgumentTypeError(f"{text!r} found, expected true or false") from None

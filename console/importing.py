@@ -24,7 +24,7 @@ def run_import(importer: Importer, out: Path, stderr: Console, stdout: Console, 
     if as_json:
         print(json.dumps(summary, default=str))
         return
-    versions = {"": summary} if "sanity" in summary else summary
+    versions = {"": summary} if "counts" in summary else summary  # both versions: one summary of each
     for version, figures in versions.items():
         where = out / version
         _print_summary(figures, where, stdout)
@@ -32,19 +32,18 @@ def run_import(importer: Importer, out: Path, stderr: Console, stdout: Console, 
 
 
 def _print_summary(summary: dict[str, Any], where: Path, stdout: Console) -> None:
-    table = Table(title=f"Logs in {where}", title_justify="left", box=None, show_header=False, pad_edge=False)
-    for name, value in summary.items():
-        if isinstance(value, dict):
-            for inner, figure in value.items():
-                table.add_row(f"{name} {inner}".replace("_", " "), _plain(figure))
-        elif not isinstance(value, list):
-            table.add_row(name.replace("_", " "), _plain(value))
+    counts, splits, days = summary["counts"], summary["splits"], summary["days"]
+    stdout.print(
+        f"{counts['ratings']:,} of {counts['ratings_read']:,} ratings kept: {counts['users']:,} users, "
+        f"{counts['items']:,} items, {counts['requests']:,} requests on {days['count']} days "
+        f"({days['first']} to {days['last']}) in {where}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    stdout.print(", ".join(f"{name} {count:,}" for name, count in splits.items()), highlight=False)
+    sanity = summary["sanity_on_test"]
+    orders = {name: figures for name, figures in sanity.items() if isinstance(figures, dict)}
+    table = Table("order of the test requests", *next(iter(orders.values())), box=None, pad_edge=False)
+    for name, figures in orders.items():
+        table.add_row(name.replace("_", " "), *(f"{value:.3f}" for value in figures.values()))
     stdout.print(table)
-
-
-def _plain(value: object) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{name} {_plain(figure)}" for name, figure in value.items())
-    if isinstance(value, float):
-        return f"{value:.4f}"
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

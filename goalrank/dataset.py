@@ -144,7 +144,7 @@ class TrainingSet:
         return np.flatnonzero((self.dt_E < self.date) & self.choice_E & ~self.judged_E)
 
     def judge_indices(self) -> np.ndarray:
-        """Training requests of the judge's fold, seen by no other model."""
+        """Training requests of the judge's fold: no other reward model and no ranker is trained on them."""
         return np.flatnonzero((self.dt_E < self.date) & self.choice_E & self.judged_E)
 
     def batch(self, indices: np.ndarray | Sequence[int]) -> RequestBatch:

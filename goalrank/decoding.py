@@ -2,7 +2,7 @@
 
 One function of (what was chosen so far) is written twice, once over whole lists for training and once a token at a time
 with cached keys and values for sampling; a test holds the two together. Candidates come encoded and are encoded once,
-which is the cost docs/method.md ("What the authors' public code shows") asks to beat.
+which is the cost docs/method.md ("The cost to beat") describes.
 
 Legend: B requests, G lists a request, M = B*G, N candidates, L list length, T tokens so far, D width, K heads.
 """

@@ -31,8 +31,8 @@ class ObjectiveConfig:
     """Which arm of the objective a training run uses.
 
     The default is the paper's full-list likelihood at temperature 0.25: chosen by experiment in the simulated world
-    (docs/experiments.md), where it earned the highest true reward of the arms tried. Another first trial saw 2.268 at
-    temperature 1 and 2.254 at 0.25; the arm renormalised in the group earns the most predicted reward and less true.
+    (docs/experiments.md), where it earned the highest true reward of the arms tried. The arm renormalised in
+    the group earns more predicted reward and less true.
     """
 
     normalisation: Normalisation = "standardised"

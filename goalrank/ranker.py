@@ -1,7 +1,7 @@
 """The generator-only large ranking model: a request encoder and a pointer decoder (paper, the ranking model).
 
 Deviations from the authors' public code: candidates are encoded once a request, all G lists of a group are scored in
-one teacher-forced pass, and sampling caches keys and values (docs/method.md, "What the authors' public code shows").
+one teacher-forced pass, and sampling caches keys and values (docs/method.md, "The cost to beat").
 
 Legend: B requests, G lists a request, N candidates, L list length, D width. N and L are free at run time. A list is a
 row of candidate indices; where a request has fewer than L candidates its lists end in -1.

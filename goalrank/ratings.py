@@ -43,7 +43,7 @@ KNOWN_NAMES = {
 
 TIME_UNITS = ("auto", "s", "ms")
 _PARQUET = (".parquet", ".pq")
-_PLAIN_INTEGER = re.compile(r"0|[1-9][0-9]{0,17}")
+_PLAIN_INTEGER = re.compile(r"[1-9][0-9]{0,17}")  # not 0: the models read id 0 as nobody
 _NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
 
 
@@ -304,7 +304,9 @@ def _ids(
 ) -> tuple[np.ndarray, dict[int, str] | None]:
     """Ids as int64, and which original each stands for; None where the originals are these integers themselves."""
     if pa.types.is_integer(column.type):
-        return column.to_numpy(), None
+        if not len(column) or pc.min(column).as_py() >= 1:
+            return column.to_numpy(), None
+        column = column.cast(pa.string()).dictionary_encode()
     encoded = column.unify_dictionaries().combine_chunks()
     encoded = encoded.chunk(0) if isinstance(encoded, pa.ChunkedArray) else encoded
     originals = encoded.dictionary.to_pylist()

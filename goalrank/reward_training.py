@@ -1,7 +1,7 @@
 """Training and measuring the reward model.
 
 Where a ranker chose what was shown, only logged lists teach: of other lists nobody knows the feedback. Where the user
-chose (schema.SELF_SELECTED), the candidates not taken count as 0 and any list may be made of them (method.md, equal
+chose (schema.SELF_SELECTED), the candidates not taken count as 0 and any list may be made of them (equal
 supervision): each step partitions a request's candidates into lists, so every candidate is labelled once. Partitions
 follow the next-item score plus noise, never the label: lists of plausible items are common, as they will be in groups,
 yet what else is in a list says nothing about an item's label beyond what the features say.

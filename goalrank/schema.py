@@ -79,7 +79,7 @@ LATENESS_DAYS = 3
 
 # ----------------------------------------------------------------------------------------------------------- features
 # A feature row says what was known at the END of an arrival day: its event_timestamp is the next midnight. So a
-# point-in-time join can never see the day it predicts, and training sees exactly what the server saw.
+# point-in-time join can never see the day it predicts, and training sees what a server can have by then.
 
 
 @dataclass(frozen=True)

@@ -116,7 +116,7 @@ def nightly(
             date=date,
             run_uri=run_uri,
         ).outputs["registration"]
-        evaluation = evaluate_ranker(
+        judging = evaluate_ranker(
             registration=registration,
             training_set=training_set,
             judge_model=judge_model,
@@ -127,15 +127,18 @@ def nightly(
             seed=seed,
             date=date,
             run_uri=run_uri,
-        ).outputs["verdict"]
-        serving = smoke_serve(
+        )
+        evaluation = judging.outputs["verdict"]
+        # After the judging, though it needs nothing from it: a refused model is not worth a server's start.
+        smoke = smoke_serve(
             registration=registration,
             snapshot=snapshot,
             training_set=training_set,
             feast_uri=feast_uri,
             tracking_uri=tracking_uri,
             run_uri=run_uri,
-        ).outputs["verdict"]
+        ).after(judging)
+        serving = smoke.outputs["verdict"]
 
         # kfp.local skips an If on a named output without a word, so the gate returns one unnamed bool.
         gate = gate_promotion(registration=registration, evaluation=evaluation, serving=serving, run_uri=run_uri)

@@ -45,7 +45,13 @@ def load_definitions(repository: str | Path, offline_root: str | Path) -> list[A
             assert spec is not None and spec.loader is not None  # for type checkers: the file exists
             module = importlib.util.module_from_spec(spec)
             sys.modules[name] = module
-            spec.loader.exec_module(module)
+            try:
+                spec.loader.exec_module(module)
+            except Exception as error:  # whatever a definition file does wrong, the night must name it
+                raise DataRefused(
+                    f"{file} cannot be read ({type(error).__name__}: {error}); expected definitions of entities, the "
+                    f"views {', '.join(schema.FEATURE_VIEWS)} and the service: restore what it names"
+                ) from error
             objects = [
                 value for value in vars(module).values() if isinstance(value, (Entity, FeatureView, FeatureService))
             ]

@@ -149,7 +149,7 @@ def test_cheap_tokens_tell_arrays_apart_and_leave_dask_as_it_was():
 
 
 def test_a_row_created_after_the_event_is_not_joined(tmp_path):
-    """FAULTS 6: event_timestamp lies before the request's day, creation after it began."""
+    """Event_timestamp lies before the request's day, creation after it began."""
     late = feature_row(schema.USER_STATS, 1, "2026-01-03", seed=9)
     late |= {"impressions": 777_777, "event_timestamp": midnight("2026-01-04")}
     late["created_timestamp"] = midnight("2026-01-04") + timedelta(seconds=1)
@@ -171,7 +171,7 @@ def test_a_row_created_after_the_event_is_not_joined(tmp_path):
 
 
 def test_a_late_row_reaches_both_stores_on_the_next_run(tmp_path):
-    """FAULTS 7, for feature rows: what arrived on the new day is in both after it; only that is written."""
+    """What arrived on the new day is in both after it; only that is written."""
     first = write_snapshot(tmp_path / "snapshots", "2026-01-03", 2, USERS, ITEMS)
     materialize(tmp_path, first, window_days=2)
     newcomer = feature_row(schema.USER_STATS, 500, "2026-01-04", seed=1) | {"clicks": 4242}
@@ -203,7 +203,7 @@ def test_entities_of_the_base_before_the_window_stay_known(tmp_path):
 
 
 def test_the_same_date_again_with_fewer_rows_leaves_nothing_stale(tmp_path):
-    """FAULTS 5, online: an entity that the second run no longer has is unknown afterwards."""
+    """An entity that the second run no longer has is unknown afterwards."""
     extra = {("item_content", LAST): [feature_row(schema.ITEM_CONTENT, 900, LAST, seed=1)]}
     materialize(tmp_path, write_snapshot(tmp_path / "a", LAST, DAYS, USERS, ITEMS, extra=extra, name="more"))
     store = open_store(str(tmp_path / "feast"))
@@ -230,6 +230,17 @@ def test_a_dropped_view_fails_the_night_and_is_named(tmp_path, view):
         materialize(tmp_path, artifact, feature_repo=str(repository))
     assert outcome(tmp_path)["exit_code"] == DataRefused.exit_code
     assert not (tmp_path / "feast" / "registry.db").exists() and not (tmp_path / "training_set").exists()
+
+
+def test_a_view_whose_definition_alone_is_gone_is_named_too(tmp_path):
+    repository = tmp_path / "feature_repo"
+    shutil.copytree(goalrank_platform.root() / "feature_repo", repository)
+    definitions = repository / "definitions.py"
+    lines = definitions.read_text().splitlines()
+    definitions.write_text("\n".join(line for line in lines if not line.startswith("item_stats =")))
+    artifact = write_snapshot(tmp_path / "snapshots", LAST, 1, 3, 12, requests=2)
+    with pytest.raises(DataRefused, match=r"definitions.py cannot be read .*item_stats"):
+        materialize(tmp_path, artifact, feature_repo=str(repository))
 
 
 def test_a_dropped_feature_fails_the_night_and_is_named(tmp_path):
@@ -307,7 +318,7 @@ def _read_on(feast_uri: str, ready, stop, answer) -> None:
 
 
 def test_online_reads_of_another_process_go_on_while_a_night_is_materialised(tmp_path):
-    """FAULTS 7: no read fails, and the reader sees the old value, then the new one, never none."""
+    """No read fails, and the reader sees the old value, then the new one, never none."""
     before = write_snapshot(tmp_path / "a", LAST, 1, 300, 60, name="before", seed=1)
     after = write_snapshot(tmp_path / "b", LAST, 1, 300, 60, name="after", seed=2)
     materialize(tmp_path, before)

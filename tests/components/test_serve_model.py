@@ -111,7 +111,7 @@ def read_logs(logs: Path, table: str) -> pa.Table:
 
 
 def test_served_lists_equal_the_lists_made_offline(place, client):
-    """FAULTS 20: same requests, features from the offline store, model from the same files."""
+    """Same requests, features from the offline store, model from the same files."""
     model, store = load_model(place[2]), open_store(place[0])
     for number in range(8):
         request = body(number)
@@ -180,7 +180,7 @@ def test_unknown_user_and_items_get_an_answer_of_the_model(client):
     ],
 )
 def test_what_is_wrong_with_a_request_is_said(client, change, reason):
-    """FAULTS 21: a 4xx with a reason, never a 500."""
+    """A 4xx with a reason, never a 500."""
     text = json.dumps(body(1) | change)
     answer = client.post("/rank", content=text, headers={"content-type": "application/json"})
     assert answer.status_code == 422 and reason in answer.json()["error"]
@@ -498,7 +498,7 @@ def test_champion_model_finds_the_alias_and_refuses_altered_weights(place, tmp_p
     assert version.version == "2" and (found / "weights.safetensors").is_file()
     weights = directory / "weights.safetensors"
     content = bytearray(weights.read_bytes())
-    content[-1] ^= 1  # FAULTS 22
+    content[-1] ^= 1  # one flipped byte
     weights.write_bytes(bytes(content))
     with pytest.raises(CheckpointDamaged):
         load_champion(tracking_uri, registry.CHALLENGER)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,18 @@ import pytest
 
 WORLD = ["--users", "500", "--items", "200", "--requests-per-day", "1500"]
 
-Nightly = Callable[..., dict[str, Any]]
+COMMAND = [sys.executable, "-c", "from goalrank_platform import main; main()"]
+
+
+def flags(workspace: Path) -> list[str]:
+    """What every night of these tests is started with."""
+    return ["--workspace", str(workspace), "--preset", "tiny", "--json"]
 
 
 def goalrank(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """The command as a person runs it, in a process of its own."""
     return subprocess.run(
-        [sys.executable, "-c", "from goalrank_platform import main; main()", *arguments],
+        [*COMMAND, *arguments],
         capture_output=True,
         text=True,
         env=os.environ | environment,
@@ -30,8 +36,7 @@ def goalrank(*arguments: str, **environment: str) -> subprocess.CompletedProcess
 
 def run_night(workspace: Path, *arguments: str, **environment: str) -> dict[str, Any]:
     """One tiny night with --json; its last line of standard output, parsed, beside the process's own exit code."""
-    flags = ["--workspace", str(workspace), "--preset", "tiny", "--json"]
-    done = goalrank("nightly", *flags, *arguments, **environment)
+    done = goalrank("nightly", *flags(workspace), *arguments, **environment)
     lines = done.stdout.strip().splitlines()
     assert lines, f"nothing on standard output; standard error ends: {done.stderr[-2000:]}"
     result = json.loads(lines[-1])
@@ -54,12 +59,46 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def first_night(workspace: Path) -> dict[str, Any]:
-    """The bootstrap: no champion yet."""
+def without_leave(workspace: Path) -> dict[str, Any]:
+    """The very first night, without leave to bootstrap."""
+    return run_night(workspace, "--no-allow-bootstrap")
+
+
+@pytest.fixture(scope="session")
+def first_night(workspace: Path, without_leave: dict[str, Any]) -> dict[str, Any]:
+    """The same date once more, with leave: no champion yet."""
     return run_night(workspace)
 
 
 @pytest.fixture(scope="session")
-def second_night(workspace: Path, first_night: dict[str, Any]) -> dict[str, Any]:
-    """The day after: the champion is re-scored."""
-    return run_night(workspace)
+def interrupted(workspace: Path, first_night: dict[str, Any]) -> dict[str, Any]:
+    """The day after, ended by SIGTERM as soon as the reward model trains."""
+    night = subprocess.Popen(
+        [*COMMAND, "nightly", *flags(workspace)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    deadline = time.monotonic() + 300
+    while not training_has_begun(workspace) and night.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.2)
+    night.send_signal(signal.SIGTERM)
+    said, _ = night.communicate(timeout=60)
+    return json.loads(said.strip().splitlines()[-1]) | {"returncode": night.returncode}
+
+
+@pytest.fixture(scope="session")
+def second_night(workspace: Path, interrupted: dict[str, Any]) -> dict[str, Any]:
+    """The interrupted night, resumed: the champion is re-scored."""
+    done = goalrank("resume", "--workspace", str(workspace), "--json")
+    assert done.stdout, done.stderr[-2000:]
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+@pytest.fixture(scope="session")
+def again(workspace: Path, second_night: dict[str, Any]) -> dict[str, Any]:
+    """The second night's date once more, its features rebuilt from all days."""
+    return run_night(workspace, "--date", second_night["date"], "--full-rebuild")
+
+
+def training_has_begun(workspace: Path) -> bool:
+    """Does the newest night say that train_reward is under way?"""
+    said = sorted((workspace / "nights").glob("*/*/progress.jsonl"))[-1].read_text()
+    return '"step": "train_reward", "event": "progress"' in said

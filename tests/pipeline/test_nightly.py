@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipelines import STEPS
@@ -25,12 +27,42 @@ PROMISED_KEYS = {
 }
 
 
-def test_first_night_promotes_by_bootstrap(first_night: dict[str, Any]) -> None:
+def lists_of(result: dict[str, Any]) -> pa.Table:
+    """What challenger, champion and retriever answered to every evaluation request of a night."""
+    (folder,) = Path(result["report"]).parent.glob("artifacts/*/evaluate-ranker/lists")
+    return pq.read_table(folder)
+
+
+def test_no_first_champion_without_leave(without_leave: dict[str, Any]) -> None:
+    assert (without_leave["verdict"], without_leave["exit_code"]) == ("refused", 4)
+    assert "allow_bootstrap" in without_leave["reason"]
+    steps = outcomes(without_leave)
+    assert "gate_promotion" not in steps
+    assert "promote_model" not in steps
+    assert Path(without_leave["report"]).is_file()
+
+
+def test_first_night_promotes_by_bootstrap(without_leave: dict[str, Any], first_night: dict[str, Any]) -> None:
     assert (first_night["verdict"], first_night["exit_code"]) == ("promoted", 0), first_night["reason"]
     assert first_night.keys() >= PROMISED_KEYS
     assert [stage["name"] for stage in first_night["stages"]] == list(STEPS)
     assert first_night["metrics"]["champion"] is None
+    assert first_night["snapshot_id"] == without_leave["snapshot_id"]
+    assert first_night["date"] == without_leave["date"], "a refused date is tried again"
     assert Path(first_night["report"]).is_file()
+
+
+def test_an_interrupted_night_can_be_resumed(interrupted: dict[str, Any]) -> None:
+    assert (interrupted["exit_code"], interrupted["returncode"]) == (75, 75)
+    assert "train_reward" in interrupted["reason"]
+    assert "goalrank resume" in interrupted["reason"]
+
+
+def test_resume_goes_on_from_the_step_that_did_not_end(second_night: dict[str, Any]) -> None:
+    said = (Path(second_night["report"]).parent / "progress.jsonl").read_text().splitlines()
+    begun = [event["step"] for event in map(json.loads, said) if event["event"] == "start"]
+    assert begun.count("train_reward") == 2
+    assert [begun.count(step) for step in STEPS[:4]] == [1, 1, 1, 1]
 
 
 def test_second_night_rescores_the_champion_on_the_same_snapshot(
@@ -51,6 +83,17 @@ def test_promotion_ran_exactly_when_the_gate_said_yes(second_night: dict[str, An
     assert second_night["verdict"] == ("promoted" if said_yes else "kept")
 
 
+def test_the_same_date_again_changes_nothing(second_night: dict[str, Any], again: dict[str, Any]) -> None:
+    """Same input, same seed: same snapshot though rebuilt from all days, same weights, same lists; one promotion."""
+    assert (again["verdict"], again["exit_code"]) == ("kept", 0), again["reason"]
+    assert again["snapshot_id"] == second_night["snapshot_id"]
+    assert again["model_version"] == second_night["model_version"]
+    assert lists_of(again).equals(lists_of(second_night))
+    steps = outcomes(again)
+    assert steps["extract_features"]["figures"]["mode"] == "full"
+    assert "promote_model" not in steps
+
+
 def test_second_night_reads_only_the_new_day(second_night: dict[str, Any]) -> None:
     figures = outcomes(second_night)["extract_features"]["figures"]
     assert figures["mode"] == "incremental"
@@ -64,8 +107,8 @@ def test_aliases_in_mlflow(workspace: Path, first_night: dict[str, Any], second_
     champion = client.get_model_version_by_alias("goalrank-ranker", "champion")
     challenger = client.get_model_version_by_alias("goalrank-ranker", "challenger")
     newest = second_night if second_night["verdict"] == "promoted" else first_night
-    assert champion.version == str(newest["model_version"])
-    assert challenger.version == str(second_night["model_version"])
+    assert str(champion.version) == newest["model_version"]
+    assert str(challenger.version) == second_night["model_version"]
     assert champion.tags.keys() >= {"run", "snapshot_id", "commit", "data_window", "weights_sha256", "preset", "seed"}
     assert client.get_model_version_by_alias("goalrank-reward", "champion")
 
@@ -78,15 +121,13 @@ def test_rank_answers_with_the_champion(workspace: Path, second_night: dict[str,
     assert answer["fallback"] is None
 
 
-def test_refused_data_stops_the_night(workspace: Path, second_night: dict[str, Any]) -> None:
+def test_refused_data_stops_the_night(workspace: Path, again: dict[str, Any]) -> None:
     """The next day arrives with the column `click` renamed: exit 3, nothing downstream, champion untouched."""
-    import pyarrow.parquet as pq
-
     from goalrank import simulator
 
     logs = workspace / "logs"
     config = simulator.load_world(str(logs))
-    day = simulator.day_number(config, second_night["date"]) + 1
+    day = simulator.day_number(config, again["date"]) + 1
     simulator.write_days(config, day, 1, str(logs))
     newest = max((logs / "impressions").iterdir())
     (file,) = newest.glob("*.parquet")

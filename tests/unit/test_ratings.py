@@ -118,11 +118,27 @@ def test_mapped_ids_are_stable_and_written(amazon: Path) -> None:
 
 
 def test_plain_integers_stay_what_they_are(tmp_path: Path) -> None:
-    rows = [(int(user[1:]) + 5, int(item), rating, time) for user, item, rating, time in ratings()]
+    rows = [(int(user[1:]) + 5, int(item) + 1, rating, time) for user, item, rating, time in ratings()]
     (tmp_path / "ratings.csv").write_bytes(text(rows))
     import_ratings(str(tmp_path / "ratings.csv"), str(tmp_path / "logs"))
     assert sorted(logs_of(tmp_path / "logs")["users"]["user_id"].to_pylist()) == list(range(5, USERS + 5))
     assert not list((tmp_path / "logs").glob("*_ids.parquet"))
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_ids_from_zero_are_mapped_since_zero_means_nobody(tmp_path: Path, suffix: str) -> None:
+    rows = [(int(user[1:]) + 5, int(item), rating, time) for user, item, rating, time in ratings()]
+    file = tmp_path / f"ratings.{suffix}"
+    if suffix == "csv":
+        file.write_bytes(text(rows))
+    else:
+        names = ("user_id", "item_id", "rating", "timestamp")
+        pq.write_table(pa.table(dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))), file)
+    import_ratings(str(file), str(tmp_path / "logs"))
+    mapping = pq.read_table(tmp_path / "logs" / "item_ids.parquet").to_pylist()
+    assert min(row["id"] for row in mapping) > 0
+    assert {row["original"] for row in mapping} == {str(item) for _, item, _, _ in rows}
+    assert not (tmp_path / "logs" / "user_ids.parquet").exists()
 
 
 def test_labels_order_and_days(amazon: Path) -> None:

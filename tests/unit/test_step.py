@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from components.step import Step, write_atomic
+from components.step import RESERVED_BYTES, Step, run_alone, write_atomic
 from goalrank.errors import DataRefused, ModelRefused, ServingRefused, TryAgain
 
 
@@ -41,6 +41,45 @@ def test_outcome_says_how_the_step_ended(tmp_path: Path, error: Exception | None
     assert outcome["figures"] == {"rows": 3}
     if error and kind != "try_again":
         assert str(error) in str(outcome["reason"])
+
+
+def test_a_full_disk_is_known_behind_other_errors(tmp_path: Path) -> None:
+    wrapped = RuntimeError("write failed")
+    wrapped.__cause__ = OSError(errno.ENOSPC, "No space left on device")
+    assert outcome_of(tmp_path, wrapped)["exit_code"] == 75
+    told = outcome_of(tmp_path, RuntimeError("java.io.IOException: No space left on device"))
+    assert told["exit_code"] == 75
+
+
+def test_room_is_kept_for_the_outcome_and_given_back(tmp_path: Path) -> None:
+    with Step("check_logs", str(tmp_path)):
+        (reserve,) = (tmp_path / "outcomes").iterdir()
+        assert reserve.stat().st_size == RESERVED_BYTES
+    assert [file.name for file in (tmp_path / "outcomes").iterdir()] == ["check_logs.json"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "said"),
+    [
+        (["--rows", "3", "--strict", "true"], 0, ""),
+        (["--rows", "0", "--strict", "no"], 3, "data_refused: no rows"),
+        (["--rows", "3", "--strict", "ture"], 2, "'ture' found, expected true or false"),
+    ],
+)
+def test_a_step_run_alone_ends_with_its_own_code(
+    flags: list[str], code: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(rows: int, strict: bool) -> None:
+        if not rows:
+            raise DataRefused("no rows")
+
+    monkeypatch.setattr("sys.argv", ["step", *flags])
+    ended = pytest.raises(SystemExit) if code else nullcontext()
+    with ended as stopped:
+        run_alone(run)
+    if code:
+        assert stopped.value.code == code
+    assert said in capsys.readouterr().err
 
 
 def test_the_error_goes_on_so_that_kfp_fails_the_task(tmp_path: Path) -> None:
