@@ -13,6 +13,7 @@ import re
 import shutil
 import sqlite3
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -87,6 +88,8 @@ def connect(tracking_uri: str) -> MlflowClient:
     offline_switches()
     import mlflow
 
+    # SQLAlchemy tells MLflow's authors, on every start, of something only they can change.
+    warnings.filterwarnings("ignore", message=".*noload.*", module="mlflow")
     with reaching(tracking_uri):
         _probe_database(tracking_uri)
         mlflow.set_tracking_uri(tracking_uri)

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import shlex
+import shutil
+import sys
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+
+from goalrank.errors import EXIT_DONE, EXIT_TRY_AGAIN
 
 STYLES = {"promoted": "bold green", "kept": "bold green", "refused": "bold red", "failed": "bold red"}
 
@@ -18,9 +23,11 @@ def print_ending(result: dict[str, Any], console: Console) -> None:
     console.print(result["reason"], markup=False, highlight=False, soft_wrap=True)
     _print_metrics(result, console)
     seconds = result["seconds"]
+    beyond = 100 * seconds["orchestration"] / seconds["tools"] if seconds["tools"] else 0
     console.print(
         f"{seconds['wall']:.0f} s in all: {seconds['work']:.0f} s work, {seconds['tools']:.0f} s starting tools, "
-        f"{seconds['orchestration']:.0f} s orchestration; peak memory {result['peak_memory_mb']:,} MB",
+        f"{seconds['orchestration']:.0f} s orchestration ({beyond:.0f}% beyond the tools' own starts); "
+        f"peak memory {result['peak_memory_mb']:,} MB",
         highlight=False,
     )
     if result["report"]:
@@ -50,15 +57,25 @@ def _figure(value: object) -> str:
 
 
 def _next_commands(result: dict[str, Any]) -> list[tuple[str, str]]:
-    where = "" if result["workspace"].endswith("/.goalrank") else f" --workspace {shlex.quote(result['workspace'])}"
-    if result["exit_code"] == 0:
-        store = shlex.quote(f"sqlite:///{result['workspace']}/mlflow/mlflow.db")
+    ours = _typed("goalrank")
+    default = result["workspace"] == str(Path(".goalrank").resolve())
+    where = "" if default else f" --workspace {shlex.quote(result['workspace'])}"
+    if result["exit_code"] == EXIT_DONE:
         return [
-            (f"goalrank serve{where}", "answer ranking requests with the champion"),
-            (f"goalrank rank{where} --example", "one request from the terminal"),
-            (f"goalrank nightly{where}", "the next night"),
-            (f"mlflow ui --backend-store-uri {store}", "every run and version"),
+            (f"{ours} rank{where} --example", "one logged request, ranked by the champion"),
+            (f"{ours} serve{where}", "answer ranking requests over HTTP"),
+            (f"{ours} nightly{where}", "the next night"),
+            (f"{_typed('mlflow')} ui --backend-store-uri {shlex.quote(result['tracking_uri'])}", "runs and versions"),
         ]
-    if result["exit_code"] == 75:
-        return [(f"goalrank resume{where}", "go on from the step that did not end")]
-    return [(f"goalrank nightly{where}", "try the same date again, once the cause is mended")]
+    if result["exit_code"] == EXIT_TRY_AGAIN:
+        return [(f"{ours} resume{where}", "go on from the step that did not end")]
+    return [(f"{ours} nightly{where}", "try the same date again, once the cause is mended")]
+
+
+def _typed(command: str) -> str:
+    """The command as it can be typed here: its name if it is found, else its path beside this interpreter."""
+    beside = Path(sys.executable).with_name(command)
+    if shutil.which(command) == str(beside) or not beside.exists():
+        return command
+    here = Path.cwd()
+    return shlex.quote(str(beside.relative_to(here) if beside.is_relative_to(here) else beside))

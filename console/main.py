@@ -14,10 +14,9 @@ import typer
 from rich.console import Console
 
 from goalrank import __version__
-from goalrank.errors import EXIT_DONE, GoalRankError, UsageError
+from goalrank.errors import EXIT_BUG, EXIT_DATA_REFUSED, EXIT_DONE, EXIT_TRY_AGAIN, GoalRankError, UsageError
 
 app = typer.Typer(
-    help="Retrain a list ranker every night: from feedback logs to a champion that answers.",
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_show_locals=False,
@@ -27,15 +26,6 @@ app.add_typer(import_app, name="import")
 
 stderr = Console(stderr=True)
 stdout = Console()
-
-
-class PresetName(StrEnum):
-    """Model size and training length."""
-
-    tiny = "tiny"
-    small = "small"
-    base = "base"
-    large = "large"
 
 
 class CandidateVersion(StrEnum):
@@ -54,20 +44,46 @@ JsonOption = Annotated[bool, typer.Option("--json", help="End standard output wi
 
 
 @contextmanager
-def errors_as_exit_codes() -> Iterator[None]:
-    """Say what went wrong in one paragraph and end with the documented code, never with a traceback."""
+def errors_as_exit_codes(as_json: bool = False) -> Iterator[None]:
+    """Say what went wrong in one paragraph and end with the documented code; with --json, as an object too."""
     from pydantic import ValidationError
 
     try:
         yield
     except GoalRankError as error:
-        stderr.print(f"[bold red]{error.kind.replace('_', ' ').capitalize()}:[/] ", end="")
-        stderr.print(str(error), markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(error.exit_code) from error
+        raise _stopped(error.kind, str(error), error.exit_code, as_json) from error
     except ValidationError as error:
-        stderr.print("[bold red]Usage:[/] a setting (GOALRANK_...) is wrong", end="\n")
-        stderr.print(str(error), markup=False, highlight=False)
-        raise typer.Exit(UsageError.exit_code) from error
+        raise _stopped("usage", f"a setting (GOALRANK_...) is wrong: {error}", UsageError.exit_code, as_json) from error
+    except KeyboardInterrupt as error:
+        raise _stopped("interrupted", "nothing was started", EXIT_TRY_AGAIN, as_json) from error
+    except typer.Exit:
+        raise
+    except Exception as error:
+        if as_json:
+            print(json.dumps(_no_night("failed", f"{type(error).__name__}: {error}", EXIT_BUG)))
+        raise
+
+
+def _stopped(kind: str, reason: str, exit_code: int, as_json: bool) -> typer.Exit:
+    stderr.print(f"[bold red]{kind.replace('_', ' ').capitalize()}:[/] ", end="")
+    stderr.print(reason, markup=False, highlight=False, soft_wrap=True)
+    if as_json:
+        verdict = "refused" if exit_code == EXIT_DATA_REFUSED else "failed"
+        print(json.dumps(_no_night(verdict, reason, exit_code)))
+    return typer.Exit(exit_code)
+
+
+def _no_night(verdict: str, reason: str, exit_code: int) -> dict[str, Any]:
+    """The keys of `nightly --json` for a night that never began."""
+    missing = ("model_version", "snapshot_id", "run_id", "report", "peak_memory_mb")
+    return {
+        "exit_code": exit_code,
+        "verdict": verdict,
+        "reason": reason,
+        "stages": [],
+        "metrics": {"challenger": None, "champion": None},
+        **dict.fromkeys(missing),
+    }
 
 
 def _version(wanted: bool) -> None:
@@ -78,7 +94,9 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def about(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False) -> None:
-    """Exit codes: 0 done, 1 a bug, 2 usage, 3 data refused, 4 model refused, 5 serving refused, 75 try again."""
+    """Retrain a list ranker every night: from feedback logs to a champion that answers.
+
+    Exit codes: 0 done, 1 a bug, 2 usage, 3 data refused, 4 model refused, 5 serving refused, 75 try again."""
 
 
 @app.command()
@@ -90,7 +108,9 @@ def nightly(
     date: Annotated[
         str | None, typer.Option(help="Arrival day, YYYY-MM-DD.  [default: the day after the last good night]")
     ] = None,
-    preset: Annotated[PresetName | None, typer.Option(help="Model size and training length.")] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Model size and training length: tiny, small, base, large.  [default: small]")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
     full_rebuild: Annotated[bool, typer.Option("--full-rebuild", help="Rebuild features from all days.")] = False,
     allow_bootstrap: Annotated[
@@ -110,10 +130,8 @@ def nightly(
     from console import workspace as places
     from console.settings import Settings
 
-    with errors_as_exit_codes():
-        settings = Settings.load(
-            workspace=workspace, preset=preset and preset.value, seed=seed, allow_bootstrap=allow_bootstrap
-        )
+    with errors_as_exit_codes(as_json):
+        settings = Settings.load(workspace=workspace, preset=preset, seed=seed, allow_bootstrap=allow_bootstrap)
         checked = places.parse_date(date) if date else None
         _end(night.start(settings, logs, checked, full_rebuild, stderr), as_json)
 
@@ -124,7 +142,7 @@ def resume(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> No
     from console import night
     from console.settings import Settings
 
-    with errors_as_exit_codes():
+    with errors_as_exit_codes(as_json):
         _end(night.resume(Settings.load(workspace=workspace), stderr), as_json)
 
 
@@ -155,13 +173,14 @@ def simulate(
 
         place = Workspace(Settings.load(workspace=workspace).workspace)
         with place.one_at_a_time():
-            logs = place.claim_logs(None)
+            logs = place.logs()
             if logs != place.simulated_logs:
                 raise UsageError(f"{place.folder} learns from {logs}, not from a simulated world")
             if (logs / "world.json").exists():
                 raise UsageError(f"{logs} holds a world already; `goalrank nightly` lets it live on")
             sizes = {"users": users, "items": items, "requests_per_day": requests_per_day}
             given = {name: value for name, value in sizes.items() if value is not None}
+            place.record_logs(logs)
             simulator.write_days(simulator.WorldConfig(seed=seed, **given), 0, days, str(logs))
         stdout.print(f"{days} days of feedback in {logs}", highlight=False, soft_wrap=True)
 
@@ -245,7 +264,7 @@ def import_ratings(
 def serve(
     workspace: WorkspaceOption = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on.  [default: 127.0.0.1]")] = None,
-    port: Annotated[int | None, typer.Option(help="Port to listen on.  [default: 8000]")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port to listen on.  [default: 8000]")] = None,
     exploration: Annotated[
         float | None, typer.Option(min=0, max=1, help="Share of requests answered with a sampled list.")
     ] = None,

@@ -8,14 +8,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from rich.console import Console
 
-from components.publish_report.result import read_outcomes, summarise, unfinished_step
+from components.publish_report.result import FAILED, read_outcomes, summarise, unfinished_step
 from components.step import DONE
 from console import world
 from console.memory import PeakMemory
@@ -38,33 +39,36 @@ def start(
     """
     find_preset(settings.preset)
     workspace = Workspace(settings.workspace)
-    with workspace.one_at_a_time():
-        source = workspace.claim_logs(logs or settings.logs_uri or None)
+    with workspace.one_at_a_time() as lock:
+        source = workspace.logs(logs or settings.logs_uri or None)
+        last_good, newest = workspace.last_good_date(), workspace.newest_night()
         if source == workspace.simulated_logs:
-            world.live_until(source, date, workspace.last_good_date(), console)
-        chosen = date or next_date(source, workspace.last_good_date())
+            world.live_until(source, date, last_good, console)
+        chosen = date or next_date(source, last_good, newest.date if newest else None)
+        workspace.record_logs(source)
         night = workspace.new_night(chosen, _parameters(settings, source, full_rebuild))
-        return _run(night, console)
+        return _run(night, settings, lock, console)
 
 
 def resume(settings: Settings, console: Console) -> dict[str, Any]:
-    """Go on with the newest night that was interrupted, from the step that did not end.
+    """Go on with the night started last, from the step that did not end.
 
     Raises:
-        UsageError: no night of this workspace is waiting to be resumed.
+        UsageError: that night was not interrupted, or there has been none.
     """
     workspace = Workspace(settings.workspace)
-    with workspace.one_at_a_time():
-        waiting = [night for night in workspace.nights() if night.verdict in (RUNNING, "failed")]
-        good = workspace.last_good_date() or ""
-        waiting = [night for night in waiting if night.date > good]
-        if not waiting:
-            raise UsageError(f"no interrupted night found in {settings.workspace}; start one with `goalrank nightly`")
-        night = waiting[-1]
+    with workspace.one_at_a_time() as lock:
+        workspace.logs()  # refuses a workspace that was moved
+        night = workspace.newest_night()
+        if night is None or night.verdict not in (RUNNING, FAILED):
+            found = f"the last one ({night.date}) was {night.verdict}" if night else "there has been none"
+            raise UsageError(
+                f"no interrupted night found in {settings.workspace}: {found}; start one with `goalrank nightly`"
+            )
         for name, outcome in read_outcomes(night.folder).items():
             if outcome["kind"] != DONE or name == "publish_report":
                 (night.folder / "outcomes" / f"{name}.json").unlink()
-        return _run(night, console)
+        return _run(night, settings, lock, console)
 
 
 def _parameters(settings: Settings, logs: Path, full_rebuild: bool) -> dict[str, object]:
@@ -94,78 +98,85 @@ def _commit() -> str:
     return git.stdout.strip() if git.returncode == 0 else "unknown"
 
 
-def _run(night: Night, console: Console) -> dict[str, Any]:
+def _run(night: Night, settings: Settings, lock: int, console: Console) -> dict[str, Any]:
     begun = time.time()
     interrupted = False
     title = f"Night of {night.date}, preset {night.parameters['preset']}"
-    with _pipeline(night) as pipeline, NightView(night.folder / "progress.jsonl", STEPS, title, console) as view:
-        memory = PeakMemory(os.getpid())
+    memory = PeakMemory(os.getpid())
+    with NightView(night.folder / "progress.jsonl", STEPS, title, console) as view, _pipeline(night, lock) as pipeline:
         try:
             while pipeline.poll() is None:
                 view.poll()
                 time.sleep(0.2)
         except KeyboardInterrupt:
             interrupted = True
-        peak = memory.stop()
-    result = _result(night, pipeline.returncode, interrupted)
-    result |= {"peak_memory_mb": round(peak), "seconds": _seconds(night, begun)}
+    result = _result(night, settings, pipeline.returncode, interrupted)
+    result |= {"peak_memory_mb": round(memory.stop()), "seconds": _seconds(night, begun)}
     if not interrupted:
         night_result = {key: result[key] for key in ("exit_code", "reason", "model_version", "snapshot_id", "seconds")}
-        Night(night.folder, night.date, result["verdict"], night.parameters).write(**night_result)
+        replace(night, verdict=result["verdict"]).write(**night_result)
     return result
 
 
 @contextmanager
-def _pipeline(night: Night) -> Iterator[subprocess.Popen[bytes]]:
-    """The pipeline as a child in a process group of its own, ended with everything it started when we leave."""
+def _pipeline(night: Night, lock: int) -> Iterator[subprocess.Popen[bytes]]:
+    """The pipeline as a child in a process group of its own, ended with everything it started when we leave.
+
+    It holds the workspace's lock too: should this process be killed, no other night starts before that one is gone.
+    """
     environment = os.environ | {
         "PYTHONUNBUFFERED": "1",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "GX_ANALYTICS_ENABLED": "false",
         "FEAST_USAGE": "False",
     }
+    before = signal.signal(signal.SIGTERM, _interrupt)
     with open(night.folder / "pipeline.log", "ab") as log:
         pipeline = subprocess.Popen(
-            [sys.executable, "-m", "pipelines.local", str(night.folder / "night.json")],
+            [sys.executable, "-m", "pipelines.local", str(night.folder / "night.json"), str(os.getpid())],
             stdout=log,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
             env=environment,
             start_new_session=True,
+            pass_fds=(lock,),
         )
-    before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         yield pipeline
     finally:
-        signal.signal(signal.SIGTERM, before)
-        if pipeline.poll() is None:
-            os.killpg(pipeline.pid, signal.SIGTERM)
-            try:
+        try:
+            if pipeline.poll() is None:
+                os.killpg(pipeline.pid, signal.SIGTERM)
                 pipeline.wait(10)
-            except subprocess.TimeoutExpired:
-                os.killpg(pipeline.pid, signal.SIGKILL)
-                pipeline.wait()
+        except (subprocess.TimeoutExpired, KeyboardInterrupt):
+            pass  # asked nicely, and once more by an impatient person: what is left is killed below
+        with suppress(ProcessLookupError):
+            os.killpg(pipeline.pid, signal.SIGKILL)
+        pipeline.wait()
+        signal.signal(signal.SIGTERM, before)
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _result(night: Night, returncode: int, interrupted: bool) -> dict[str, Any]:
+def _result(night: Night, settings: Settings, returncode: int, interrupted: bool) -> dict[str, Any]:
     result = summarise(night.folder)
     if interrupted:
         step = unfinished_step(night.folder) or "the next step"
         reason = f"interrupted at {step}; `goalrank resume` goes on from there"
         result |= {"verdict": "failed", "exit_code": EXIT_TRY_AGAIN, "reason": reason}
     elif returncode != 0 and result["exit_code"] == 0:
-        reason = f"the pipeline ended with status {returncode}; look at {night.folder / 'pipeline.log'}"
+        so_far = f"{result['verdict']} ({result['reason']}), but then "
+        reason = f"{so_far}the pipeline ended with status {returncode}; look at {night.folder / 'pipeline.log'}"
         result |= {"verdict": "failed", "exit_code": EXIT_BUG, "reason": reason}
     report = night.folder / "report.html"
     return result | {
         "date": night.date,
         "run_id": f"{night.date}/{night.folder.name}",
         "report": str(report) if report.exists() else None,
-        "workspace": str(Path(str(night.parameters["journal_uri"])).parent),
+        "workspace": str(settings.workspace),
+        "tracking_uri": night.parameters["tracking_uri"],
         "preset": night.parameters["preset"],
         "seed": night.parameters["seed"],
     }
@@ -174,16 +185,17 @@ def _result(night: Night, returncode: int, interrupted: bool) -> dict[str, Any]:
 def _seconds(night: Night, begun: float) -> dict[str, float]:
     """Where the wall time of this try went.
 
-    tools: what Spark, Great Expectations, Feast, MLflow, torch and Java cost to import and start. orchestration:
-    everything that is neither a step's work nor a tool's start: kfp, interpreters, artifacts passed on.
+    tools: what Spark, Great Expectations, Feast, MLflow, torch and Java cost to import and start, and for each step an
+    interpreter with kfp. orchestration: all else that is not a step's work: ours, and kfp's own between the steps.
     """
     outcomes = [outcome for outcome in read_outcomes(night.folder).values() if outcome["started_at"] >= begun]
     wall = time.time() - begun
     in_steps = sum(outcome["seconds"] for outcome in outcomes)
     tools = sum(seconds for outcome in outcomes for seconds in outcome["tool_seconds"].values())
+    interpreters = sum(outcome["process_start_seconds"] for outcome in outcomes)
     return {
         "wall": round(wall, 1),
         "work": round(in_steps - tools, 1),
-        "tools": round(tools, 1),
-        "orchestration": round(wall - in_steps, 1),
+        "tools": round(tools + interpreters, 1),
+        "orchestration": round(wall - in_steps - interpreters, 1),
     }

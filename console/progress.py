@@ -68,7 +68,11 @@ class NightView:
                 if not line.endswith(b"\n"):  # half a line: its writer is not done
                     break
                 self._offset += len(line)
-                self._take(json.loads(line))
+                try:
+                    event = json.loads(line)
+                except ValueError:  # two halves: a writer was killed in the middle, another went on
+                    continue
+                self._take(event)
 
     def _take(self, event: dict[str, Any]) -> None:
         step = self.steps.setdefault(event["step"], StepView())
@@ -85,11 +89,14 @@ class NightView:
         now = time.monotonic()
         if event["event"] == "end":
             mark = "ok" if step.kind == "done" else step.kind.upper()
-            self._console.print(f"{event['step']:<22}{step.seconds:7.1f} s  {mark}", highlight=False)
+            self._print(f"{event['step']:<22}{step.seconds:7.1f} s  {mark}")
             self._last_line = now
         elif event["event"] == "progress" and now - self._last_line > QUIET_SECONDS:
-            self._console.print(f"{event['step']:<22}{step.done}/{step.total} {step.note}", highlight=False)
+            self._print(f"{event['step']:<22}{step.done}/{step.total} {step.note}")
             self._last_line = now
+
+    def _print(self, line: str) -> None:
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def _render(self) -> Group:
         table = Table.grid(padding=(0, 1))

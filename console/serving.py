@@ -45,7 +45,7 @@ def rank(settings: Settings, text: str | None) -> str:
 def _parsed(text: str) -> dict[str, object]:
     try:
         request = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"the request is not JSON ({error}); expected an object with user_id and candidates") from None
     if not isinstance(request, dict):
         raise UsageError(f"the request is a {type(request).__name__}, expected an object with user_id and candidates")
@@ -56,7 +56,7 @@ def _example(settings: Settings) -> dict[str, object]:
     """The first request of the newest day in the workspace's logs."""
     import pyarrow.parquet as pq
 
-    logs = Workspace(settings.workspace).claim_logs(None)
+    logs = Workspace(settings.workspace).logs()
     days = arrival_days(logs)
     files = sorted(Path(logs, "requests", f"dt={days[-1]}").glob("*.parquet")) if days else []
     if not files:

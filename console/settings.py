@@ -32,7 +32,7 @@ class Settings(BaseSettings):
     spark_memory: str = Field("1g", description="memory of the Spark driver")
 
     host: str = Field("127.0.0.1", description="address the ranking service listens on")
-    port: int = Field(8000, description="port the ranking service listens on")
+    port: int = Field(8000, ge=0, le=65535, description="port the ranking service listens on")
     exploration: float = Field(0.02, ge=0, le=1, description="share of requests answered with a sampled list")
 
     @classmethod

@@ -12,6 +12,7 @@ from __future__ import annotations
 import datetime
 import fcntl
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,15 +34,22 @@ class Night:
     date: str
     verdict: str
     parameters: dict[str, object]
+    started_at: float
 
     @classmethod
     def read(cls, folder: Path) -> Night:
         document = json.loads((folder / "night.json").read_text(encoding="utf-8"))
-        return cls(folder, document["date"], document["verdict"], document["parameters"])
+        return cls(folder, document["date"], document["verdict"], document["parameters"], document["started_at"])
 
     def write(self, **result: object) -> None:
         """Keep how the night stands; whole or not at all."""
-        document = {"date": self.date, "verdict": self.verdict, "parameters": self.parameters, **result}
+        document = {
+            "date": self.date,
+            "verdict": self.verdict,
+            "started_at": self.started_at,
+            "parameters": self.parameters,
+            **result,
+        }
         write_atomic(self.folder / "night.json", json.dumps(document, indent=1, default=str))
 
 
@@ -52,16 +60,21 @@ class Workspace:
         self.folder = folder
         self._card = folder / "workspace.json"
 
-    def claim_logs(self, logs: str | None) -> Path:
-        """The logs this workspace learns from: recorded on the first night, checked on every later one.
+    def logs(self, logs: str | None = None) -> Path:
+        """The logs this workspace learns from: those of its first night, else `logs`, else its own simulated ones.
 
         Raises:
-            UsageError: other logs than the recorded ones are given, or the workspace is of another release.
+            UsageError: other logs than the recorded ones are given; the workspace was moved, or is of another release.
         """
         card = json.loads(self._card.read_text(encoding="utf-8")) if self._card.exists() else None
         if card and card.get("format") != FORMAT:
             raise UsageError(
                 f"{self.folder} has format {card.get('format')!r}, expected {FORMAT}; use a new --workspace"
+            )
+        if card and card.get("folder") != str(self.folder):
+            raise UsageError(
+                f"{self.folder} was made as {card.get('folder')}, which its stores still point to; move it back there, or "
+                "use a new --workspace"
             )
         given = str(Path(logs).resolve()) if logs else None
         if card and given and card["logs"] != given:
@@ -69,10 +82,13 @@ class Workspace:
                 f"workspace {self.folder} learns from {card['logs']}, but --logs gave {given}; "
                 "features of two sources must not mix: use another --workspace"
             )
-        recorded = card["logs"] if card else given or str(self.folder / "logs")
-        if not card:
-            write_atomic(self._card, json.dumps({"format": FORMAT, "logs": recorded}, indent=1))
-        return Path(recorded)
+        return Path(card["logs"] if card else given or str(self.simulated_logs))
+
+    def record_logs(self, logs: Path) -> None:
+        """Keep which logs this workspace learns from, once they are known to hold something."""
+        if not self._card.exists():
+            card = {"format": FORMAT, "folder": str(self.folder), "logs": str(logs)}
+            write_atomic(self._card, json.dumps(card, indent=1))
 
     @property
     def simulated_logs(self) -> Path:
@@ -80,19 +96,23 @@ class Workspace:
         return self.folder / "logs"
 
     @contextmanager
-    def one_at_a_time(self) -> Iterator[None]:
-        """Hold the workspace while a night runs.
+    def one_at_a_time(self) -> Iterator[int]:
+        """Hold the workspace while a night runs; gives the lock's descriptor, for the night's own process to hold too.
 
         Raises:
+            UsageError: there can be no such folder.
             TryAgain: another night of this workspace is running.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"--workspace {self.folder} cannot be a folder ({error}); choose another") from error
         with open(self.folder / "lock", "w", encoding="utf-8") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise TryAgain(f"another night runs in {self.folder}; wait for it to end") from error
-            yield
+            yield lock.fileno()
 
     def nights(self) -> list[Night]:
         """Every try of every night, oldest date first, within a date in the order they were tried."""
@@ -103,13 +123,17 @@ class Workspace:
         """The newest date whose night ended well (promoted or kept)."""
         return max((night.date for night in self.nights() if night.verdict in ENDED_WELL), default=None)
 
+    def newest_night(self) -> Night | None:
+        """The night that was started last."""
+        return max(self.nights(), key=lambda night: night.started_at, default=None)
+
     def new_night(self, date: str, parameters: dict[str, object]) -> Night:
         """A folder for one more try of `date`."""
         day = self.folder / "nights" / date
         tried = [int(folder.name) for folder in day.glob("*") if folder.name.isdigit()]
         folder = day / str(max(tried, default=0) + 1)
         folder.mkdir(parents=True)
-        night = Night(folder, date, RUNNING, parameters | {"date": date, "run_uri": str(folder)})
+        night = Night(folder, date, RUNNING, parameters | {"date": date, "run_uri": str(folder)}, time.time())
         night.write()
         return night
 
@@ -136,8 +160,9 @@ def day_after(day: str) -> str:
     return (datetime.date.fromisoformat(day) + datetime.timedelta(days=1)).isoformat()
 
 
-def next_date(logs: Path, last_good: str | None) -> str:
-    """The night to run when no --date is given: the day after the last good night, or the newest day of the logs.
+def next_date(logs: Path, last_good: str | None, last_tried: str | None = None) -> str:
+    """The night to run when no --date is given: the day after the last good night; if none was good yet, the date last
+    tried, or else the newest day of the logs.
 
     Raises:
         DataRefused: there are no logs at all.
@@ -147,7 +172,7 @@ def next_date(logs: Path, last_good: str | None) -> str:
     if not days:
         raise DataRefused(f"no partition found under {logs / 'requests'}, expected folders dt=YYYY-MM-DD")
     if last_good is None:
-        return days[-1]
+        return last_tried or days[-1]
     wanted = day_after(last_good)
     if wanted > days[-1]:
         raise TryAgain(f"the day {wanted} has not arrived in {logs} yet (newest: {days[-1]}); try again when it has")

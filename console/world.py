@@ -8,9 +8,14 @@ from rich.console import Console
 from rich.progress import Progress
 
 from console.workspace import arrival_days, day_after
+from goalrank.errors import UsageError
 
 FIRST_NIGHT_DAYS = 8
 """Days lived before the first night: a week to learn from and one day to be judged on."""
+
+
+FARTHEST_DAYS = 60
+"""A --date farther ahead than this is taken for a typing error."""
 
 
 def live_until(logs: Path, date: str | None, last_good: str | None, console: Console) -> None:
@@ -21,6 +26,10 @@ def live_until(logs: Path, date: str | None, last_good: str | None, console: Con
     config = simulator.load_world(str(logs)) or simulator.WorldConfig()
     wanted = date or (day_after(last_good) if last_good else None)
     needed = simulator.day_number(config, wanted) + 1 if wanted else 0
+    if needed > lived + FARTHEST_DAYS:
+        raise UsageError(
+            f"--date {wanted} is {needed - lived} days ahead of the simulated world, expected at most {FARTHEST_DAYS}"
+        )
     if not lived:
         needed = max(needed, FIRST_NIGHT_DAYS)
     if needed <= lived:

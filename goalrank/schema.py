@@ -24,6 +24,9 @@ HISTORY_LENGTH = 50
 TOPIC_BUCKETS = 32
 """Topics are folded into this many buckets (topic % 32), so that a set of topics is one 64-bit mask."""
 
+SMALLEST_ID = 1
+"""User and item ids start here: the models read 0 as nobody."""
+
 SELF_SELECTED = "self_selected"
 """Value of requests.policy when no ranker chose: the user took these items out of the candidates on their own (rating
 data sets). Candidates not taken then count as seen and not engaged (label 0)."""

@@ -273,7 +273,7 @@ def decide(
     superior = difference.low > SUPERIORITY
     checks.append(Check(name="superiority", value=difference.low, threshold=SUPERIORITY, passed=superior))
     failed = [check.name for check in checks if not check.passed]
-    if floor.high <= FLOOR:
+    if users >= MINIMUM_USERS and floor.high <= FLOOR:
         return verdict(
             "refuse", f"below the absolute floor: judged reward {above_retriever}, expected more than {FLOOR:g}"
         )

@@ -26,6 +26,7 @@ def on_path() -> None:
     inherited = os.environ.get("PYTHONPATH", "")
     if folder not in inherited.split(os.pathsep):
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [folder, inherited]))
+    os.environ["PYTHONSAFEPATH"] = "1"  # `python -m` would look for `components` in whatever folder we were called from
 
 
 def main() -> None:

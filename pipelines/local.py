@@ -1,6 +1,7 @@
-"""Run the night on this machine: `python -m pipelines.local NIGHT.json`, a child process of the console.
+"""Run the night on this machine: `python -m pipelines.local NIGHT.json PID`, a child process of the console.
 
-A process of its own, so that kfp's import and talk stay out of the console, and the whole tree can be ended at once.
+A process of its own, so that kfp's import and talk stay out of the console, and the whole tree can be ended at once;
+it ends itself when the process PID, its parent, is gone.
 Steps that ended are found in kfp's own cache under the run's folder: a resumed run goes on from the one that did not.
 """
 
@@ -39,21 +40,20 @@ def run_night(night_file: Path) -> None:
     nightly(**parameters)
 
 
-def end_with_parent() -> None:
+def end_with_parent(parent: int) -> None:
     """End this process group when the console is gone: killed outright, it can no longer do so itself."""
-    parent = os.getppid()
 
     def watch() -> None:
         while os.getppid() == parent:
-            time.sleep(1)
-        os.killpg(os.getpgrp(), signal.SIGTERM)
+            time.sleep(0.5)
+        os.killpg(os.getpgrp(), signal.SIGKILL)
 
     threading.Thread(target=watch, daemon=True).start()
 
 
 if __name__ == "__main__":
     on_path()
-    end_with_parent()
+    end_with_parent(int(sys.argv[2]))
     try:
         run_night(Path(sys.argv[1]))
     except RuntimeError as error:

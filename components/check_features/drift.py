@@ -26,7 +26,27 @@ NOISE_QUANTILE = 0.999
 """Where nothing has changed, PSI / (1/n + 1/m) follows chi-square with bins - 1 degrees of freedom (Yurdakul & Naranjo,
 Journal of Risk Model Validation, 2020). No limit lies below this quantile of it: small nights are noisy."""
 
+SAME_RATE = 1.25
+"""Rates of few rows scatter more than rates of many, so a change of volume alone widens or narrows their distribution.
+While the pooled rate (all parts by all wholes) has moved by less than this factor, a shift of a rate is only reported:
+a changed unit or a broken join moves it by far more."""
+
 BINS = 10
+
+
+@dataclass(frozen=True)
+class Column:
+    """Values of one column (float, NaN for null).
+
+    Attributes:
+        values: one a row.
+        volume: the column counts traffic, which may change from day to day: its shifts are reported, never refused.
+        pooled: of a rate, the sum of its parts by the sum of its wholes; None for any other column.
+    """
+
+    values: np.ndarray
+    volume: bool = False
+    pooled: float | None = None
 
 
 @dataclass(frozen=True)
@@ -61,11 +81,14 @@ def _histogram(sample: np.ndarray, edges: np.ndarray) -> np.ndarray:
     return np.bincount(bins, minlength=2 * len(edges) + 2).astype(float)
 
 
-def compare(earlier: dict[str, np.ndarray], tonight: dict[str, np.ndarray]) -> pd.DataFrame:
-    """One row a column with values on both sides: rows and medians before and tonight, psi, and the two limits."""
+def compare(earlier: dict[str, Column], tonight: dict[str, Column]) -> pd.DataFrame:
+    """One row a column with values on both sides: rows and medians before and tonight, psi, and the two limits.
+
+    The critical limit is infinite where a shift says nothing of what the data mean.
+    """
     rows = []
     for column in tonight:
-        before, now = earlier[column], tonight[column]
+        before, now = earlier[column].values, tonight[column].values
         if not len(before) or not len(now):
             continue
         shift = population_stability(before, now)
@@ -79,7 +102,16 @@ def compare(earlier: dict[str, np.ndarray], tonight: dict[str, np.ndarray]) -> p
                 "median_tonight": float(np.nanmedian(now)) if not np.isnan(now).all() else None,
                 "psi": shift.psi,
                 "warning_limit": max(WARNING_PSI, noise),
-                "critical_limit": max(CRITICAL_PSI, noise),
+                "critical_limit": max(CRITICAL_PSI, noise) if _can_refuse(earlier[column], tonight[column]) else np.inf,
             }
         )
     return pd.DataFrame(rows)
+
+
+def _can_refuse(before: Column, now: Column) -> bool:
+    if now.volume:
+        return False
+    if before.pooled is None or now.pooled is None:
+        return True
+    least, most = sorted((before.pooled, now.pooled))
+    return most > SAME_RATE * least

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pandas as pd
 import pyarrow.parquet as pq
 
-from components.check_features import drift, prepare
+from components.check_features import drift, passed, prepare
 from components.data_gate import Gate
-from components.extract_features import locations, snapshots
+from components.extract_features import locations
 from components.extract_features.snapshots import Snapshot
 from components.step import Step, run_alone
 from goalrank import schema
@@ -20,7 +20,9 @@ SOMEWHERE = ("user_profile", "item_content")
 
 
 def run(snapshot: str, snapshots_uri: str, data_docs: str, run_uri: str) -> None:
-    """Check the days that this snapshot has and the one before it has not: keys, times, ranges, nulls; then drift.
+    """Check the days that the last good snapshot has not: keys, times, ranges, nulls; then drift since that one.
+
+    Good is a snapshot that passed here. Days of one that was refused are checked again, until they are mended.
 
     Args:
         snapshot: the snapshot artifact (JSON).
@@ -36,11 +38,13 @@ def run(snapshot: str, snapshots_uri: str, data_docs: str, run_uri: str) -> None
             gate = Gate("check_features", data_docs)
             from components.check_features import suites
         tonight = Snapshot.load(snapshot)
-        earlier = snapshots.previous(locations.folder(snapshots_uri), tonight.date)
+        root = locations.folder(snapshots_uri)
+        earlier = passed.newest_before(root, tonight.date)
         days = _new_days(tonight, earlier)
         step.figures["days"] = [days[0], days[-1]]
         with gate:
-            gate.check("examples", prepare.example_rows(tonight, days), suites.examples(), ["dt", "request_id"])
+            examples = prepare.counted(prepare.example_rows(tonight, days), tonight)
+            gate.check("examples", examples, suites.examples(), ["dt", "request_id"])
             for done, view in enumerate(schema.FEATURE_VIEWS.values()):
                 step.progress(done, len(schema.FEATURE_VIEWS), view.name)
                 rows = _rows(tonight, view, days)
@@ -48,17 +52,16 @@ def run(snapshot: str, snapshots_uri: str, data_docs: str, run_uri: str) -> None
                     gate.check(view.name, rows, suites.of_view(view), ["dt", view.entity])
             # Shifts of rows that are wrong already say nothing more.
             if earlier is not None and not gate.refused:
-                shifts = drift.compare(
-                    prepare.drift_columns(earlier, earlier.days[-1]), prepare.drift_columns(tonight, tonight.days[-1])
-                )
+                shifts = drift.compare(prepare.drift_columns(earlier), prepare.drift_columns(tonight, days))
                 step.figures["drift"] = {row.column: round(row.psi, 4) for row in shifts.itertuples()}
                 told = ["column", "rows_before", "rows_tonight", "median_before", "median_tonight"]
                 gate.check("drift", shifts, suites.drift(), told, examples=len(shifts))
         gate.decide(step, f"the features of {tonight.date}")
+        passed.mark(root, tonight)
 
 
 def _new_days(tonight: Snapshot, earlier: Snapshot | None) -> list[str]:
-    """Days whose files no earlier night has passed through this gate; never none."""
+    """Days whose files have not passed this gate yet; never none."""
     known = {day["path"] for day in earlier.manifest["days"]} if earlier is not None else set()
     return [day["dt"] for day in tonight.manifest["days"] if day["path"] not in known] or [tonight.days[-1]]
 

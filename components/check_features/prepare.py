@@ -6,7 +6,9 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset as ds
 
+from components.check_features.drift import Column
 from components.extract_features.snapshots import Snapshot
 from goalrank import schema
 
@@ -66,7 +68,6 @@ def example_rows(snapshot: Snapshot, days: list[str]) -> pd.DataFrame:
     table = snapshot.read_examples(days)
     length = {name: pc.list_value_length(table[name]) for name in (*_PER_POSITION, "candidates", "candidate_scores")}
     frame = pd.DataFrame({name: table[name].to_pandas() for name in ("dt", "request_id", "user_id", "event_time")})
-    frame["rows_of_key"] = frame.groupby("request_id")["request_id"].transform("size")
     frame["shown"] = length["slate"].to_numpy(zero_copy_only=False)
     frame["candidates"] = length["candidates"].to_numpy(zero_copy_only=False)
     frame["scores_surplus"] = pc.subtract(length["candidate_scores"], length["candidates"]).to_pandas()
@@ -78,28 +79,38 @@ def example_rows(snapshot: Snapshot, days: list[str]) -> pd.DataFrame:
     return frame
 
 
-def drift_columns(snapshot: Snapshot, dt: str) -> dict[str, np.ndarray]:
-    """Name -> values (float, NaN for null) of the columns held against the last good snapshot, of one arrival day.
+def counted(examples: pd.DataFrame, snapshot: Snapshot) -> pd.DataFrame:
+    """Add rows_of_key: how often each request_id is among the examples of all the snapshot's days (null for null)."""
+    kept = ds.dataset(snapshot.examples_paths(), format="parquet").to_table(columns=["request_id"])["request_id"]
+    times = pd.Series({entry["values"]: entry["counts"] for entry in pc.value_counts(kept).to_pylist()}, dtype=float)
+    return examples.assign(rows_of_key=examples.request_id.map(times))
 
-    Chosen to stand still when nothing is wrong: shares and per-request figures, no counts that grow with the log.
+
+def drift_columns(snapshot: Snapshot, arrived: list[str] | None = None) -> dict[str, Column]:
+    """Name -> values of the columns held against the last good snapshot, of its newest day.
+
+    Rates and per-request figures say what the data mean and stand still when nothing is wrong; the one count is there
+    to be told of. Durations come with new items only: those of the days `arrived`, or of all known items.
     """
-    examples = example_rows(snapshot, [dt])
-    users = snapshot.read_view(schema.USER_STATS.name, [dt])
-    items = snapshot.read_view(schema.ITEM_STATS.name, [dt])
-    seen_U, seen_I = (_numbers(users["impressions"]), _numbers(items["impressions_7d"]))
-    columns = {
-        "examples.candidates": examples.candidates,
-        "examples.shown": examples.shown,
-        "examples.mean_score": examples.mean_score,
-        "examples.total_clicks": examples.total_clicks,
-        "examples.total_likes": examples.total_likes,
-        "examples.total_watch_seconds": examples.total_watch_seconds,
-        "user_stats.clicks / impressions": _share(users["clicks"], seen_U),
-        "user_stats.watch_ms / impressions": _share(users["watch_ms"], seen_U),
-        "item_stats.clicks_7d / impressions_7d": _share(items["clicks_7d"], seen_I),
-        "item_stats.impressions_7d": seen_I,
+    last = snapshot.days[-1:]
+    examples = example_rows(snapshot, last)
+    users = snapshot.read_view(schema.USER_STATS.name, last)
+    items = snapshot.read_view(schema.ITEM_STATS.name, last)
+    contents = snapshot.read_view(schema.ITEM_CONTENT.name, arrived)
+    return {
+        "examples.candidates": _column(examples.candidates),
+        "examples.shown": _column(examples.shown),
+        "examples.mean_score": _column(examples.mean_score),
+        "examples.total_clicks": _column(examples.total_clicks),
+        "examples.total_likes": _column(examples.total_likes),
+        "examples.total_watch_seconds": _column(examples.total_watch_seconds),
+        "user_stats.clicks / impressions": _rate(users["clicks"], users["impressions"]),
+        "user_stats.watch_ms / impressions": _rate(users["watch_ms"], users["impressions"]),
+        "user_stats.watch_ms / clicks": _rate(users["watch_ms"], users["clicks"]),
+        "item_stats.clicks_7d / impressions_7d": _rate(items["clicks_7d"], items["impressions_7d"]),
+        "item_stats.impressions_7d": Column(_floats(items["impressions_7d"]), volume=True),
+        "item_content.duration_seconds": Column(_floats(contents["duration_seconds"].drop_null())),
     }
-    return {name: np.asarray(values, dtype=float) for name, values in columns.items()}
 
 
 _PER_POSITION = ("slate", "propensities", "clicks", "likes", "watch_seconds")
@@ -109,10 +120,20 @@ def _numbers(column: pa.ChunkedArray) -> np.ndarray:
     return column.to_numpy()
 
 
-def _share(part: pa.ChunkedArray, whole: np.ndarray) -> np.ndarray:
-    """part / whole where there is a whole; rows without are left out, they say nothing of the share."""
-    whole = np.asarray(whole, dtype=float)
-    return (np.asarray(_numbers(part), dtype=float) / np.where(whole > 0, whole, np.nan))[whole > 0]
+def _floats(column: pa.ChunkedArray) -> np.ndarray:
+    return np.asarray(_numbers(column), dtype=float)
+
+
+def _column(values: pd.Series) -> Column:
+    return Column(values.to_numpy(dtype=float))
+
+
+def _rate(part: pa.ChunkedArray, whole: pa.ChunkedArray) -> Column:
+    """part / whole where there is a whole; rows without are left out, they say nothing of the rate."""
+    parts, wholes = _floats(part), _floats(whole)
+    some = wholes > 0
+    pooled = float(parts[some].sum() / wholes[some].sum()) if some.any() else None
+    return Column(parts[some] / wholes[some], pooled=pooled)
 
 
 def _reduced(lists: pa.ChunkedArray, how: str) -> np.ndarray:

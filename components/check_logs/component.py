@@ -15,6 +15,7 @@ def check_logs(
     spark_master: str,
     spark_memory: str,
     data_docs: dsl.Output[dsl.Artifact],
+    window_days: int = 30,
 ):
     """Hold the log partitions tonight reads against the data contract; refuse the night if they break it."""
     from components.check_logs.main import run
@@ -24,6 +25,7 @@ def check_logs(
         snapshots_uri=snapshots_uri,
         date=date,
         full_rebuild=full_rebuild,
+        window_days=window_days,
         data_docs=data_docs.path,
         run_uri=run_uri,
         spark_master=spark_master,

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from components.check_logs import partitions
 from components.data_gate import Gate
-from components.extract_features import locations, snapshots
+from components.extract_features import locations, version
+from components.extract_features.plan import plan
 from components.extract_features.snapshots import Snapshot
 from components.spark import spark_session
 from components.step import Step, run_alone
@@ -34,18 +35,22 @@ def run(
     run_uri: str,
     spark_master: str = "local[2]",
     spark_memory: str = "1g",
+    window_days: int = 30,
 ) -> None:
     """Check the arrival days tonight reads: all up to `date` on a first night or a rebuild, else the new ones.
 
+    Which of the two it is, extraction's own plan says: a changed code or window makes it read every day again, too.
+
     Args:
         logs_uri: root of the logs (requests/, impressions/, items/, users/ with dt=YYYY-MM-DD folders).
-        snapshots_uri: root of the snapshots; the last one before `date` says which days are already extracted.
+        snapshots_uri: root of the snapshots; extraction's plan says which one it goes on from.
         date: tonight's arrival day, YYYY-MM-DD.
         full_rebuild: read every day again.
         data_docs: folder for Great Expectations' static site; written when the data are refused, too.
         run_uri: the run's folder.
         spark_master: where Spark runs.
         spark_memory: memory of Spark's driver.
+        window_days: as extract_features is told.
 
     Raises:
         DataRefused: a critical check failed; names each one, what was found and how to mend it.
@@ -53,14 +58,16 @@ def run(
     with Step("check_logs", run_uri) as step:
         locations.day(date)
         logs = locations.folder(logs_uri)
-        previous = snapshots.previous(locations.folder(snapshots_uri), date)
+        configuration = version.configuration(window_days)
+        planned = plan(locations.folder(snapshots_uri), date, full_rebuild, version.code_version(), configuration)
+        earlier = planned.previous
         with step.tool("great_expectations"):
             gate = Gate("check_logs", data_docs)
             from components.check_logs import suites
         with gate:
-            earlier = previous if previous and not full_rebuild else None
-            reading = partitions.tonights(logs, date, earlier.date if earlier else None)
-            step.figures["days"] = [reading.days[0], reading.days[-1]]
+            chain_first = earlier.manifest["chain"]["first"] if earlier else None
+            reading = partitions.tonights(logs, date, earlier.date if earlier else None, chain_first)
+            step.figures |= {"days": [reading.days[0], reading.days[-1]], "plan": f"{planned.mode}: {planned.reason}"}
             survey = partitions.survey(reading, _earlier_rows(earlier))
             gate.check("partitions", survey, suites.partitions(), ["table", "dt", "unreadable", "usual_rows"])
             columns = partitions.columns(reading)

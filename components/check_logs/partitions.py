@@ -47,11 +47,17 @@ class Reading:
     """What tonight's extraction reads, and the days before it that late rows may belong to."""
 
     days: tuple[str, ...]
-    first_night: bool
+    chain_first: str
+    """First arrival day of the logs that tonight's rows rest on, `days` or earlier nights' own."""
     partitions: tuple[Partition, ...]
     """Of `days`, all tables; items and users only where a folder exists (on a first night at least one entry each)."""
     recent: tuple[Partition, ...]
     """Requests and impressions of the LATENESS_DAYS before `days`, where still kept."""
+
+    @property
+    def excused_before(self) -> str:
+        """Impressions that arrive before this day may belong to a request from before the logs begin."""
+        return plus_days(self.chain_first, schema.LATENESS_DAYS)
 
     def files(self, table: str, recent: bool = False) -> list[Path]:
         """Paths of one table's files, oldest day first."""
@@ -64,8 +70,10 @@ def plus_days(dt: str, days: int) -> str:
     return (calendar_date.fromisoformat(dt) + timedelta(days=days)).isoformat()
 
 
-def tonights(logs: Path, date: str, after: str | None) -> Reading:
+def tonights(logs: Path, date: str, after: str | None, chain_first: str | None = None) -> Reading:
     """Partitions with arrival days after `after` (None: all there are) up to `date`, gaps between them included.
+
+    `chain_first` is the first day that earlier nights read; None where tonight's first day is.
 
     Raises:
         DataRefused: a partition folder is not named dt=YYYY-MM-DD.
@@ -84,7 +92,7 @@ def tonights(logs: Path, date: str, after: str | None) -> Reading:
         wanted += [Partition(table, dt, _files(logs, table, dt)) for dt in chosen]
     before = [plus_days(first, -back) for back in range(schema.LATENESS_DAYS, 0, -1)]
     recent = [Partition(table, dt, _files(logs, table, dt)) for table in schema.DAILY_TABLES for dt in before]
-    return Reading(days, after is None, tuple(wanted), tuple(part for part in recent if part.files))
+    return Reading(days, chain_first or days[0], tuple(wanted), tuple(part for part in recent if part.files))
 
 
 def survey(reading: Reading, earlier_rows: Mapping[str, Mapping[str, int]]) -> pd.DataFrame:

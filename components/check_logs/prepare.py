@@ -42,6 +42,7 @@ def requests(spark: SparkSession, logs: Path, reading: Reading) -> DataFrame:
         *_nullness("candidates", "candidate_scores"),
         sf.size("candidates").alias("candidates_count"),
         sf.size(sf.filter("candidates", lambda item: item.isNull())).alias("candidates_null"),
+        sf.array_min("candidates").alias("smallest_candidate"),
         (sf.size("candidates") - sf.size(sf.array_distinct("candidates"))).alias("candidates_repeated"),
         (sf.size("candidate_scores") - sf.size("candidates")).alias("scores_surplus"),
         sf.size(not_finite).alias("scores_not_finite"),
@@ -55,7 +56,9 @@ def requests(spark: SparkSession, logs: Path, reading: Reading) -> DataFrame:
 def impressions(spark: SparkSession, logs: Path, reading: Reading) -> DataFrame:
     """Each impression beside what its request and its list's other impressions say of it.
 
-    Lists are taken as known tonight: positions that arrived on the recent days count as there.
+    Lists are taken as known tonight: positions that arrived on the recent days count as there. An impression whose
+    request may have arrived before the logs begin `predates_logs`: extraction leaves it out, so nothing else is asked
+    of its list.
     """
     asked = (
         read_logs(spark, logs, reading, "requests", recent=True)
@@ -75,6 +78,8 @@ def impressions(spark: SparkSession, logs: Path, reading: Reading) -> DataFrame:
         .where(sf.col("dt") >= reading.days[0])
         .join(asked, "request_id", "left")
     )
+    unknown = sf.col("request_id").isNotNull() & sf.col("request_known").isNull()
+    predates = unknown & (sf.col("dt") < reading.excused_before)
     return judged.select(
         "dt",
         "request_id",
@@ -85,9 +90,12 @@ def impressions(spark: SparkSession, logs: Path, reading: Reading) -> DataFrame:
         "like",
         "watch_seconds",
         sf.when(placed, sf.col("times_at_position")).alias("times_at_position"),
-        sf.when(placed, sf.col("last_position") - sf.col("positions_seen")).alias("positions_missing"),
+        sf.when(placed & ~predates, sf.col("last_position") - sf.col("positions_seen")).alias("positions_missing"),
         sf.when(placed & sf.col("item_id").isNotNull(), sf.col("times_in_list")).alias("times_in_list"),
-        sf.when(sf.col("request_id").isNotNull(), sf.coalesce("request_known", sf.lit(0))).alias("request_known"),
+        sf.when(sf.col("request_id").isNotNull() & ~predates, sf.coalesce("request_known", sf.lit(0))).alias(
+            "request_known"
+        ),
+        predates.cast("int").alias("predates_logs"),
         sf.array_contains("candidates", sf.col("item_id")).cast("int").alias("item_among_candidates"),
     )
 

@@ -72,6 +72,7 @@ def requests() -> list[Expectation]:
     """Requests (prepare.requests)."""
     return [
         *_not_null("requests"),
+        _id("user_id"),
         _exactly(1, "times_logged", "each request_id once", "keep one row of each request_id"),
         gxe.ExpectColumnValuesToBeBetween(
             column="candidates_count",
@@ -81,6 +82,7 @@ def requests() -> list[Expectation]:
             notes="leave out requests without candidates",
         ),
         _exactly(0, "candidates_null", "no null among the candidates", "leave null candidates out"),
+        _id("smallest_candidate", "item ids of 1 and above among the candidates"),
         _exactly(0, "candidates_repeated", "distinct candidates", "keep each candidate of a request once"),
         _exactly(
             0,
@@ -115,11 +117,21 @@ def impressions() -> list[Expectation]:
     """Impressions (prepare.impressions)."""
     return [
         *_not_null("impressions"),
+        _id("item_id"),
         _exactly(
             1,
             "request_known",
             f"the request of each impression in the same partitions or at most {schema.LATENESS_DAYS} days before",
             "deliver the request, or drop impressions without one",
+        ),
+        gxe.ExpectColumnValuesToBeBetween(
+            column="predates_logs",
+            min_value=0,
+            max_value=0,
+            severity=FailureSeverity.WARNING,
+            description=f"a request in the logs for each impression of their first {schema.LATENESS_DAYS} days",
+            notes="these impressions are left out; where the logs begin in the middle of traffic there is nothing to "
+            "do, else deliver their requests",
         ),
         gxe.ExpectColumnValuesToBeBetween(
             column="position",
@@ -168,6 +180,7 @@ def items() -> list[Expectation]:
     """Items (prepare.items)."""
     return [
         *_not_null("items"),
+        _id("item_id"),
         _exactly(1, "times_logged", "each item_id once in a partition", "keep the last row of each item_id"),
         _exactly(0, "topics_negative", "topics of 0 and above, none null", "number topics from 0"),
         gxe.ExpectColumnValuesToBeBetween(
@@ -186,6 +199,7 @@ def users() -> list[Expectation]:
     """Users (prepare.users)."""
     return [
         *_not_null("users"),
+        _id("user_id"),
         _exactly(1, "times_logged", "each user_id once in a partition", "keep the last row of each user_id"),
         _exactly(0, "attributes_malformed", "attributes written name=value", "write each attribute as name=value"),
         _created(),
@@ -213,6 +227,16 @@ def _exactly(value: int, column: str, expected: str, mend: str) -> Expectation:
         severity=FailureSeverity.CRITICAL,
         description=expected,
         notes=mend,
+    )
+
+
+def _id(column: str, expected: str = "") -> Expectation:
+    return gxe.ExpectColumnValuesToBeBetween(
+        column=column,
+        min_value=1,
+        severity=FailureSeverity.CRITICAL,
+        description=expected or f"{column} of 1 and above",
+        notes="number ids from 1: 0 stands for no item and no user in the models",
     )
 
 

@@ -40,17 +40,22 @@ def plan(root: Path, date: str, full_rebuild: bool, code: str, config: dict[str,
 def _usable(root: Path, date: str, code: str, config: dict[str, Any]) -> tuple[str, Snapshot | None]:
     try:
         snapshot = Snapshot.read(root, date)
-    except DataRefused as error:
+        problem = _problem(snapshot, code, config)
+    except DataRefused as error:  # its own manifest, or one that it was built on
         return str(error), None
+    except KeyError as missing:
+        return f"its manifest lacks {missing}", None
+    return problem, None if problem else snapshot
+
+
+def _problem(snapshot: Snapshot, code: str, config: dict[str, Any]) -> str:
+    """Why this snapshot cannot be gone on from ('' if it can)."""
     if snapshot.manifest["code_version"] != code:
-        return "the extraction's code changed", None
+        return "the extraction's code changed"
     if snapshot.manifest["config"] != config:
         changed = sorted(key for key in config if snapshot.manifest["config"].get(key) != config[key])
-        return f"the configuration changed ({', '.join(changed)})", None
-    if replaced := _replaced_parent(snapshot):
-        return replaced, None
-    problem = snapshot.problem()
-    return problem, None if problem else snapshot
+        return f"the configuration changed ({', '.join(changed)})"
+    return _replaced_parent(snapshot) or snapshot.problem()
 
 
 def _replaced_parent(snapshot: Snapshot) -> str:

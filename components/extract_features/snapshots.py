@@ -4,6 +4,7 @@
     SNAPSHOTS/data/<id>/days/<day>/<table>/  feature rows (one folder a view of schema.FEATURE_VIEWS) and examples
     SNAPSHOTS/data/<id>/base/<view>/         the newest row of every entity from the days before the window
     SNAPSHOTS/data/<id>/state/<table>/       what the next night starts from; nobody else reads it
+    SNAPSHOTS/passed/<id>.json               the features passed check_features, which writes and reads this mark
 
 A manifest names the days of its window, each with the folder it lies in, which may belong to an earlier snapshot. The
 base keeps entities known that were last touched before the window: without it a quiet item would turn unknown.
@@ -13,7 +14,7 @@ Day folders are not named `dt=...`, since readers that infer Hive partitions wou
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -138,10 +139,13 @@ def dates(root: str | Path) -> list[str]:
     return sorted(path.stem for path in (Path(root) / "manifests").glob("[0-9]*.json"))
 
 
-def previous(root: str | Path, date: str) -> Snapshot | None:
-    """The newest snapshot of a day before `date`, or None."""
-    earlier = [found for found in dates(root) if found < date]
-    return Snapshot.read(root, earlier[-1]) if earlier else None
+def readable_before(root: str | Path, date: str) -> Iterator[Snapshot]:
+    """Snapshots of days before `date`, newest first; a manifest that cannot be read is passed over."""
+    for earlier in reversed([found for found in dates(root) if found < date]):
+        try:
+            yield Snapshot.read(root, earlier)
+        except DataRefused:
+            continue
 
 
 def read_files(files: list[str], columns: pa.Schema) -> pa.Table:

@@ -20,15 +20,18 @@ def read_outcomes(run: Path) -> dict[str, dict[str, Any]]:
 
 def unfinished_step(run: Path) -> str | None:
     """The step that said it began and never said how it ended: killed, or still running."""
-    begun: list[str] = []
+    under_way: dict[str, None] = {}  # by step: a resumed one begins twice and ends once
     progress = run / "progress.jsonl"
     for line in progress.read_text(encoding="utf-8").splitlines() if progress.exists() else []:
-        event = json.loads(line)
+        try:
+            event = json.loads(line)
+        except ValueError:  # half a line: its writer was killed
+            continue
         if event["event"] == "start":
-            begun.append(event["step"])
-        elif event["event"] == "end" and event["step"] in begun:
-            begun.remove(event["step"])
-    return begun[-1] if begun else None
+            under_way[event["step"]] = None
+        elif event["event"] == "end":
+            under_way.pop(event["step"], None)
+    return list(under_way)[-1] if under_way else None
 
 
 def summarise(run: Path) -> dict[str, Any]:

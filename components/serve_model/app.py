@@ -110,7 +110,10 @@ def create_app(ranking: Ranking, log: ServedLog) -> FastAPI:
 
     @app.post("/feedback")
     def feedback(body: FeedbackBody) -> dict[str, Any]:
-        log.feedback(body)
+        try:
+            log.feedback(body)
+        except OSError as error:
+            raise HTTPException(503, f"the feedback could not be kept ({error}); send it again later") from error
         return {"request_id": body.request_id, "position": body.position}
 
     @app.get("/health")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from goalrank.errors import UsageError
-from goalrank.schema import LIST_LENGTH
+from goalrank.schema import LIST_LENGTH, SMALLEST_ID
 
 MAX_BODY_BYTES = 256 * 1024
 MAX_CANDIDATES = 1000
@@ -18,7 +18,7 @@ MAX_WATCH_SECONDS = 86_400.0
 ISSUED_PREFIX = "served-"
 """Of request ids that the service makes itself."""
 
-Id = Annotated[int, Field(strict=True, ge=0, le=2**63 - 1)]
+Id = Annotated[int, Field(strict=True, ge=SMALLEST_ID, le=2**63 - 1)]
 RequestId = Annotated[str, Field(strict=True, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,63}$")]
 Flag = Annotated[int, Field(strict=True, ge=0, le=1)]
 

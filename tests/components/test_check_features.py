@@ -13,14 +13,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from components.check_features import passed
 from components.check_features.drift import (
     CRITICAL_PSI,
     NOISE_QUANTILE,
     WARNING_PSI,
+    Column,
     compare,
     population_stability,
 )
 from components.check_features.main import run
+from components.extract_features.snapshots import Snapshot, manifest_path
 from goalrank import schema
 from goalrank.errors import DataRefused
 
@@ -91,20 +94,24 @@ def a_day(dt: str, first: bool) -> Tables:
     return tables
 
 
-def write_snapshot(root: Path, days: list[str], change: Callable[[Tables], None] = lambda tables: None) -> str:
-    """A snapshot of `days` (`change` alters the newest day), committed; the path of its artifact."""
+def nothing(tables: Tables) -> None:
+    """The change that is none."""
+
+
+def write_snapshot(root: Path, days: list[str], *changes: Callable[[Tables], None]) -> str:
+    """A snapshot of `days` (`changes` alter the newest ones, the last the newest), committed; its artifact's path."""
     entries = []
-    for number, dt in enumerate(days):
+    altering = [nothing] * (len(days) - len(changes)) + list(changes)
+    for number, (dt, change) in enumerate(zip(days, altering, strict=True)):
         tables = a_day(dt, first=number == 0)
-        if number == len(days) - 1:
-            change(tables)
+        change(tables)
         for name, rows in tables.items():
             columns = schema.FEATURE_VIEWS[name].schema if name in schema.FEATURE_VIEWS else schema.EXAMPLES
             columns = pa.schema([field.with_nullable(True) for field in columns])
             path = root / "data" / dt / name / "part-0.parquet"
             path.parent.mkdir(parents=True, exist_ok=True)
             pq.write_table(pa.Table.from_pylist(rows, schema=columns), path)
-        entries.append({"dt": dt, "path": f"data/{dt}"})
+        entries.append({"dt": dt, "path": f"data/{dt}", "rows": {name: len(rows) for name, rows in tables.items()}})
     manifest = {
         "format": 1,
         "date": days[-1],
@@ -145,9 +152,9 @@ def outcome_of(folder: Path) -> dict[str, Any]:
 DAYS = ["2026-01-01", "2026-01-02", "2026-01-03"]
 
 
-def second_night(root: Path, change: Callable[[Tables], None] = lambda tables: None) -> str:
-    """Two days are good and committed; the third is tonight's."""
-    write_snapshot(root, DAYS[:2])
+def second_night(root: Path, change: Callable[[Tables], None] = nothing) -> str:
+    """Two days have passed; the third is tonight's."""
+    passed.mark(root, Snapshot.load(write_snapshot(root, DAYS[:2])))
     return write_snapshot(root, DAYS, change)
 
 
@@ -160,7 +167,7 @@ def test_good_features_pass_the_first_night_and_the_next(tmp_path: Path) -> None
     assert second["kind"] == "done" and second["figures"]["days"] == [DAYS[2], DAYS[2]]
     assert second["figures"]["rows"]["item_stats"] == ITEMS
     assert second["figures"]["warnings"] == []
-    assert len(second["figures"]["drift"]) == 10
+    assert len(second["figures"]["drift"]) == 11  # no new item, hence no durations
     assert max(second["figures"]["drift"].values()) < WARNING_PSI
     assert (tmp_path / "docs" / "index.html").is_file()
 
@@ -265,6 +272,111 @@ def test_a_changed_unit_is_refused_as_drift(tmp_path: Path) -> None:
     assert outcome_of(tmp_path)["figures"]["drift"]["user_stats.watch_ms / impressions"] > CRITICAL_PSI
 
 
+def durations(factor: float) -> Callable[[Tables], None]:
+    """New items, their durations drawn as ever and written in a unit of 1 / factor seconds."""
+
+    def change(tables: Tables) -> None:
+        rng = np.random.default_rng(1)
+        when = {name: tables["item_stats"][0][name] for name in ("event_timestamp", "created_timestamp")}
+        drawn = factor * rng.lognormal(3, 0.7, ITEMS)
+        tables["item_content"] = [
+            {"item_id": item, "topic_mask": 5, "duration_seconds": float(seconds), "title": "new", **when}
+            for item, seconds in enumerate(drawn, start=1)
+        ]
+
+    return change
+
+
+@pytest.mark.parametrize(("factor", "fine"), [(1.0, True), (1000.0, False)])
+def test_durations_in_another_unit_are_refused_as_drift(tmp_path: Path, factor: float, fine: bool) -> None:
+    passed.mark(tmp_path, Snapshot.load(write_snapshot(tmp_path, DAYS[:1], durations(1.0))))
+    snapshot = write_snapshot(tmp_path, DAYS[:2], durations(1.0), durations(factor))
+    if fine:
+        assert "item_content.duration_seconds" in check(tmp_path, snapshot)["figures"]["drift"]
+        return
+    with pytest.raises(DataRefused, match="drift: expected .* up to critical_limit") as refused:
+        check(tmp_path, snapshot)
+    assert "column=item_content.duration_seconds" in str(refused.value)
+
+
+def week_of(mean_impressions: float) -> Callable[[Tables], None]:
+    """Item counters of a week with that many impressions an item; every item keeps its own click rate of about 0.3."""
+
+    def change(tables: Tables) -> None:
+        rng = np.random.default_rng(int(mean_impressions))
+        for row in tables["item_stats"]:
+            week = int(rng.poisson(mean_impressions))
+            clicks = int(rng.binomial(week, 0.3))
+            row.update(impressions_7d=week, clicks_7d=clicks, likes_7d=clicks // 3)
+            row.update(impressions_total=2000, clicks_total=800, likes_total=800)
+
+    return change
+
+
+def test_a_big_day_that_leaves_the_week_is_a_warning(tmp_path: Path) -> None:
+    """A backfill of 35 times a usual day: counts fall, and the rates of the few impressions left scatter widely."""
+    passed.mark(tmp_path, Snapshot.load(write_snapshot(tmp_path, DAYS[:1], week_of(600))))
+    outcome = check(tmp_path, write_snapshot(tmp_path, DAYS[:2], week_of(600), week_of(15)))
+    assert outcome["kind"] == "done"
+    drift = outcome["figures"]["drift"]
+    assert drift["item_stats.impressions_7d"] > CRITICAL_PSI
+    assert drift["item_stats.clicks_7d / impressions_7d"] > CRITICAL_PSI
+    (warning,) = outcome["figures"]["warnings"]
+    assert "2 of 11 rows otherwise" in warning and "column=item_stats.impressions_7d" in warning
+
+
+def test_a_refused_day_is_looked_at_again_until_it_is_mended(tmp_path: Path) -> None:
+    check(tmp_path, write_snapshot(tmp_path, DAYS[:1]))
+    spoilt = set_values("user_stats", 4, watch_ms=-1)
+    with pytest.raises(DataRefused, match="watch_ms of at least 0"):
+        check(tmp_path, write_snapshot(tmp_path, DAYS[:2], spoilt))
+    with pytest.raises(DataRefused, match=f"watch_ms of at least 0.*dt={DAYS[1]} user_id=5"):
+        check(tmp_path, write_snapshot(tmp_path, DAYS, spoilt, nothing))
+    assert outcome_of(tmp_path)["figures"]["days"] == [DAYS[1], DAYS[2]]
+    mended = check(tmp_path, write_snapshot(tmp_path, DAYS))
+    assert (mended["kind"], mended["figures"]["days"]) == ("done", [DAYS[1], DAYS[2]])
+
+
+def test_tonight_is_held_against_the_last_that_passed(tmp_path: Path) -> None:
+    """The day that was refused as drift is no yardstick: the next with the same fault is refused, too."""
+    with pytest.raises(DataRefused, match="drift"):
+        check(tmp_path, second_night(tmp_path, watch_in_seconds))
+    four = [*DAYS, "2026-01-04"]
+    with pytest.raises(DataRefused, match=r"column=user_stats\.watch_ms / impressions"):
+        check(tmp_path, write_snapshot(tmp_path, four, watch_in_seconds, watch_in_seconds))
+
+
+@pytest.mark.parametrize("damaged", ["manifest", "mark", "rows"])
+def test_a_snapshot_that_cannot_be_read_is_no_yardstick(tmp_path: Path, damaged: str) -> None:
+    snapshot = second_night(tmp_path)
+    before = Snapshot.read(tmp_path, DAYS[1])
+    if damaged == "manifest":
+        manifest_path(tmp_path, DAYS[1]).write_text('{"format": 0}')
+    elif damaged == "mark":
+        (tmp_path / "passed" / f"{before.snapshot_id}.json").write_text("{")
+    else:
+        before.manifest["days"][0]["rows"]["examples"] += 1
+        manifest_path(tmp_path, DAYS[1]).write_text(json.dumps(before.manifest))
+    outcome = check(tmp_path, snapshot)
+    assert outcome["figures"]["days"] == [DAYS[0], DAYS[2]]
+    assert "drift" not in outcome["figures"]
+
+
+def test_a_rebuild_in_other_folders_has_not_passed_yet(tmp_path: Path) -> None:
+    snapshot = Snapshot.load(write_snapshot(tmp_path, DAYS[:1]))
+    passed.mark(tmp_path, snapshot)
+    rebuilt = {**snapshot.manifest, "days": [{**snapshot.manifest["days"][0], "path": "data/other"}]}
+    assert passed.is_marked(tmp_path, snapshot)
+    assert not passed.is_marked(tmp_path, Snapshot(tmp_path, rebuilt))
+
+
+def test_a_request_id_that_comes_back_days_later_is_refused(tmp_path: Path) -> None:
+    again = set_values("examples", 5, request_id=f"{DAYS[0]}-5")
+    with pytest.raises(DataRefused, match="examples: expected one example for each request_id in all days") as refused:
+        check(tmp_path, second_night(tmp_path, again))
+    assert f"dt={DAYS[2]} request_id={DAYS[0]}-5" in str(refused.value)
+
+
 def test_a_moderate_shift_is_a_warning(tmp_path: Path) -> None:
     """Mean scores have a standard deviation of 12 ** -0.5; a shift of 0.75 of it is a PSI of about 0.56."""
     outcome = check(tmp_path, second_night(tmp_path, scale_scores(0.75 * 12**-0.5)))
@@ -296,7 +408,7 @@ def test_small_samples_of_one_distribution_stay_below_the_limits() -> None:
     rng = np.random.default_rng(1)
     beyond = 0
     for _ in range(300):
-        (row,) = compare({"x": rng.normal(size=40)}, {"x": rng.normal(size=40)}).itertuples()
+        (row,) = compare({"x": Column(rng.normal(size=40))}, {"x": Column(rng.normal(size=40))}).itertuples()
         assert row.warning_limit > WARNING_PSI  # forty rows are too few for the usual limit
         beyond += row.psi > row.warning_limit
     assert beyond <= 300 * 10 * (1 - NOISE_QUANTILE)

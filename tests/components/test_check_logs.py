@@ -13,6 +13,7 @@ import pytest
 
 from components.check_logs import partitions
 from components.check_logs.main import run
+from components.extract_features import version
 from goalrank import schema
 from goalrank.errors import DataRefused, UsageError
 
@@ -95,30 +96,31 @@ def clean_logs(logs: Path, days: list[str], names: str = "abcdef") -> None:
         write(logs, "impressions", dt, impressions)
 
 
-def commit_snapshot(root: Path, days: list[str], requests: int = 7) -> None:
-    """A manifest saying that `days` are extracted already."""
+def commit_snapshot(root: Path, days: list[str], requests: int = 7, **other: Any) -> Path:
+    """A manifest saying that `days` are extracted already; where it lies."""
+    logs = {"requests": requests, "impressions": requests * SHOWN}
     manifest = {
         "format": 1,
         "date": days[-1],
         "snapshot_id": "s",
-        "code_version": "c",
-        "config": {},
+        "code_version": version.code_version(),
+        "config": version.configuration(window_days=30),
         "mode": "full",
         "previous": None,
-        "chain": {},
+        "chain": {"first": days[0], "digest": ""},
         "base": None,
         "state": "state",
         "state_rows": {},
-        "days": [
-            {"dt": dt, "path": dt, "logs": {"requests": requests, "impressions": requests * SHOWN}} for dt in days
-        ],
+        "days": [{"dt": dt, "path": dt, "rows": {}, "logs": logs} for dt in days],
+        **other,
     }
     path = root / "manifests" / f"{days[-1]}.json"
-    path.parent.mkdir(parents=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(manifest))
+    return path
 
 
-def night(folder: Path, date: str, full_rebuild: bool = False) -> dict[str, Any]:
+def night(folder: Path, date: str, full_rebuild: bool = False, window_days: int = 30) -> dict[str, Any]:
     """Run the step on folder/logs and folder/snapshots; its outcome file. DataRefused goes through."""
     arguments = {"logs_uri": folder / "logs", "snapshots_uri": folder / "snapshots", "run_uri": folder / "run"}
     try:
@@ -126,6 +128,7 @@ def night(folder: Path, date: str, full_rebuild: bool = False) -> dict[str, Any]
             **{name: str(path) for name, path in arguments.items()},
             date=date,
             full_rebuild=full_rebuild,
+            window_days=window_days,
             data_docs=str(folder / "docs"),
         )
     finally:
@@ -240,6 +243,41 @@ def test_no_logs_at_all_are_refused_by_the_date(tmp_path: Path) -> None:
         night(tmp_path, DAYS[0])
 
 
+SPOILT = {
+    "manifest damaged": (lambda path: path.write_text("{"), {}),
+    "another format": (lambda path: path.write_text('{"format": 0}'), {}),
+    "code changed": (lambda path: commit_snapshot(path.parents[1], DAYS[:2], code_version="older"), {}),
+    "window changed": (lambda path: None, {"window_days": 7}),
+    "files gone": (lambda path: commit_snapshot(path.parents[1], DAYS[:2], state_rows={"users": 3}), {}),
+    "rebuild asked for": (lambda path: path.write_text("{"), {"full_rebuild": True}),
+}
+
+
+@pytest.mark.parametrize("spoilt", SPOILT)
+def test_every_day_is_looked_at_where_extraction_will_read_every_day(tmp_path: Path, spoilt: str) -> None:
+    """An old day is broken: found where the night is full, for whatever reason, and only there."""
+    spoil, flags = SPOILT[spoilt]
+    clean_logs(tmp_path / "logs", DAYS[:3])
+    path = commit_snapshot(tmp_path / "snapshots", DAYS[:2])
+    write(tmp_path / "logs", "requests", DAYS[0], [])
+    spoil(path)
+    with pytest.raises(DataRefused, match=f"no partition to be empty.*table=requests dt={DAYS[0]}"):
+        night(tmp_path, DAYS[2], **flags)
+    figures = outcome_of(tmp_path)["figures"]
+    assert figures["days"] == [DAYS[0], DAYS[2]]
+    assert figures["plan"].startswith("full: ")
+
+
+def test_only_the_new_day_is_looked_at_where_extraction_goes_on(tmp_path: Path) -> None:
+    clean_logs(tmp_path / "logs", DAYS[:3])
+    commit_snapshot(tmp_path / "snapshots", DAYS[:2])
+    write(tmp_path / "logs", "requests", DAYS[0], [])
+    write(tmp_path / "logs", "requests", DAYS[2], [])
+    with pytest.raises(DataRefused, match=f"found 1 of 2 rows otherwise.*table=requests dt={DAYS[2]}"):
+        night(tmp_path, DAYS[2])
+    assert outcome_of(tmp_path)["figures"]["days"] == [DAYS[2], DAYS[2]]
+
+
 def test_writers_flavours_of_the_same_type_are_taken(tmp_path: Path) -> None:
     clean_logs(tmp_path, DAYS[:1])
     path = tmp_path / "requests" / f"dt={DAYS[0]}" / "part-0.parquet"
@@ -291,6 +329,40 @@ def test_warnings_are_reported_and_do_not_stop_the_night(tmp_path: Path) -> None
     assert "2 of them with a warning" in outcome["reason"]
 
 
+def amid_traffic(logs: Path) -> None:
+    """Five clean days, and lists of requests from before the logs: on the first day, and parts of one on the third."""
+    clean_logs(logs, DAYS)
+    for dt, rows in ((DAYS[0], a_list("before-a")), (DAYS[2], [shown("before-b", 2), shown("before-b", 3)])):
+        append(logs, "impressions", dt, rows)
+
+
+def append(logs: Path, table: str, dt: str, rows: list[dict[str, Any]]) -> None:
+    path = logs / table / f"dt={dt}" / "part-0.parquet"
+    write(logs, table, dt, [*pq.read_table(path).to_pylist(), *rows])
+
+
+def test_logs_that_begin_amid_traffic_are_taken_with_a_warning(tmp_path: Path) -> None:
+    """Extraction leaves these impressions out (examples.check_attribution); a first night and the second alike."""
+    amid_traffic(tmp_path / "logs")
+    outcome = night(tmp_path, DAYS[4])
+    assert (outcome["kind"], outcome["figures"]["refused"]) == ("done", [])
+    (warning,) = outcome["figures"]["warnings"]
+    assert "a request in the logs for each impression of their first 3 days, found 5 of" in warning
+    assert "request_id=before-" in warning
+    commit_snapshot(tmp_path / "snapshots", DAYS[:2])
+    outcome = night(tmp_path, DAYS[2])
+    (warning,) = outcome["figures"]["warnings"]
+    assert (outcome["kind"], outcome["figures"]["days"]) == ("done", [DAYS[2], DAYS[2]])
+    assert "found 2 of" in warning
+
+
+def test_later_than_that_an_impression_without_a_request_is_refused(tmp_path: Path) -> None:
+    clean_logs(tmp_path / "logs", DAYS)
+    append(tmp_path / "logs", "impressions", DAYS[3], a_list("nobody-asked"))
+    with pytest.raises(DataRefused, match="the request of each impression .* found 3 of"):
+        night(tmp_path, DAYS[4])
+
+
 def faulty_requests(dt: str) -> list[dict[str, Any]]:
     return [
         *(a_request(dt, name) for name in "abcdefghijklmnopq"),
@@ -305,6 +377,8 @@ def faulty_requests(dt: str) -> list[dict[str, Any]]:
         a_request(dt, "nan", candidate_scores=[NAN, 0.5, 0.4, 0.3, 0.2, 0.1]),
         a_request(dt, "infinite", candidate_scores=[0.5, 0.5, 0.4, 0.3, -INFINITY, 0.1]),
         a_request(dt, "tomorrow", event_time=at(dt, 24)),
+        a_request(dt, "padding", candidates=[11, 0, 13, 14, 15, 16]),
+        a_request(dt, "user-0", user_id=0),
     ]
 
 
@@ -323,6 +397,7 @@ def faulty_impressions(dt: str) -> list[dict[str, Any]]:
         *a_list(f"{dt}-j", {1: {"propensity": 1.5}}),
         *a_list(f"{dt}-k", {2: {"item_id": 11}}),
         *a_list(f"{dt}-l", {1: {"item_id": None}}),
+        *a_list(f"{dt}-padding", {2: {"item_id": 0}}),
         *a_list("nobody-asked"),
         *[shown(f"{dt}-m", position, item_id=12 + position) for position in (0, 1, 2)],
         shown(f"{DAYS[0]}-b", 1),  # arrived two days ago already
@@ -335,7 +410,7 @@ def faulty(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any
     folder = tmp_path_factory.mktemp("faulty")
     dt = DAYS[2]
     clean_logs(folder / "logs", DAYS[:2])
-    commit_snapshot(folder / "snapshots", DAYS[:2])
+    commit_snapshot(folder / "snapshots", DAYS[:2], chain={"first": "2025-12-01", "digest": ""})
     write(folder / "logs", "requests", dt, faulty_requests(dt))
     write(folder / "logs", "impressions", dt, faulty_impressions(dt))
     write(
@@ -348,9 +423,15 @@ def faulty(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any
             an_item(23),
             an_item(23, title="other"),
             an_item(24, title=None),
+            an_item(0),
         ],
     )
-    write(folder / "logs", "users", dt, [a_user(2, attributes=["age"]), a_user(3, created_at=at(dt, 24)), a_user(None)])
+    write(
+        folder / "logs",
+        "users",
+        dt,
+        [a_user(2, attributes=["age"]), a_user(3, created_at=at(dt, 24)), a_user(None), a_user(-1)],
+    )
     with pytest.raises(DataRefused) as refused:
         night(folder, dt)
     return str(refused.value), outcome_of(folder), folder
@@ -366,6 +447,11 @@ def faulty(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any
         ("requests: expected distinct candidates", ["03-repeated"]),
         ("requests: expected as many candidate_scores", ["03-short", "scores_surplus=-5"]),
         ("requests: expected finite candidate_scores", ["03-nan", "03-infinite", "found 2 of"]),
+        ("requests: expected item ids of 1 and above", ["03-padding", "smallest_candidate=0", "found 1 of"]),
+        ("requests: expected user_id of 1 and above", ["03-user-0", "found 1 of"]),
+        ("impressions: expected item_id of 1 and above", ["03-padding", "found 1 of"]),
+        ("items: expected item_id of 1 and above", ["item_id=0", "found 1 of"]),
+        ("users: expected user_id of 1 and above", ["user_id=-1", "found 1 of"]),
         ("requests: expected event_time no later", ["03-tomorrow", "days_late=-1", "2026-01-04"]),
         ("impressions: expected item_id never null", ["03-l"]),
         ("impressions: expected the request of each impression", ["nobody-asked", "found 3 of"]),
@@ -402,6 +488,6 @@ def test_a_refusal_lists_nothing_else_and_keeps_its_data_docs(faulty: tuple[str,
     message, outcome, folder = faulty
     assert message.startswith(f"the logs of {DAYS[2]} break the data contract: requests: expected")
     assert (outcome["kind"], outcome["exit_code"]) == ("data_refused", 3)
-    assert len(outcome["figures"]["refused"]) == 26  # one a row of the table above
+    assert len(outcome["figures"]["refused"]) == 31  # one a row of the table above
     assert not outcome["figures"]["warnings"]
     assert (folder / "docs" / "index.html").is_file()

@@ -17,7 +17,7 @@ from components.extract_features.advance import advance, empty_state
 from components.extract_features.content import day_contents
 from components.extract_features.item_features import STATS_DAYS
 from components.extract_features.log_partitions import LogPartitions
-from components.extract_features.snapshots import TABLES, Snapshot, dates, previous
+from components.extract_features.snapshots import TABLES, Snapshot, dates
 from components.spark import spark_session
 from components.step import Step
 from goalrank import schema
@@ -140,7 +140,7 @@ def test_late_rows_by_hand(spark: Any, tmp_path: Path) -> None:
 
     root, snapshots = logs.write(tmp_path / "logs"), tmp_path / "snapshots"
     extract(spark, root, snapshots, two)
-    first_examples = previous(snapshots, three).read_examples([one])
+    first_examples = Snapshot.read(snapshots, two).read_examples([one])
     done, _ = extract(spark, root, snapshots, three)
 
     history = done.read_view("user_history").to_pylist()
@@ -184,7 +184,7 @@ def test_a_failed_write_a_second_run_a_rebuild_and_fewer_rows(
         patch.setattr(store.SnapshotWriter, "_write", full_disk)
         extract(spark, logs, snapshots, two)
     assert dates(snapshots) == [one]
-    assert previous(snapshots, two).problem() == ""
+    assert Snapshot.read(snapshots, one).problem() == ""
     before, _ = extract(spark, logs, snapshots, two)
     assert not list((snapshots / "data").glob("*.partial-*"))
 

@@ -14,7 +14,7 @@ from components.extract_features import locations, store, version
 from components.extract_features.log_partitions import LogPartitions
 from components.extract_features.night import extract
 from components.extract_features.plan import plan
-from components.extract_features.snapshots import TABLES, Snapshot, dates, manifest_path, previous
+from components.extract_features.snapshots import TABLES, Snapshot, dates, manifest_path, readable_before
 from components.step import Step
 from goalrank import schema
 from goalrank.errors import DataRefused, TryAgain, UsageError
@@ -67,14 +67,14 @@ def test_artifact_and_manifest_name_the_same_snapshot(tmp_path: Path) -> None:
     assert all(Path(file).is_file() for file in loaded.view_paths("item_stats") + loaded.examples_paths())
 
 
-def test_previous_is_the_newest_before(tmp_path: Path) -> None:
+def test_readable_before_is_newest_first_without_the_damaged(tmp_path: Path) -> None:
     for number in (0, 1, 3):
         committed(tmp_path, plus(FIRST, number))
     assert dates(tmp_path) == [plus(FIRST, number) for number in (0, 1, 3)]
-    assert previous(tmp_path, FIRST) is None
-    found = previous(tmp_path, plus(FIRST, 3))
-    assert found is not None
-    assert found.date == plus(FIRST, 1)
+    assert list(readable_before(tmp_path, FIRST)) == []
+    assert [found.date for found in readable_before(tmp_path, plus(FIRST, 3))] == [plus(FIRST, 1), FIRST]
+    manifest_path(tmp_path, plus(FIRST, 1)).write_text('{"format": 0}')
+    assert [found.date for found in readable_before(tmp_path, plus(FIRST, 3))] == [FIRST]
 
 
 def test_what_a_snapshot_does_not_hold_is_refused(tmp_path: Path) -> None:
@@ -128,6 +128,12 @@ def _state_gone(snapshot: Snapshot) -> dict[str, Any]:
     return {}
 
 
+def _manifest_of_another_make(snapshot: Snapshot) -> dict[str, Any]:
+    del snapshot.manifest["config"]
+    store.commit_manifest(snapshot.root, snapshot.manifest)
+    return {}
+
+
 def _manifest_damaged(snapshot: Snapshot) -> dict[str, Any]:
     manifest_path(snapshot.root, snapshot.date).write_text("{")
     return {}
@@ -141,6 +147,7 @@ def _manifest_damaged(snapshot: Snapshot) -> dict[str, Any]:
         (_truncated, "item_stats holds None rows, its manifest says 0"),
         (_state_gone, "state/users holds None rows, its manifest says 0"),
         (_manifest_damaged, "cannot be read as JSON"),
+        (_manifest_of_another_make, "its manifest lacks 'config'"),
     ],
 )
 def test_a_night_is_full_where_it_cannot_go_on(tmp_path: Path, spoil: Any, reason: str) -> None:
@@ -169,6 +176,18 @@ def test_a_snapshot_built_on_a_day_that_was_run_again_is_not_gone_on_from(tmp_pa
     made = plan(tmp_path, plus(FIRST, 3), False, "code", CONFIG)
     assert made.previous is not None
     assert made.previous.snapshot_id == "fewer-rows"
+
+
+def test_a_damaged_manifest_among_the_parents_makes_the_night_full(tmp_path: Path) -> None:
+    one = committed(tmp_path, FIRST)
+    two = committed(tmp_path, plus(FIRST, 1), parent=one)
+    committed(tmp_path, plus(FIRST, 2), parent=two)
+    _manifest_damaged(one)
+    made = plan(tmp_path, plus(FIRST, 3), False, "code", CONFIG)
+    assert made.mode == "full"
+    assert "cannot be read as JSON" in made.reason
+    committed(tmp_path, plus(FIRST, 3))
+    assert plan(tmp_path, plus(FIRST, 4), False, "code", CONFIG).mode == "incremental"
 
 
 def test_full_rebuild_on_demand(tmp_path: Path) -> None:

@@ -53,6 +53,22 @@ def test_a_killed_step_can_be_resumed(tmp_path: Path) -> None:
     assert "extract_features" in result["reason"]
 
 
+def test_a_resumed_step_that_ended_is_not_under_way(tmp_path: Path) -> None:
+    Step("train_ranker", str(tmp_path)).__enter__()  # killed
+    with open(tmp_path / "progress.jsonl", "a") as file:
+        file.write('{"step": "train_ranker", "ev\n')  # in the middle of a line
+    say(tmp_path, "train_ranker")
+    say(tmp_path, "gate_promotion", promote=True)
+    say(tmp_path, "promote_model", reason="version 3 is champion")
+    assert summarise(tmp_path)["verdict"] == "promoted"
+
+
+def test_a_promotion_that_moved_nothing_is_kept(tmp_path: Path) -> None:
+    say(tmp_path, "gate_promotion", promote=True)
+    say(tmp_path, "promote_model", promoted=False)
+    assert summarise(tmp_path)["verdict"] == "kept"
+
+
 @pytest.mark.parametrize(
     ("error", "verdict", "code"),
     [

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from console.workspace import Night, Workspace, arrival_days, next_date, parse_date
+from console.workspace import Workspace, arrival_days, next_date, parse_date
 from goalrank.errors import DataRefused, TryAgain, UsageError
 
 
@@ -47,7 +48,7 @@ def test_refused_and_interrupted_dates_are_tried_again(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
     for date, verdict in (("2026-01-01", "promoted"), ("2026-01-02", "kept"), ("2026-01-03", "refused")):
         night = workspace.new_night(date, {})
-        Night(night.folder, date, verdict, night.parameters).write()
+        replace(night, verdict=verdict).write()
     workspace.new_night("2026-01-03", {})
     assert [(n.date, n.folder.name, n.verdict) for n in workspace.nights()][-2:] == [
         ("2026-01-03", "1", "refused"),
@@ -58,16 +59,47 @@ def test_refused_and_interrupted_dates_are_tried_again(tmp_path: Path) -> None:
 
 def test_two_sources_of_logs_must_not_mix(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path / "w")
-    first = workspace.claim_logs(str(tmp_path / "a"))
-    assert workspace.claim_logs(None) == first
+    workspace.record_logs(workspace.logs(str(tmp_path / "a")))
+    assert workspace.logs() == tmp_path / "a"
     with pytest.raises(UsageError, match="use another --workspace"):
-        workspace.claim_logs(str(tmp_path / "b"))
+        workspace.logs(str(tmp_path / "b"))
+
+
+def test_reading_claims_nothing(tmp_path: Path) -> None:
+    assert Workspace(tmp_path / "w").logs(str(tmp_path / "typo")) == tmp_path / "typo"
+    assert Workspace(tmp_path / "w").logs() == tmp_path / "w" / "logs"
+    assert not (tmp_path / "w").exists()
+
+
+def test_a_moved_workspace_is_refused(tmp_path: Path) -> None:
+    Workspace(tmp_path / "w").record_logs(tmp_path / "logs")
+    (tmp_path / "w").rename(tmp_path / "v")
+    with pytest.raises(UsageError, match="move it back there"):
+        Workspace(tmp_path / "v").logs()
+
+
+def test_without_a_good_night_the_last_tried_date_is_tried_again(tmp_path: Path) -> None:
+    logs = logs_with(tmp_path, "2026-01-08", "2026-01-09")
+    assert next_date(logs, last_good=None, last_tried="2026-01-08") == "2026-01-08"
+
+
+def test_the_newest_night_is_the_one_started_last(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    workspace.new_night("2026-01-09", {})
+    older_date = workspace.new_night("2026-01-08", {})
+    assert workspace.newest_night() == older_date
+
+
+def test_a_file_is_no_workspace(tmp_path: Path) -> None:
+    (tmp_path / "w").write_text("")
+    with pytest.raises(UsageError, match="cannot be a folder"), Workspace(tmp_path / "w").one_at_a_time():
+        pass
 
 
 def test_a_workspace_of_another_format(tmp_path: Path) -> None:
     (tmp_path / "workspace.json").write_text('{"format": 99, "logs": "x"}')
     with pytest.raises(UsageError, match="format 99"):
-        Workspace(tmp_path).claim_logs(None)
+        Workspace(tmp_path).logs()
 
 
 def test_one_night_at_a_time(tmp_path: Path) -> None:
