@@ -12,6 +12,7 @@ import uuid
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ class _Tokens:
         if reference is None or reference() is not owner:
             name, key = uuid.uuid4().hex, id(owner)
             # Memory is reused: without the callback a new array could inherit the name of a dead one.
-            self._known[key] = (weakref.ref(owner, lambda gone, key=key: self._forget(key, gone)), name)
+            self._known[key] = (weakref.ref(owner, partial(self._forget, key)), name)
         start = array.__array_interface__["data"][0] - owner.__array_interface__["data"][0]
         return ("object-array", name, start, array.shape, array.strides)
 

@@ -179,7 +179,7 @@ def simulate(
             if (logs / "world.json").exists():
                 raise UsageError(f"{logs} holds a world already; `goalrank nightly` lets it live on")
             sizes = {"users": users, "items": items, "requests_per_day": requests_per_day}
-            given = {name: value for name, value in sizes.items() if value is not None}
+            given: dict[str, Any] = {name: value for name, value in sizes.items() if value is not None}
             place.record_logs(logs)
             simulator.write_days(simulator.WorldConfig(seed=seed, **given), 0, days, str(logs))
         stdout.print(f"{days} days of feedback in {logs}", highlight=False, soft_wrap=True)

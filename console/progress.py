@@ -15,7 +15,6 @@ from typing import Any
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
-from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
@@ -107,7 +106,7 @@ class NightView:
             elif step.kind:
                 mark, style = Text("✗", "red"), "red"
             elif step.started:
-                mark, style = Spinner("dots"), "bold"
+                mark, style = Text("▸", "cyan"), "bold"
             else:
                 mark, style = Text("·", "dim"), "dim"
             running = step.started and step.seconds is None

@@ -7,6 +7,7 @@ derived from the workspace: the embedded default of one machine.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -38,7 +39,8 @@ class Settings(BaseSettings):
     @classmethod
     def load(cls, **overrides: object) -> Settings:
         """Environment first, then what the command line gave (None means: not given); paths made absolute."""
-        settings = cls(**{name: value for name, value in overrides.items() if value is not None})
+        given: dict[str, Any] = {name: value for name, value in overrides.items() if value is not None}
+        settings = cls(**given)
         workspace = settings.workspace.resolve()
         derived = {
             "workspace": workspace,

@@ -73,7 +73,7 @@ class Workspace:
             )
         if card and card.get("folder") != str(self.folder):
             raise UsageError(
-                f"{self.folder} was made as {card.get('folder')}, which its stores still point to; move it back there, or "
+                f"{self.folder} was made as {card.get('folder')}, which its stores point to; move it back there, or "
                 "use a new --workspace"
             )
         given = str(Path(logs).resolve()) if logs else None

@@ -82,7 +82,8 @@ def example_rows(snapshot: Snapshot, days: list[str]) -> pd.DataFrame:
 def counted(examples: pd.DataFrame, snapshot: Snapshot) -> pd.DataFrame:
     """Add rows_of_key: how often each request_id is among the examples of all the snapshot's days (null for null)."""
     kept = ds.dataset(snapshot.examples_paths(), format="parquet").to_table(columns=["request_id"])["request_id"]
-    times = pd.Series({entry["values"]: entry["counts"] for entry in pc.value_counts(kept).to_pylist()}, dtype=float)
+    counts = pc.value_counts(kept)
+    times = pd.Series(counts.field("counts").to_numpy(), index=counts.field("values").to_pandas())
     return examples.assign(rows_of_key=examples.request_id.map(times))
 
 

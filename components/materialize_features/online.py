@@ -59,7 +59,7 @@ def materialize_online(
     record.unlink(missing_ok=True)
     with reaching_store():
         _let_readers_go_on(store)
-        first = end_of(before["date"]) + timedelta(microseconds=1) if new_rows else _oldest(folder)
+        first = end_of(before["date"]) + timedelta(microseconds=1) if before and new_rows else _oldest(folder)
         _materialize(store, first, end_of(snapshot.date), progress)
         if before is not None:
             figures["emptied"] = _empty_forgotten(store, Path(before["folder"]), folder)
@@ -137,7 +137,7 @@ def _empty_forgotten(store: FeatureStore, before: Path, now: Path) -> int:
         if len(gone):
             stamp = datetime.now(UTC)
             nothing = {field.name: Value() for field in view.features}
-            rows = [
+            rows: list[tuple[EntityKey, dict[str, Value], datetime, datetime | None]] = [
                 (EntityKey(join_keys=[view.entity], entity_values=[Value(int64_val=int(key))]), nothing, stamp, stamp)
                 for key in gone
             ]

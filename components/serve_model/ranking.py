@@ -28,6 +28,7 @@ from goalrank.dataset import batch_from_rows
 from goalrank.errors import TryAgain, UsageError
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from feast import FeatureStore
 
 UNKNOWN_USER, STORE_AWAY, MODEL_FAILED = "unknown_user", "store_away", "model_failed"
@@ -105,7 +106,9 @@ class Ranking:
             explored=explored,
         )
 
-    def _choose(self, champion: Champion, body: RankBody, users, items, length: int) -> tuple[list[int], list, bool]:
+    def _choose(
+        self, champion: Champion, body: RankBody, users: pa.Table, items: pa.Table, length: int
+    ) -> tuple[list[int], list[float], bool]:
         scores = [[candidate.score for candidate in body.candidates]]
         batch = batch_from_rows(users, items, [0], [list(range(len(body.candidates)))], scores)
         with self._drawing:

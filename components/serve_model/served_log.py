@@ -12,7 +12,7 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -87,7 +87,7 @@ class ServedLog:
             "candidate_scores": [float(candidate.score) for candidate in body.candidates],
             "policy": ranked.policy,
         }
-        propensities = ranked.propensities or [None] * len(ranked.items)
+        propensities: Sequence[float | None] = ranked.propensities or [None] * len(ranked.items)
         impressions = [
             {
                 "request_id": request_id,
