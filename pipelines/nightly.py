@@ -67,6 +67,7 @@ def nightly(
             snapshots_uri=snapshots_uri,
             date=date,
             full_rebuild=full_rebuild,
+            window_days=window_days,
             run_uri=run_uri,
             spark_master=spark_master,
             spark_memory=spark_memory,

@@ -77,7 +77,9 @@ def interrupted(workspace: Path, first_night: dict[str, Any]) -> dict[str, Any]:
         [*COMMAND, "nightly", *flags(workspace)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
     deadline = time.monotonic() + 300
-    while not training_has_begun(workspace) and night.poll() is None and time.monotonic() < deadline:
+    while (
+        not training_has_begun(workspace, first_night["date"]) and night.poll() is None and time.monotonic() < deadline
+    ):
         time.sleep(0.2)
     night.send_signal(signal.SIGTERM)
     said, _ = night.communicate(timeout=60)
@@ -98,7 +100,7 @@ def again(workspace: Path, second_night: dict[str, Any]) -> dict[str, Any]:
     return run_night(workspace, "--date", second_night["date"], "--full-rebuild")
 
 
-def training_has_begun(workspace: Path) -> bool:
-    """Does the newest night say that train_reward is under way?"""
-    said = sorted((workspace / "nights").glob("*/*/progress.jsonl"))[-1].read_text()
-    return '"step": "train_reward", "event": "progress"' in said
+def training_has_begun(workspace: Path, after: str) -> bool:
+    """Does a night of a date after `after` say that train_reward is under way?"""
+    files = [file for file in (workspace / "nights").glob("*/*/progress.jsonl") if file.parts[-3] > after]
+    return any('"step": "train_reward", "event": "progress"' in file.read_text() for file in files)
