@@ -20,7 +20,7 @@ def print_ending(result: dict[str, Any], console: Console) -> None:
     """Print the end of a night for a person."""
     style = STYLES[result["verdict"]]
     console.print(f"\n[{style}]{result['verdict'].capitalize()}.[/] ", end="")
-    console.print(result["reason"], markup=False, highlight=False, soft_wrap=True)
+    console.print(result["reason"], markup=False, highlight=False, soft_wrap=not console.is_terminal)
     _print_metrics(result, console)
     seconds = result["seconds"]
     beyond = 100 * seconds["orchestration"] / seconds["tools"] if seconds["tools"] else 0

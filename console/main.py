@@ -55,7 +55,7 @@ def errors_as_exit_codes(as_json: bool = False) -> Iterator[None]:
     except ValidationError as error:
         raise _stopped("usage", f"a setting (GOALRANK_...) is wrong: {error}", UsageError.exit_code, as_json) from error
     except KeyboardInterrupt as error:
-        raise _stopped("interrupted", "nothing was started", EXIT_TRY_AGAIN, as_json) from error
+        raise _stopped("interrupted", "ended before it was done; type it again", EXIT_TRY_AGAIN, as_json) from error
     except typer.Exit:
         raise
     except Exception as error:

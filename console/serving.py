@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 from console.settings import Settings
@@ -20,14 +21,15 @@ def serve(settings: Settings) -> None:
     """
     from components.serve_model.main import serve as run
 
-    run(
-        settings.feast_uri,
-        settings.tracking_uri,
-        str(settings.workspace / "served"),
-        settings.host,
-        settings.port,
-        settings.exploration,
-    )
+    with suppress(KeyboardInterrupt):  # the server has ended gracefully and passes on what ended it
+        run(
+            settings.feast_uri,
+            settings.tracking_uri,
+            str(settings.workspace / "served"),
+            settings.host,
+            settings.port,
+            settings.exploration,
+        )
 
 
 def rank(settings: Settings, text: str | None) -> str:
