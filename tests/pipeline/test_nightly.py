@@ -12,19 +12,7 @@ import pytest
 
 from pipelines import STEPS
 from tests.pipeline.conftest import goalrank, outcomes, run_night
-
-PROMISED_KEYS = {
-    "exit_code",
-    "verdict",
-    "reason",
-    "model_version",
-    "snapshot_id",
-    "run_id",
-    "stages",
-    "metrics",
-    "report",
-    "peak_memory_mb",
-}
+from tests.unit.test_command_line import PROMISED_KEYS
 
 
 def lists_of(result: dict[str, Any]) -> pa.Table:
