@@ -158,7 +158,7 @@ def test_unknown_user_and_items_get_an_answer_of_the_model(client):
         ({"candidates": [{"item_id": "1", "score": 0.0}]}, "candidates.0.item_id: Input should be a valid integer"),
         ({"candidates": [{"item_id": True, "score": 0.0}]}, "candidates.0.item_id: Input should be a valid integer"),
         ({"candidates": [{"item_id": 1.5, "score": 0.0}]}, "candidates.0.item_id: Input should be a valid integer"),
-        ({"candidates": [{"item_id": -1, "score": 0.0}]}, "greater than or equal to 0"),
+        ({"candidates": [{"item_id": -1, "score": 0.0}]}, "greater than or equal to 1"),
         ({"candidates": [{"item_id": 2**63, "score": 0.0}]}, "less than or equal to"),
         ({"candidates": [{"item_id": 10**400, "score": 0.0}]}, "candidates.0.item_id"),
         ({"candidates": [{"item_id": 1}]}, "candidates.0.score: Field required"),

@@ -91,7 +91,9 @@ def test_second_night_reads_only_the_new_day(second_night: dict[str, Any]) -> No
 def test_aliases_in_mlflow(workspace: Path, first_night: dict[str, Any], second_night: dict[str, Any]) -> None:
     from mlflow import MlflowClient
 
-    client = MlflowClient(f"sqlite:///{workspace}/mlflow/mlflow.db")
+    database = f"sqlite:///{workspace}/mlflow/mlflow.db"
+    # Both by name: another test of this process may have set MLflow's own default registry.
+    client = MlflowClient(tracking_uri=database, registry_uri=database)
     champion = client.get_model_version_by_alias("goalrank-ranker", "champion")
     challenger = client.get_model_version_by_alias("goalrank-ranker", "challenger")
     newest = second_night if second_night["verdict"] == "promoted" else first_night
