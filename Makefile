@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 TORCH_PIP ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup nightly test check compile clean
+.PHONY: help setup nightly test faults check compile clean
 
 help:
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
@@ -23,6 +23,9 @@ nightly: $(STAMP) ## simulate feedback and run one night on it
 
 test: $(STAMP) ## unit, component and pipeline tests
 	@$(BIN)/python -m pytest $(ARGS)
+
+faults: $(STAMP) ## the faults that must be survived, one numbered line each
+	@$(BIN)/python -m pytest tests/faults -q -rsx $(ARGS)
 
 check: $(STAMP) ## style and types
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
+from console.command import JsonOption, WorkspaceOption, errors_as_exit_codes, no_night, stderr, stdout
 from goalrank import __version__
-from goalrank.errors import EXIT_BUG, EXIT_DATA_REFUSED, EXIT_DONE, EXIT_TRY_AGAIN, GoalRankError, UsageError
+from goalrank.errors import EXIT_DONE, UsageError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -24,9 +22,6 @@ app = typer.Typer(
 import_app = typer.Typer(help="Turn public data sets into logs of the data contract.", no_args_is_help=True)
 app.add_typer(import_app, name="import")
 
-stderr = Console(stderr=True)
-stdout = Console()
-
 
 class CandidateVersion(StrEnum):
     """How the 44 items that were not chosen are drawn (docs/data-contract.md)."""
@@ -34,56 +29,6 @@ class CandidateVersion(StrEnum):
     matched = "matched"
     retrieved = "retrieved"
     both = "both"
-
-
-WorkspaceOption = Annotated[
-    Path | None,
-    typer.Option("--workspace", help="Folder of all that is kept.  [default: .goalrank]", show_default=False),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="End standard output with one JSON object.")]
-
-
-@contextmanager
-def errors_as_exit_codes(as_json: bool = False) -> Iterator[None]:
-    """Say what went wrong in one paragraph and end with the documented code; with --json, as an object too."""
-    from pydantic import ValidationError
-
-    try:
-        yield
-    except GoalRankError as error:
-        raise _stopped(error.kind, str(error), error.exit_code, as_json) from error
-    except ValidationError as error:
-        raise _stopped("usage", f"a setting (GOALRANK_...) is wrong: {error}", UsageError.exit_code, as_json) from error
-    except KeyboardInterrupt as error:
-        raise _stopped("interrupted", "ended before it was done; type it again", EXIT_TRY_AGAIN, as_json) from error
-    except typer.Exit:
-        raise
-    except Exception as error:
-        if as_json:
-            print(json.dumps(_no_night("failed", f"{type(error).__name__}: {error}", EXIT_BUG)))
-        raise
-
-
-def _stopped(kind: str, reason: str, exit_code: int, as_json: bool) -> typer.Exit:
-    stderr.print(f"[bold red]{kind.replace('_', ' ').capitalize()}:[/] ", end="")
-    stderr.print(reason, markup=False, highlight=False, soft_wrap=True)
-    if as_json:
-        verdict = "refused" if exit_code == EXIT_DATA_REFUSED else "failed"
-        print(json.dumps(_no_night(verdict, reason, exit_code)))
-    return typer.Exit(exit_code)
-
-
-def _no_night(verdict: str, reason: str, exit_code: int) -> dict[str, Any]:
-    """The keys of `nightly --json` for a night that never began."""
-    missing = ("model_version", "snapshot_id", "run_id", "report", "peak_memory_mb")
-    return {
-        "exit_code": exit_code,
-        "verdict": verdict,
-        "reason": reason,
-        "stages": [],
-        "metrics": {"challenger": None, "champion": None},
-        **dict.fromkeys(missing),
-    }
 
 
 def _version(wanted: bool) -> None:
@@ -130,7 +75,7 @@ def nightly(
     from console import workspace as places
     from console.settings import Settings
 
-    with errors_as_exit_codes(as_json):
+    with errors_as_exit_codes(as_json, no_night):
         settings = Settings.load(workspace=workspace, preset=preset, seed=seed, allow_bootstrap=allow_bootstrap)
         checked = places.parse_date(date) if date else None
         _end(night.start(settings, logs, checked, full_rebuild, stderr), as_json)
@@ -142,7 +87,7 @@ def resume(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> No
     from console import night
     from console.settings import Settings
 
-    with errors_as_exit_codes(as_json):
+    with errors_as_exit_codes(as_json, no_night):
         _end(night.resume(Settings.load(workspace=workspace), stderr), as_json)
 
 

@@ -1,0 +1,75 @@
+"""What every command shares: its common options, and how an error becomes an exit code and a JSON object."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from goalrank.errors import EXIT_BUG, EXIT_DATA_REFUSED, EXIT_TRY_AGAIN, GoalRankError, UsageError
+
+stderr = Console(stderr=True)
+stdout = Console()
+
+WorkspaceOption = Annotated[
+    Path | None,
+    typer.Option("--workspace", help="Folder of all that is kept.  [default: .goalrank]", show_default=False),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="End standard output with one JSON object.")]
+
+Stopped = Callable[[str, str, int], dict[str, Any]]
+"""(kind, reason, exit code) -> the JSON object of a command that could not do its work."""
+
+
+def stopped(kind: str, reason: str, exit_code: int) -> dict[str, Any]:
+    """The JSON object of any command but a night that could not do its work."""
+    return {"exit_code": exit_code, "kind": kind, "reason": reason}
+
+
+def no_night(kind: str, reason: str, exit_code: int) -> dict[str, Any]:
+    """The keys of `nightly --json` for a night that never began."""
+    missing = ("model_version", "snapshot_id", "run_id", "report", "peak_memory_mb")
+    return {
+        "exit_code": exit_code,
+        "verdict": "refused" if exit_code == EXIT_DATA_REFUSED else "failed",
+        "reason": reason,
+        "stages": [],
+        "metrics": {"challenger": None, "champion": None},
+        **dict.fromkeys(missing),
+    }
+
+
+@contextmanager
+def errors_as_exit_codes(as_json: bool = False, document: Stopped = stopped) -> Iterator[None]:
+    """Say what went wrong in one paragraph and end with the documented code; with --json, as an object too."""
+    from pydantic import ValidationError
+
+    try:
+        yield
+    except GoalRankError as error:
+        raise _end(error.kind, str(error), error.exit_code, as_json, document) from error
+    except ValidationError as error:
+        reason = f"a setting (GOALRANK_...) is wrong: {error}"
+        raise _end("usage", reason, UsageError.exit_code, as_json, document) from error
+    except KeyboardInterrupt as error:
+        reason = "ended before it was done; type it again"
+        raise _end("interrupted", reason, EXIT_TRY_AGAIN, as_json, document) from error
+    except typer.Exit:
+        raise
+    except Exception as error:
+        if as_json:
+            print(json.dumps(document("failed", f"{type(error).__name__}: {error}", EXIT_BUG)))
+        raise
+
+
+def _end(kind: str, reason: str, exit_code: int, as_json: bool, document: Stopped) -> typer.Exit:
+    stderr.print(f"[bold red]{kind.replace('_', ' ').capitalize()}:[/] ", end="")
+    stderr.print(reason, markup=False, highlight=False, soft_wrap=True)
+    if as_json:
+        print(json.dumps(document(kind, reason, exit_code)))
+    return typer.Exit(exit_code)
