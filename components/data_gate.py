@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from components import data_docs
 from components.step import Step
 from goalrank.errors import DataRefused
 
@@ -34,6 +35,9 @@ WARNING = "warning"
 
 EXAMPLE_ROWS = 3
 """How many offending rows a refusal quotes for each check."""
+
+LONGEST_CRASH = 300
+"""Characters quoted of what a crashed check said: Spark's messages bring the whole stack of a JVM with them."""
 
 _SITE = "gate"
 
@@ -71,6 +75,9 @@ class Gate:
         self.failures: list[Failure] = []
         self.checks = 0
         self.rows: dict[str, int] = {}
+        self.not_judged: list[str] = []
+        self.crashed: set[str] = set()
+        self._tables: dict[str, dict[str, int]] = {}
         self._run_id = great_expectations.RunIdentifier(run_name=name, run_time=datetime.now(UTC))
         self._context = great_expectations.get_context(mode="ephemeral")
         self._context.variables.progress_bars = ProgressBarsConfig(globally=False)
@@ -92,6 +99,8 @@ class Gate:
     def __exit__(self, *_: object) -> None:
         self.data_docs.mkdir(parents=True, exist_ok=True)
         self._context.build_data_docs(site_names=[_SITE])
+        data_docs.keep_inside(self.data_docs)
+        data_docs.write_index(self.data_docs, self.name, self._tables)
 
     @property
     def refused(self) -> list[Failure]:
@@ -102,6 +111,10 @@ class Gate:
     def warnings(self) -> list[Failure]:
         """Failures that are only reported."""
         return [failure for failure in self.failures if failure.severity != CRITICAL]
+
+    def leave_unjudged(self, what: str) -> None:
+        """Say what could not be judged and why; a silence would read as a pass."""
+        self.not_judged.append(what)
 
     def check(
         self,
@@ -137,26 +150,32 @@ class Gate:
         failed = [(expected, result) for expected, result in zip(suite, results, strict=True) if not _passed(result)]
         self.checks += len(suite)
         self.rows[table] = _observed(results[0])
+        self._tables[table] = {"checks": len(suite), CRITICAL: 0, WARNING: 0}
+        crashed = [(expected, _crash(result)) for expected, result in failed if _crash(result)]
+        failed = [(expected, result) for expected, result in failed if not _crash(result)]
         quoted = self._examples(batch, frame, [expected for expected, _ in failed], keys, examples)
         for (expected, result), rows in zip(failed, quoted, strict=True):
-            crashed = _crash(result)
-            self.failures.append(
-                Failure(
-                    table=table,
-                    severity=CRITICAL if crashed else FailureSeverity(expected.severity).value,
-                    expected=str(expected.description),
-                    seen=crashed or _seen(result),
-                    mend=str(expected.notes),
-                    examples=rows,
-                )
-            )
+            only_told = FailureSeverity(expected.severity) is FailureSeverity.WARNING
+            self._fail(table, WARNING if only_told else CRITICAL, expected, _seen(result), rows)
+        if crashed:
+            # Whatever its severity: a check that did not run is no check. One cause crashes most of a table's checks.
+            self.crashed.add(table)
+            first, why = crashed[0]
+            more = f", and {len(crashed) - 1} more checks of this table did" if len(crashed) > 1 else ""
+            self._fail(table, CRITICAL, first, f"{why}{more}", [])
 
-    def decide(self, step: Step, what: str) -> None:
+    def _fail(self, table: str, severity: str, expected: Expectation, seen: str, rows: list[dict[str, Any]]) -> None:
+        self._tables[table][severity] += 1
+        self.failures.append(Failure(table, severity, str(expected.description), seen, str(expected.notes), rows))
+
+    def decide(self, step: Step, what: str, way_out: str = "") -> None:
         """Write the step's figures; let the night go on or stop it.
 
         Args:
-            step: gets checks, rows, warnings, refused and data_docs as figures, and its reason when all is well.
+            step: gets checks, rows, warnings, refused, not_judged and data_docs as figures, and its reason when all
+                is well.
             what: what was looked at, for example 'the logs of 2026-01-08'.
+            way_out: last line of a refusal: how to go on where the rows will never be mended.
 
         Raises:
             DataRefused: a critical check failed, or nothing was checked at all. Names every failed critical check.
@@ -166,6 +185,7 @@ class Gate:
             "rows": self.rows,
             "warnings": [str(failure) for failure in self.warnings],
             "refused": [str(failure) for failure in self.refused],
+            "not_judged": self.not_judged,
             "data_docs": str(self.data_docs / "index.html"),
         }
         if not self.checks:
@@ -174,10 +194,13 @@ class Gate:
             first, *others = (str(failure) for failure in self.refused)
             lines = [f"{what} break the data contract: {first}"]
             lines += [f"also {number}. {text}" for number, text in enumerate(others, start=2)]
+            lines += [way_out] if way_out else []
             raise DataRefused("\n".join(lines))
         step.reason = f"{what}: {self.checks} checks passed" + (
             f", {len(self.warnings)} of them with a warning" if self.warnings else ""
         )
+        if self.not_judged:
+            step.reason += f"; not judged: {'; '.join(self.not_judged)}"
 
     def _batch_definition(self, table: str, frame: pd.DataFrame | DataFrame) -> Any:
         is_pandas = type(frame).__module__.startswith("pandas")
@@ -260,7 +283,9 @@ def _crash(result: ExpectationValidationResult | None) -> str:
     records = [told] if "raised_exception" in told else [entry for entry in told.values() if isinstance(entry, Mapping)]
     for record in records:
         if record.get("raised_exception"):
-            return f"that the check itself crashed ({record.get('exception_message')})"
+            message = " ".join(str(record.get("exception_message")).split())
+            short = message if len(message) <= LONGEST_CRASH else f"{message[:LONGEST_CRASH]} ..."
+            return f"that the check itself crashed ({short})"
     return ""
 
 

@@ -146,6 +146,64 @@ def online_rows(store: FeatureStore, entity: str, keys: Sequence[int]) -> pa.Tab
     return pa.Table.from_arrays(columns, schema=wanted)
 
 
+class OnlineReader:
+    """Reads rows online for as long as a server lives: through the store going away and coming back.
+
+    An SQLite file that was deleted or replaced goes on answering whoever has it open, with what it held; so the file
+    is looked at before each read. `stamp` changes when a night has brought new features online.
+    """
+
+    def __init__(self, feast_uri: str) -> None:
+        """Open the store.
+
+        Raises:
+            TryAgain: as :func:`open_store`.
+        """
+        self._feast_uri = feast_uri
+        self._store: FeatureStore | None = open_store(feast_uri)
+        online = self._store.config.online_store
+        self._database = Path(online.path) if online.type == "sqlite" else None
+        self._opened = self._file()
+
+    def rows(self, entity: str, keys: Sequence[int]) -> pa.Table:
+        """As :func:`online_rows`.
+
+        Raises:
+            TryAgain: the online store is away; the next call tries to open it again.
+        """
+        if self._database is not None:
+            found = self._file()
+            if found is None:
+                self._store = None
+                raise TryAgain(f"the online store {self._database} is gone; put it back, or run `goalrank nightly`")
+            if found != self._opened:
+                self._store, self._opened = None, found
+        try:
+            if self._store is None:
+                self._store = open_store(self._feast_uri)
+            return online_rows(self._store, entity, keys)
+        except TryAgain:
+            self._store = None
+            raise
+
+    def stamp(self) -> tuple[object, ...] | None:
+        """Which materialisation is online: equal stamps, equal rows. None while one is being written."""
+        try:
+            record = os.stat(Path(self._feast_uri) / "online.json")
+        except OSError:
+            return None
+        return (record.st_ino, record.st_mtime_ns, self._file())
+
+    def _file(self) -> tuple[int, int] | None:
+        if self._database is None:
+            return None
+        try:
+            found = os.stat(self._database)
+        except OSError:
+            return None
+        return (found.st_dev, found.st_ino)
+
+
 def offline_rows(
     store: FeatureStore, entity: str, keys: Sequence[int], as_of: datetime | Sequence[datetime]
 ) -> pa.Table:

@@ -22,7 +22,8 @@ from urllib.parse import unquote
 
 from pydantic import ValidationError
 
-from goalrank.errors import CheckpointDamaged, ModelRefused, TryAgain
+from goalrank import naming, schema
+from goalrank.errors import CheckpointDamaged, GoalRankError, ModelRefused, TryAgain
 from goalrank.verdict import ModelVersion
 
 if TYPE_CHECKING:
@@ -36,6 +37,9 @@ EXPERIMENT = "goalrank-nightly"
 CHAMPION = "champion"
 CHALLENGER = "challenger"
 PREVIOUS = "previous"
+
+FEATURE_SET = "feature_set"
+"""Tag of every registered version: goalrank.schema.feature_set() of the release that trained it."""
 
 MODEL_FOLDER = "model"
 """Name under which a model directory lies among a registered version's artifacts."""
@@ -68,7 +72,7 @@ def reaching(tracking_uri: str) -> Iterator[None]:
     """
     try:
         yield
-    except (TryAgain, ModelRefused):
+    except GoalRankError:
         raise
     except Exception as error:
         if _is_away(error):
@@ -83,8 +87,10 @@ def connect(tracking_uri: str) -> MlflowClient:
     """A client of that tracking server and registry, and MLflow's own default set to it.
 
     Raises:
+        UsageError: the URI has a trap in it.
         TryAgain: it does not answer.
     """
+    naming.require_address("tracking URI", tracking_uri)
     offline_switches()
     import mlflow
 
@@ -97,6 +103,12 @@ def connect(tracking_uri: str) -> MlflowClient:
         client = mlflow.MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
         client.search_experiments(max_results=1)
     return client
+
+
+def exists(tracking_uri: str) -> bool:
+    """False where the URI names a local database that is not there yet (to connect would make it)."""
+    path = _database_file(naming.require_address("tracking URI", tracking_uri))
+    return path is None or path.exists()
 
 
 def experiment_id(client: MlflowClient, tracking_uri: str, name: str = EXPERIMENT) -> str:
@@ -164,6 +176,42 @@ def point(client: MlflowClient, name: str, alias: str, version: str | None) -> N
         client.set_registered_model_alias(name, alias, version)
 
 
+def registered(client: MlflowClient, name: str, version: str) -> RegisteredVersion | None:
+    """One version by its number, or None where the registry has it no longer."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_model_version(name, version)
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
+
+
+def require_feature_set(version: RegisteredVersion) -> None:
+    """Refuse a version that was trained on features this release reads differently.
+
+    Raises:
+        ModelRefused: its tag `feature_set` is another than this release's, or it has none.
+    """
+    found, expected = version.tags.get(FEATURE_SET), schema.feature_set()
+    if found == expected:
+        return
+    if not found:
+        raise ModelRefused(
+            f"{version.name} version {version.version} has no tag {FEATURE_SET}: an older release registered it, so it "
+            f"may not read feature set {expected} as this one does; `goalrank migrate` gives a workspace's versions "
+            "theirs"
+        )
+    what = f"was trained on feature set {found}"
+    raise ModelRefused(
+        f"{version.name} version {version.version} {what}, but this release reads feature set {expected}: it would "
+        "answer from numbers it never learnt. Go back to the release that registered it, or leave it behind: "
+        "`goalrank rollback --to none --reason ...` takes the alias away and the next night's challenger has the "
+        "absolute floor to pass (--allow-bootstrap)"
+    )
+
+
 def version_tags(client: MlflowClient, name: str, version: str) -> dict[str, str]:
     """Tags of one version: run, snapshot_id, date, commit, preset, seed, configuration, data_window, trained_until."""
     return dict(client.get_model_version(name, version).tags)
@@ -175,7 +223,8 @@ def version_tags(client: MlflowClient, name: str, version: str) -> dict[str, str
 def fetch_model(client: MlflowClient, wanted: ModelVersion, into: str | Path) -> Path:
     """Download one version's model directory (weights.safetensors, model.json) and verify its weights.
 
-    Nothing of the version is executed: only the two files are read, and weights are safetensors.
+    Nothing of the version is executed: only the two files are read, and weights are safetensors. Whoever serves,
+    evaluates or rolls back to a version gets its files here, so here its feature set is looked at too.
 
     Args:
         into: an existing folder; the model directory is made in it.
@@ -185,10 +234,12 @@ def fetch_model(client: MlflowClient, wanted: ModelVersion, into: str | Path) ->
 
     Raises:
         CheckpointDamaged: the weights are not those recorded at registration.
-        ModelRefused: the version has no model directory.
+        ModelRefused: the version has no model directory, or was trained on another feature set than this release's.
     """
     import mlflow
 
+    naming.require_name("registered model", wanted.name, ModelRefused)
+    require_feature_set(client.get_model_version(wanted.name, wanted.version))
     target = Path(into) / f"{wanted.name}-{wanted.version}"
     with tempfile.TemporaryDirectory(dir=into) as aside:
         uri = f"models:/{wanted.name}/{wanted.version}"
@@ -247,6 +298,9 @@ def read_registration(path: str | Path) -> dict[str, Any]:
     for field in ("tracking_uri", "run_id", "snapshot_id", "date"):
         if not isinstance(document.get(field), str) or not document[field]:
             raise ModelRefused(f"registration {path} has no text in field {field!r}; run register_model again")
+    naming.require_address("tracking URI of the registration", document["tracking_uri"], ModelRefused)
+    naming.require_name("run id of the registration", document["run_id"], ModelRefused)
+    naming.require_day("date of the registration", document["date"], ModelRefused)
     for model in ("ranker", "reward"):
         registered_identity(document, model)
     return document
@@ -259,10 +313,14 @@ def registered_identity(registration: dict[str, Any], model: str) -> ModelVersio
         ModelRefused: it is missing or malformed.
     """
     try:
-        return ModelVersion.model_validate(registration.get(model))
+        found = ModelVersion.model_validate(registration.get(model))
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
         raise ModelRefused(f"the registration's {model} is malformed: {faults}; run register_model again") from None
+    expected = {"ranker": RANKER, "reward": REWARD}[model]
+    if found.name != expected:
+        raise ModelRefused(f"the registration's {model} is called {found.name!r}, expected {expected!r}")
+    return found
 
 
 # ------------------------------------------------------------------------------------------------------------ private

@@ -30,6 +30,12 @@ DONE = "done"
 RESERVED_BYTES = 65536
 """Kept back on disk while a step works, so that a full disk leaves room to say that it is full."""
 
+NIGHT_RESERVE, NIGHT_RESERVED_BYTES = ".reserve", 2**20
+"""The same for the whole night: given back before the report is written."""
+
+LONGEST_REASON = 600
+"""Characters of an unexpected error's message that an outcome quotes."""
+
 
 def write_atomic(path: Path, text: str) -> None:
     """Write a small file so that a reader sees the old one or the new one, never half."""
@@ -42,7 +48,18 @@ def write_atomic(path: Path, text: str) -> None:
     os.replace(aside, path)
 
 
-def _disk_is_full(error: BaseException) -> bool:
+def keep_reserve(run: Path) -> None:
+    """Keep room in a run's folder for its report and its end."""
+    run.mkdir(parents=True, exist_ok=True)
+    (run / NIGHT_RESERVE).write_bytes(bytes(NIGHT_RESERVED_BYTES))
+
+
+def give_back_reserve(run: Path) -> None:
+    """Give the room back to whoever must say now how the night went."""
+    (run / NIGHT_RESERVE).unlink(missing_ok=True)
+
+
+def disk_is_full(error: BaseException) -> bool:
     """Was a full disk behind it? Spark says so only in words, and libraries wrap the error in their own."""
     cause: BaseException | None = error
     while cause is not None:
@@ -52,6 +69,13 @@ def _disk_is_full(error: BaseException) -> bool:
             return True
         cause = cause.__cause__ or cause.__context__
     return False
+
+
+def _shortened(text: str) -> str:
+    """The first lines of a message: Spark's bring the whole stack of a JVM with them, which pipeline.log has too."""
+    lines = [line.rstrip() for line in text.splitlines() if not line.lstrip().startswith(("at ", "... "))]
+    kept = " ".join(lines[:4])[:LONGEST_REASON]
+    return kept if len(kept) == len(text) else f"{kept} ..."
 
 
 def _process_started() -> float:
@@ -85,8 +109,9 @@ class Step:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        if error is not None and _disk_is_full(error):
-            self._finish(TryAgain(f"the disk is full ({error}); free some space and run the same command again"))
+        if error is not None and disk_is_full(error):
+            said = _shortened(str(error))
+            self._finish(TryAgain(f"the disk is full ({said}); free some space and run the same command again"))
         else:
             self._finish(error)
 
@@ -96,7 +121,7 @@ class Step:
         elif isinstance(error, GoalRankError):
             outcome, code, reason = error.kind, error.exit_code, str(error)
         else:
-            outcome, code, reason = "failed", EXIT_BUG, f"{type(error).__name__}: {error}"
+            outcome, code, reason = "failed", EXIT_BUG, _shortened(f"{type(error).__name__}: {error}")
         now = time.time()
         document = {
             "step": self.name,

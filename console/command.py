@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
+from components.step import disk_is_full
 from goalrank.errors import EXIT_BUG, EXIT_DATA_REFUSED, EXIT_TRY_AGAIN, GoalRankError, UsageError
 
 stderr = Console(stderr=True)
@@ -50,7 +54,8 @@ def errors_as_exit_codes(as_json: bool = False, document: Stopped = stopped) -> 
     from pydantic import ValidationError
 
     try:
-        yield
+        with _sigterm_as_interrupt():
+            yield
     except GoalRankError as error:
         raise _end(error.kind, str(error), error.exit_code, as_json, document) from error
     except ValidationError as error:
@@ -62,9 +67,30 @@ def errors_as_exit_codes(as_json: bool = False, document: Stopped = stopped) -> 
     except typer.Exit:
         raise
     except Exception as error:
+        if disk_is_full(error):
+            reason = f"the disk is full ({error}); free some space and run the same command again"
+            raise _end("try_again", reason, EXIT_TRY_AGAIN, as_json, document) from error
         if as_json:
             print(json.dumps(document("failed", f"{type(error).__name__}: {error}", EXIT_BUG)))
         raise
+
+
+@contextmanager
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """SIGTERM ends a command as Ctrl-C does; one that came while the command was still starting counts too."""
+    if threading.current_thread() is not threading.main_thread():  # only there may handlers be set
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 def _end(kind: str, reason: str, exit_code: int, as_json: bool, document: Stopped) -> typer.Exit:

@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from goalrank.errors import EXIT_DONE, EXIT_TRY_AGAIN
+from goalrank.errors import EXIT_DATA_REFUSED, EXIT_DONE, EXIT_TRY_AGAIN
 
 STYLES = {"promoted": "bold green", "kept": "bold green", "refused": "bold red", "failed": "bold red"}
 
@@ -69,7 +69,11 @@ def _next_commands(result: dict[str, Any]) -> list[tuple[str, str]]:
         ]
     if result["exit_code"] == EXIT_TRY_AGAIN:
         return [(f"{ours} resume{where}", "go on from the step that did not end")]
-    return [(f"{ours} nightly{where}", "try the same date again, once the cause is mended")]
+    commands = [(f"{ours} nightly{where}", "try the same date again, once the cause is mended")]
+    if result["exit_code"] == EXIT_DATA_REFUSED:
+        skip = f"{ours} day skip {result['date']} --reason TEXT{where}"
+        commands.append((skip, "or leave the day out, where it will never be mended"))
+    return commands
 
 
 def _typed(command: str) -> str:

@@ -10,7 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from console.command import JsonOption, WorkspaceOption, errors_as_exit_codes, no_night, stderr, stdout
+from console import days, upkeep
+from console.command import JsonOption, WorkspaceOption, errors_as_exit_codes, no_night, stderr, stdout, stopped
 from goalrank import __version__
 from goalrank.errors import EXIT_DONE, UsageError
 
@@ -21,6 +22,7 @@ app = typer.Typer(
 )
 import_app = typer.Typer(help="Turn public data sets into logs of the data contract.", no_args_is_help=True)
 app.add_typer(import_app, name="import")
+app.add_typer(days.app, name="day")
 
 
 class CandidateVersion(StrEnum):
@@ -130,6 +132,57 @@ def simulate(
         stdout.print(f"{days} days of feedback in {logs}", highlight=False, soft_wrap=True)
 
 
+@app.command()
+def replay(
+    workspace: WorkspaceOption = None,
+    nights: Annotated[int, typer.Option(min=1, help="Nights to live, each followed by a day.")] = 30,
+    preset: Annotated[str | None, typer.Option(help="As for nightly.  [default: tiny]")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the world and of everything random.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Live simulated days, retrained every night, against the first night's model, frozen.
+
+    In between a bad-data night, a drifting night and a broken challenger. About two minutes a night; one that was
+    interrupted goes on where it stopped. Example: goalrank replay --workspace .replay
+    """
+    from console.replay.command import print_history
+    from console.replay.command import replay as live
+
+    with errors_as_exit_codes(as_json):
+        document = live(workspace, nights, preset, seed, stderr)
+        print_history(document, stderr if as_json else stdout)
+        if as_json:
+            print(json.dumps(document))
+
+
+@app.command("ab-test")
+def ab_test(
+    policies: Annotated[
+        str, typer.Option(help="Two or more: champion, previous, version:3, retriever, pier, mg-e-100...")
+    ],
+    workspace: WorkspaceOption = None,
+    days: Annotated[int, typer.Option(min=1, max=60, help="Days at most; it ends sooner once decided.")] = 14,
+    control: Annotated[
+        str | None, typer.Option(help="What the others are held against.  [default: champion, or the first]")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the split and of everything users do.")] = 0,
+    plot: Annotated[Path | None, typer.Option(help="Copy the figure of the intervals over days there (PNG).")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Try policies on the simulated world's users, split between them, with intervals that may be looked at daily.
+
+    Example: goalrank ab-test --policies champion,previous,retriever --days 14
+    """
+    from console.experiments import print_result, run_ab_test
+    from console.settings import Settings
+
+    with errors_as_exit_codes(as_json):
+        result = run_ab_test(Settings.load(workspace=workspace), policies, days, control, seed, plot, stderr)
+        print_result(result, stderr if as_json else stdout)
+        if as_json:
+            print(json.dumps(result))
+
+
 @import_app.command("movielens")
 def import_movielens(
     source: Annotated[Path, typer.Argument(help="Folder with ratings.dat, movies.dat, users.dat.")],
@@ -205,6 +258,103 @@ def import_ratings(
         )
 
 
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would move, and change nothing.")]
+
+
+@app.command()
+def promote(
+    workspace: WorkspaceOption = None,
+    date: Annotated[str | None, typer.Option(help="The night.  [default: the newest with verdicts]")] = None,
+    run: Annotated[str | None, typer.Option(help="One try of a night, DATE/N.")] = None,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Promote a night's challenger by hand, if that night's own verdicts say so."""
+    from console import promotion
+    from console.settings import Settings
+
+    with errors_as_exit_codes(as_json):
+        done = promotion.promote_night(Settings.load(workspace=workspace), date, run, dry_run)
+        promotion.print_promotion(done, stderr if as_json else stdout)
+        if as_json:
+            print(json.dumps(done))
+
+
+@app.command()
+def rollback(
+    reason: Annotated[str, typer.Option(help="Why, in one line; the history shows it.")],
+    workspace: WorkspaceOption = None,
+    to: Annotated[
+        str | None, typer.Option(help="A version that was champion once, or none.  [default: previous]")
+    ] = None,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Return to the champion before this one, reward model included.
+
+    Example: goalrank rollback --reason "clicks halved since this morning"
+    """
+    from console import promotion
+    from console.settings import Settings
+
+    with errors_as_exit_codes(as_json):
+        done = promotion.roll_champion_back(Settings.load(workspace=workspace), reason, to, dry_run)
+        promotion.print_rollback(done, stderr if as_json else stdout)
+        if as_json:
+            print(json.dumps(done))
+
+
+@app.command()
+def history(
+    workspace: WorkspaceOption = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the newest so many.  [default: all]")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What was promoted, kept, refused and rolled back, night by night."""
+    from console import promotion
+    from console.settings import Settings
+
+    with errors_as_exit_codes(as_json):
+        document = promotion.history(Settings.load(workspace=workspace), limit)
+        promotion.print_history(document, stderr if as_json else stdout)
+        if as_json:
+            print(json.dumps(document))
+
+
+@app.command()
+def watch(
+    workspace: WorkspaceOption = None,
+    once: Annotated[bool, typer.Option("--once", help="Look once and end.  [default: until interrupted]")] = False,
+    every: Annotated[float, typer.Option(min=1, help="Seconds between two looks.")] = 300.0,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare the new champion's live feedback with its predecessor's, and roll back on a shown loss.
+
+    With --once, exit 4 says that it rolled back, 3 that the split between the two is broken.
+    """
+    from contextlib import suppress
+
+    from console import watching
+    from console.settings import Settings
+
+    seen: dict[str, Any] = {}
+
+    def stopped_look(kind: str, reason: str, exit_code: int) -> dict[str, Any]:
+        return stopped(kind, reason, exit_code) | seen
+
+    with errors_as_exit_codes(as_json, stopped_look):
+        settings = Settings.load(workspace=workspace)
+        console = stderr if as_json else stdout
+        if not once:
+            with suppress(KeyboardInterrupt):
+                watching.watch(settings, every, dry_run, console, as_json)
+            return
+        watching.watch_once(settings, dry_run, console, seen)
+        if as_json:
+            print(json.dumps({"exit_code": EXIT_DONE, **seen}))
+
+
 @app.command()
 def serve(
     workspace: WorkspaceOption = None,
@@ -213,13 +363,30 @@ def serve(
     exploration: Annotated[
         float | None, typer.Option(min=0, max=1, help="Share of requests answered with a sampled list.")
     ] = None,
+    holdback: Annotated[
+        float | None, typer.Option(min=0, max=0.99, help="Share of users left with the version before the champion.")
+    ] = None,
 ) -> None:
     """Answer ranking requests with the champion over HTTP, and log what was served."""
     from console.serving import serve as run_server
     from console.settings import Settings
 
     with errors_as_exit_codes():
-        run_server(Settings.load(workspace=workspace, host=host, port=port, exploration=exploration))
+        given = {"host": host, "port": port, "exploration": exploration, "holdback": holdback}
+        run_server(Settings.load(workspace=workspace, **given))
+
+
+@app.command()
+def collect(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+    """Bring what the service has logged into the logs the next night reads, each row once.
+
+    GOALRANK_TRAIN_ON_SERVED=1 has every night begin with it.
+    """
+    from console.serving import collect as bring
+    from console.settings import Settings
+
+    with errors_as_exit_codes(as_json):
+        bring(Settings.load(workspace=workspace), stderr if as_json else stdout, as_json)
 
 
 @app.command()
@@ -242,3 +409,7 @@ def rank(
         if not text and not example:
             raise UsageError("no request found, expected a JSON object as argument, - or --example")
         print(rank_request(Settings.load(workspace=workspace), text or None))
+
+
+for command in (upkeep.clean, upkeep.migrate, upkeep.erase_user):
+    app.command()(command)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,9 +17,12 @@ from typing import Any
 
 from rich.console import Console
 
+from components.extract_features import day_decisions, locations
 from components.publish_report.result import FAILED, read_outcomes, summarise, unfinished_step
-from components.step import DONE
+from components.step import DONE, RESERVED_BYTES, give_back_reserve, keep_reserve
 from console import world
+from console.collecting import collect
+from console.days import settled_until
 from console.memory import PeakMemory
 from console.progress import NightView
 from console.settings import Settings
@@ -42,9 +46,14 @@ def start(
     with workspace.one_at_a_time() as lock:
         source = workspace.logs(logs or settings.logs_uri or None)
         last_good, newest = workspace.last_good_date(), workspace.newest_night()
+        decisions = day_decisions.read(locations.folder(settings.snapshots_uri))
+        if date is not None:
+            day_decisions.require_not_skipped(decisions, date)
+        if settings.train_on_served:
+            collect(workspace, source)
         if source == workspace.simulated_logs:
-            world.live_until(source, date, last_good, console)
-        chosen = date or next_date(source, last_good, newest.date if newest else None)
+            world.live_until(source, date, settled_until(last_good, decisions.skipped), console)
+        chosen = date or next_date(source, last_good, newest.date if newest else None, decisions.skipped)
         workspace.record_logs(source)
         night = workspace.new_night(chosen, _parameters(settings, source, full_rebuild))
         return _run(night, settings, lock, console)
@@ -84,6 +93,9 @@ def _parameters(settings: Settings, logs: Path, full_rebuild: bool) -> dict[str,
         "window_days": settings.window_days,
         "full_rebuild": full_rebuild,
         "allow_bootstrap": settings.allow_bootstrap,
+        "off_policy": settings.off_policy,
+        "latency_budget_ms": settings.latency_budget_ms,
+        "size_budget_mb": settings.size_budget_mb,
         "commit": _commit(),
         "spark_master": settings.spark_master,
         "spark_memory": settings.spark_memory,
@@ -103,6 +115,7 @@ def _run(night: Night, settings: Settings, lock: int, console: Console) -> dict[
     interrupted = False
     title = f"Night of {night.date}, preset {night.parameters['preset']}"
     memory = PeakMemory(os.getpid())
+    keep_reserve(night.folder)
     with NightView(night.folder / "progress.jsonl", STEPS, title, console) as view, _pipeline(night, lock) as pipeline:
         try:
             while pipeline.poll() is None:
@@ -110,7 +123,11 @@ def _run(night: Night, settings: Settings, lock: int, console: Console) -> dict[
                 time.sleep(0.2)
         except KeyboardInterrupt:
             interrupted = True
-    result = _result(night, settings, pipeline.returncode, interrupted)
+    full = shutil.disk_usage(night.folder).free < RESERVED_BYTES
+    give_back_reserve(night.folder)
+    if not interrupted:
+        _publish_in_its_place(night)
+    result = _result(night, settings, pipeline.returncode, interrupted, full)
     result |= {"peak_memory_mb": round(memory.stop()), "seconds": _seconds(night, begun)}
     if not interrupted:
         night_result = {key: result[key] for key in ("exit_code", "reason", "model_version", "snapshot_id", "seconds")}
@@ -160,11 +177,24 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _result(night: Night, settings: Settings, returncode: int, interrupted: bool) -> dict[str, Any]:
+def _publish_in_its_place(night: Night) -> None:
+    """Publish the report where the pipeline could not: its orchestrator was killed, or could not even log any more."""
+    if "publish_report" not in read_outcomes(night.folder):
+        command = [sys.executable, "-m", "components.publish_report.main", "--run-uri", str(night.folder)]
+        with suppress(OSError, subprocess.TimeoutExpired):
+            subprocess.run([*command, "--date", night.date, "--state", "FAILED"], capture_output=True, timeout=120)
+
+
+def _result(night: Night, settings: Settings, returncode: int, interrupted: bool, full: bool) -> dict[str, Any]:
     result = summarise(night.folder)
     if interrupted:
-        step = unfinished_step(night.folder) or "the next step"
+        outcomes = read_outcomes(night.folder).items()
+        told = [name for name, outcome in outcomes if outcome["exit_code"] == EXIT_TRY_AGAIN]  # ended in good order
+        step = unfinished_step(night.folder) or (told or ["the next step"])[-1]
         reason = f"interrupted at {step}; `goalrank resume` goes on from there"
+        result |= {"verdict": "failed", "exit_code": EXIT_TRY_AGAIN, "reason": reason}
+    elif full and result["exit_code"] == EXIT_BUG:
+        reason = f"the disk of {night.folder} is full; free some space, `goalrank resume` goes on from there"
         result |= {"verdict": "failed", "exit_code": EXIT_TRY_AGAIN, "reason": reason}
     elif returncode != 0 and result["exit_code"] == 0:
         so_far = f"{result['verdict']} ({result['reason']}), but then "

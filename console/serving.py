@@ -1,10 +1,12 @@
-"""`goalrank serve` and `goalrank rank`: the ranking service of the workspace's champion."""
+"""`goalrank serve`, `goalrank rank` and `goalrank collect`: the ranking service of the workspace's champion."""
 
 from __future__ import annotations
 
 import json
 from contextlib import suppress
 from pathlib import Path
+
+from rich.console import Console
 
 from console.settings import Settings
 from console.workspace import Workspace, arrival_days
@@ -18,8 +20,11 @@ def serve(settings: Settings) -> None:
 
     Raises:
         GoalRankError: as components.serve_model.main.serve.
+        UsageError: the workspace was moved, or is of another release.
     """
     from components.serve_model.main import serve as run
+
+    Workspace(settings.workspace).logs()
 
     with suppress(KeyboardInterrupt):  # the server has ended gracefully and passes on what ended it
         run(
@@ -29,7 +34,33 @@ def serve(settings: Settings) -> None:
             settings.host,
             settings.port,
             settings.exploration,
+            holdback=settings.holdback,
+            poll_seconds=settings.champion_poll_seconds,
+            keep_seconds=settings.feature_keep_seconds,
         )
+
+
+def collect(settings: Settings, console: Console, as_json: bool) -> None:
+    """Bring closed served days into the workspace's logs (console/collecting.py) and say which.
+
+    Raises:
+        UsageError: the workspace has no night yet, or learns from a simulated world.
+        TryAgain: a night is running.
+    """
+    from console import collecting
+
+    workspace = Workspace(settings.workspace)
+    workspace.require_used()
+    with workspace.one_at_a_time():
+        done = collecting.collect(workspace, workspace.logs(settings.logs_uri or None))
+    for day, arrival in done["collected"].items():
+        console.print(f"Served on {day}: arrives as {arrival}", highlight=False, soft_wrap=True)
+    for day, reason in done["waiting"].items():
+        console.print(f"Served on {day}: waits, {reason}", highlight=False, soft_wrap=True)
+    if not done["collected"] and not done["waiting"]:
+        console.print("Nothing new was served.", highlight=False)
+    if as_json:
+        print(json.dumps(done))
 
 
 def rank(settings: Settings, text: str | None) -> str:
@@ -40,6 +71,7 @@ def rank(settings: Settings, text: str | None) -> str:
     """
     from components.serve_model.main import rank_once
 
+    Workspace(settings.workspace).logs()  # refuses one of another release
     request = _example(settings) if text is None else _parsed(text)
     return json.dumps(rank_once(settings.feast_uri, settings.tracking_uri, request))
 

@@ -7,10 +7,13 @@ derived from the workspace: the embedded default of one machine.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from goalrank.naming import require_address, require_folder
+from goalrank.verdict import LATENCY_BUDGET_MS, SIZE_BUDGET_MB
 
 
 class Settings(BaseSettings):
@@ -29,19 +32,34 @@ class Settings(BaseSettings):
     seed: int = Field(0, description="of everything random")
     window_days: int = Field(30, ge=2, description="arrival days in the training set")
     allow_bootstrap: bool = Field(True, description="may the first champion go live with only the absolute floor?")
+    off_policy: Literal["required", "veto"] = Field(
+        "required", description="must logged propensities clear a challenger, or may they only stop it?"
+    )
+    latency_budget_ms: float = Field(LATENCY_BUDGET_MS, gt=0, description="most that one list may take on one CPU")
+    size_budget_mb: float = Field(SIZE_BUDGET_MB, gt=0, description="most that a ranker's weights may weigh")
     spark_master: str = Field("local[2]", description="Spark master")
     spark_memory: str = Field("1g", description="memory of the Spark driver")
 
     host: str = Field("127.0.0.1", description="address the ranking service listens on")
     port: int = Field(8000, ge=0, le=65535, description="port the ranking service listens on")
     exploration: float = Field(0.02, ge=0, le=1, description="share of requests answered with a sampled list")
+    holdback: float = Field(0.05, ge=0, lt=1, description="share of users answered by the champion's predecessor")
+    train_on_served: bool = Field(False, description="does a night first collect what the service has logged?")
+    champion_poll_seconds: float = Field(5.0, gt=0, description="how often a server asks the registry for a champion")
+    feature_keep_seconds: float = Field(300.0, ge=0, description="longest time a server keeps a feature row in memory")
+    watch_days: float = Field(7.0, gt=0, description="how long `goalrank watch` compares a new champion with it")
 
     @classmethod
     def load(cls, **overrides: object) -> Settings:
-        """Environment first, then what the command line gave (None means: not given); paths made absolute."""
+        """Environment first, then what the command line gave (None means: not given); paths made absolute.
+
+        Raises:
+            UsageError: a folder or URI has a trap in it (goalrank/naming.py).
+        """
         given: dict[str, Any] = {name: value for name, value in overrides.items() if value is not None}
         settings = cls(**given)
-        workspace = settings.workspace.resolve()
+        # Resolved as well: a link may lead to a folder with a trap in its name.
+        workspace = require_folder("--workspace", require_folder("--workspace", settings.workspace).resolve())
         derived = {
             "workspace": workspace,
             "snapshots_uri": settings.snapshots_uri or str(workspace / "snapshots"),
@@ -49,4 +67,6 @@ class Settings(BaseSettings):
             "tracking_uri": settings.tracking_uri or f"sqlite:///{workspace / 'mlflow' / 'mlflow.db'}",
             "journal_uri": settings.journal_uri or str(workspace / "journal"),
         }
+        for name in ("snapshots_uri", "feast_uri", "tracking_uri", "journal_uri"):
+            require_address(f"GOALRANK_{name.upper()}", derived[name])
         return settings.model_copy(update=derived)

@@ -13,15 +13,18 @@ import datetime
 import fcntl
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from components.step import write_atomic
 from goalrank.errors import DataRefused, TryAgain, UsageError
 
-FORMAT = 1
+FORMAT = 2
+"""2: registered versions carry their feature set, the service's journal has flat lines (console/migration.py)."""
+
 ENDED_WELL = ("promoted", "kept")
 RUNNING = "running"
 
@@ -66,11 +69,9 @@ class Workspace:
         Raises:
             UsageError: other logs than the recorded ones are given; the workspace was moved, or is of another release.
         """
-        card = json.loads(self._card.read_text(encoding="utf-8")) if self._card.exists() else None
+        card = self.card()
         if card and card.get("format") != FORMAT:
-            raise UsageError(
-                f"{self.folder} has format {card.get('format')!r}, expected {FORMAT}; use a new --workspace"
-            )
+            raise UsageError(_other_format(self.folder, card.get("format")))
         if card and card.get("folder") != str(self.folder):
             raise UsageError(
                 f"{self.folder} was made as {card.get('folder')}, which its stores point to; move it back there, or "
@@ -84,11 +85,41 @@ class Workspace:
             )
         return Path(card["logs"] if card else given or str(self.simulated_logs))
 
+    def card(self) -> dict[str, Any] | None:
+        """What workspace.json says; None before the first night.
+
+        Raises:
+            UsageError: it is damaged.
+        """
+        try:
+            card = json.loads(self._card.read_text(encoding="utf-8"))
+            if not isinstance(card, dict):
+                raise ValueError(f"a {type(card).__name__}")
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise UsageError(
+                f"{self._card} is no JSON object ({error}); restore it, or use a new --workspace"
+            ) from None
+        return card
+
+    def require_used(self) -> None:
+        """Refuse a folder that is no workspace yet, for commands that have nothing to do in a new one.
+
+        Raises:
+            UsageError: there is no workspace.json.
+        """
+        if self.card() is None:
+            raise UsageError(f"{self.folder} holds no workspace; expected one that a night has run in")
+
     def record_logs(self, logs: Path) -> None:
         """Keep which logs this workspace learns from, once they are known to hold something."""
         if not self._card.exists():
-            card = {"format": FORMAT, "folder": str(self.folder), "logs": str(logs)}
-            write_atomic(self._card, json.dumps(card, indent=1))
+            self.write_card({"format": FORMAT, "folder": str(self.folder), "logs": str(logs)})
+
+    def write_card(self, card: dict[str, Any]) -> None:
+        """Keep workspace.json, whole or not at all."""
+        write_atomic(self._card, json.dumps(card, indent=1))
 
     @property
     def simulated_logs(self) -> Path:
@@ -138,6 +169,20 @@ class Workspace:
         return night
 
 
+def _other_format(folder: Path, found: object) -> str:
+    if isinstance(found, int) and 0 < found < FORMAT:
+        return (
+            f"{folder} has format {found}, an older release's; this one reads {FORMAT}. Run `goalrank migrate "
+            f"--workspace {folder}` once (--dry-run says what it would do), or go back to the release that wrote it"
+        )
+    newer = isinstance(found, int) and found > FORMAT
+    return (
+        f"{folder} has format {found!r}, expected {FORMAT}; "
+        + ("a newer release wrote it: install that one, or" if newer else "restore its workspace.json, or")
+        + " use a new --workspace"
+    )
+
+
 def arrival_days(logs: Path) -> list[str]:
     """The days on which requests arrived, oldest first."""
     return sorted(folder.name.removeprefix("dt=") for folder in (logs / "requests").glob("dt=*") if folder.is_dir())
@@ -160,9 +205,9 @@ def day_after(day: str) -> str:
     return (datetime.date.fromisoformat(day) + datetime.timedelta(days=1)).isoformat()
 
 
-def next_date(logs: Path, last_good: str | None, last_tried: str | None = None) -> str:
+def next_date(logs: Path, last_good: str | None, last_tried: str | None = None, skipped: Collection[str] = ()) -> str:
     """The night to run when no --date is given: the day after the last good night; if none was good yet, the date last
-    tried, or else the newest day of the logs.
+    tried, or else the newest day of the logs. Days that were `skipped` (console/days.py) have no night.
 
     Raises:
         DataRefused: there are no logs at all.
@@ -172,8 +217,20 @@ def next_date(logs: Path, last_good: str | None, last_tried: str | None = None) 
     if not days:
         raise DataRefused(f"no partition found under {logs / 'requests'}, expected folders dt=YYYY-MM-DD")
     if last_good is None:
-        return last_tried or days[-1]
+        return _first_date(days, last_tried, skipped)
     wanted = day_after(last_good)
+    while wanted in skipped:
+        wanted = day_after(wanted)
     if wanted > days[-1]:
         raise TryAgain(f"the day {wanted} has not arrived in {logs} yet (newest: {days[-1]}); try again when it has")
     return wanted
+
+
+def _first_date(days: list[str], last_tried: str | None, skipped: Collection[str]) -> str:
+    wanted = last_tried or days[-1]
+    if wanted not in skipped:
+        return wanted
+    left = [day for day in days if day not in skipped]
+    if not left:
+        raise DataRefused(f"every day of the logs is skipped ({days[0]} to {days[-1]}); let a day arrive")
+    return next((day for day in left if day > wanted), left[-1])

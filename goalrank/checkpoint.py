@@ -72,6 +72,9 @@ def save_model(
     except ValueError as error:
         raise ModelRefused(f"a metric of the {kind} is NaN or infinite ({error}); nothing was saved") from error
     folder.mkdir(parents=True, exist_ok=True)
+    for name in (WEIGHTS, CARD):
+        for aside in folder.glob(f".{name}.*"):  # left by a writer that was killed; the folder is shipped whole
+            aside.unlink(missing_ok=True)
     _write_atomic(folder / WEIGHTS, payload)
     _write_atomic(folder / CARD, text.encode())
     return card
@@ -169,7 +172,10 @@ class Checkpoints:
         self.directory = Path(self.directory)
 
     def save(self, step: int, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> Path:
-        """Write a checkpoint aside, sync it, rename it; then drop all but the newest `keep`.
+        """Write a checkpoint aside, sync it, rename it; then drop all but the newest `keep` up to this step.
+
+        A later step's file is dropped too: training went on from before it, so :meth:`latest` found it damaged, and
+        left there it would count as one of the newest.
 
         Raises:
             ModelRefused: a value is NaN or infinite.
@@ -184,10 +190,12 @@ class Checkpoints:
         header = _HEADER + hashlib.sha256(payload).hexdigest().encode() + b"\n"
         path = self.directory / f"step-{step:010d}.checkpoint"
         _write_atomic(path, header + payload)
-        for old in self._files()[: -self.keep]:
-            old.unlink()
-        for aside in self.directory.glob(".step-*"):  # left by a writer that was killed
-            aside.unlink(missing_ok=True)
+        files = self._files()
+        sound = files[: files.index(path) + 1]
+        for file in files:
+            if file not in sound[-self.keep :]:
+                file.unlink()
+        self._drop_asides()
         return path
 
     def latest(self) -> Checkpoint | None:
@@ -204,6 +212,12 @@ class Checkpoints:
         """Remove every checkpoint: the training they belong to has ended."""
         for path in self._files():
             path.unlink()
+        self._drop_asides()
+
+    def _drop_asides(self) -> None:
+        """Remove what a writer that was killed had not renamed yet."""
+        for aside in self.directory.glob(".step-*"):
+            aside.unlink(missing_ok=True)
 
     def _files(self) -> list[Path]:
         return sorted(

@@ -152,7 +152,7 @@ class TrainingSet:
         chosen = np.asarray(indices, dtype=np.int64)
         rows_BN, mask_BN = self.candidates.gather(chosen)
         scores_BN, _ = self._scores.gather(chosen)
-        return _assemble(self.users, self.items, self.user_row_E[chosen], rows_BN, scores_BN, mask_BN)
+        return assemble(self.users, self.items, self.user_row_E[chosen], rows_BN, scores_BN, mask_BN)
 
     def feedback(self, indices: np.ndarray | Sequence[int]) -> Feedback:
         """Logged lists and feedback of the same requests, positions in list order."""
@@ -285,10 +285,10 @@ def batch_from_rows(
     rows_BN, mask_BN = rows.gather(everything)
     user_rows = np.asarray(user_index, dtype=np.int64)
     scores_BN, _ = values.gather(everything)
-    return _assemble(encode_users(users), encode_items(items), user_rows, rows_BN, scores_BN, mask_BN)
+    return assemble(encode_users(users), encode_items(items), user_rows, rows_BN, scores_BN, mask_BN)
 
 
-def _assemble(
+def assemble(
     users: UserRows,
     items: ItemRows,
     user_rows_B: np.ndarray,
@@ -296,6 +296,10 @@ def _assemble(
     scores_BN: np.ndarray,
     mask_BN: np.ndarray,
 ) -> RequestBatch:
+    """A batch of rows that are encoded already: row of `users` and rows of `items` of each request.
+
+    Where mask_BN is False a place is padding, whatever rows_BN and scores_BN hold there.
+    """
     history_BH = users.history_items_UH[user_rows_B]
     length = max(int((history_BH != 0).sum(axis=1).max(initial=0)), 1)
     # A padded place repeats some real row; zeroing it keeps the batch independent of what lies there.

@@ -132,6 +132,36 @@ def encode_items(table: pa.Table) -> ItemRows:
     return ItemRows(item_id_I=_integer(ids), dense_IF=dense_IF, topics_IT=topic_bits(mask_I))
 
 
+PROBE_DECIMALS = 3
+"""Encodings are compared to this many decimals: machines differ in the last bits of a logarithm, not in the third."""
+
+
+def encoding_probe() -> bytes:
+    """What the encodings make of three fixed rows, as bytes: they change when an encoding does, and only then."""
+    users, items = (_probe_rows(views) for views in (USER_VIEWS, ITEM_VIEWS))
+    items = items.append_column("item_id", pa.array(range(1, items.num_rows + 1), pa.int64()))
+    arrays = [*vars(encode_users(users)).values(), *vars(encode_items(items)).values()]
+    whole = [a if a.dtype.kind == "i" else np.round(a.astype(np.float64) * 10**PROBE_DECIMALS) for a in arrays]
+    return b"".join(array.astype("<i8").tobytes() for array in whole)
+
+
+def _probe_rows(views: tuple) -> pa.Table:
+    """A row of plausible values, one of large values and long lists, and one of nulls."""
+    columns: dict[str, pa.Array] = {}
+    for place, field in enumerate((field for view in views for field in view.features), start=1):
+        values = [7 * place, 100_003 * place]
+        if pa.types.is_list(field.type):
+            lists = [list(range(1, length + 1)) for length in (place, HISTORY_LENGTH + place)]
+            text = pa.types.is_string(field.type.value_type)
+            filled: list = [[f"name={value}" for value in one] if text else one for one in lists]
+        elif pa.types.is_string(field.type):
+            filled = [f"title {value}" for value in values]
+        else:
+            filled = values
+        columns[field.name] = pa.array([*filled, None], field.type)
+    return pa.table(columns)
+
+
 def topic_bits(masks: np.ndarray) -> np.ndarray:
     """Topic masks [...] int64 as bits [..., T] float32."""
     return ((masks[..., None] >> np.arange(TOPIC_BUCKETS)) & 1).astype(np.float32)

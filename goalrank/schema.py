@@ -9,7 +9,9 @@ list, H items in a history, D model width.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from functools import cache
 
 import pyarrow as pa
 
@@ -157,6 +159,27 @@ ITEM_STATS = FeatureView(
 USER_VIEWS = (USER_PROFILE, USER_STATS, USER_HISTORY)
 ITEM_VIEWS = (ITEM_CONTENT, ITEM_STATS)
 FEATURE_VIEWS = {view.name: view for view in (*USER_VIEWS, *ITEM_VIEWS)}
+
+FEATURE_MEANING = 1
+"""Raised by hand when a feature comes to mean something else under the same name and type (its extraction changed)."""
+
+
+@cache
+def feature_set() -> str:
+    """16 hex digits: the same in two releases exactly if a model trained by one reads the other's features alike.
+
+    Over names, entities and types of the feature views, FEATURE_MEANING, and what goalrank.features makes of fixed
+    rows. A model registered under another feature set must not answer: it would read numbers it never learnt.
+    """
+    from goalrank.features import encoding_probe  # it imports this module
+
+    digest = hashlib.sha256(f"meaning {FEATURE_MEANING}\n".encode())
+    for view in FEATURE_VIEWS.values():
+        columns = "".join(f"  {field.name}: {field.type}\n" for field in view.features)
+        digest.update(f"{view.name} of {view.entity}\n{columns}".encode())
+    digest.update(encoding_probe())
+    return digest.hexdigest()[:16]
+
 
 # ----------------------------------------------------------------------------------------------------------- examples
 # What extraction makes of a request and its impressions: one row a request, arrays in list order (position 1 first).

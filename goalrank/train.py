@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from goalrank.checkpoint import Checkpoints, pack_training, unpack_training
 from goalrank.dataset import Feedback, RequestBatch, TrainingSet
 from goalrank.encoders import ModelSizes
-from goalrank.errors import DataRefused, ModelRefused
+from goalrank.errors import DataRefused, ModelRefused, TryAgain
 from goalrank.groups import Groups
 from goalrank.objective import (
     ObjectiveConfig,
@@ -92,6 +92,7 @@ def train_ranker(
     fingerprint: dict[str, Any] | None = None,
     device: torch.device | str = "cpu",
     progress: Callable[[int, int, str], None] | None = None,
+    asked_to_stop: Callable[[], bool] | None = None,
 ) -> TrainedRanker:
     """Train a ranker on the requests of `groups`, or go on where a checkpoint of the same run left off.
 
@@ -101,10 +102,12 @@ def train_ranker(
         fingerprint: what makes this run this run (snapshot, configuration, digests of its inputs). A checkpoint with
             another one is of another run and not used.
         progress: called after each step with (steps done, steps in all, a note).
+        asked_to_stop: asked after each step; once it says yes, a checkpoint is written and training ends.
 
     Raises:
         DataRefused: there is no group.
         ModelRefused: loss, gradient or a weight is not finite.
+        TryAgain: it was asked to stop.
     """
     if len(groups) == 0:
         raise DataRefused("the groups hold no request, expected at least one; run generate_groups again")
@@ -155,11 +158,15 @@ def train_ranker(
             )
             done = step + 1
             curves.add(done, values, done == steps)
-            if checkpoints is not None and done % preset.checkpoint_every == 0 and done < steps:
+            stop = asked_to_stop is not None and asked_to_stop() and done < steps
+            due = done % preset.checkpoint_every == 0 or stop
+            if checkpoints is not None and due and done < steps:
                 tensors, state = pack_training(ranker, optimizer, {})
                 checkpoints.save(done, tensors, {**state, "identity": identity, "curves": vars(curves)})
             if progress is not None:
                 progress(done, steps, f"loss {values[0]:.3f}, reward of own lists {values[1]:.3f}")
+            if stop:
+                raise TryAgain(f"asked to stop after step {done} of {steps}; run the same command again to go on")
     for name, weight in ranker.named_parameters():
         if not torch.isfinite(weight).all():
             raise ModelRefused(f"weight {name} of the ranker is not finite after training; lower the learning rate")

@@ -8,6 +8,7 @@ they lie beside it. Either way no name like `components` is taken in anybody's s
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -30,7 +31,11 @@ def on_path() -> None:
 
 
 def main() -> None:
-    """The `goalrank` command."""
+    """The `goalrank` command.
+
+    SIGTERM waits until the command can answer it: console.command lets it through and turns it into exit code 75.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     on_path()
     from console.main import app
 

@@ -21,6 +21,7 @@ from components.register_model.component import register_model
 from components.smoke_serve.component import smoke_serve
 from components.train_ranker.component import train_ranker
 from components.train_reward.component import train_reward
+from goalrank.verdict import LATENCY_BUDGET_MS, SIZE_BUDGET_MB
 
 
 @dsl.pipeline(name="goalrank-nightly", description="Retrain a list ranker on the newest day of feedback.")
@@ -38,6 +39,9 @@ def nightly(
     window_days: int = 30,
     full_rebuild: bool = False,
     allow_bootstrap: bool = False,
+    off_policy: str = "required",
+    latency_budget_ms: float = LATENCY_BUDGET_MS,
+    size_budget_mb: float = SIZE_BUDGET_MB,
     commit: str = "unknown",
     spark_master: str = "local[2]",
     spark_memory: str = "1g",
@@ -55,6 +59,8 @@ def nightly(
         window_days: how many arrival days the training set spans.
         full_rebuild: rebuild the snapshot from all partitions instead of going on from yesterday's state.
         allow_bootstrap: may a first model become champion with nothing to compare it with?
+        off_policy: "required" (an inconclusive off-policy estimate blocks promotion) or "veto" (only a loss does).
+        latency_budget_ms, size_budget_mb: most that a list may take on one CPU, and the weights may weigh.
         commit: of the code that runs, kept in the lineage.
         spark_master, spark_memory: where and how large Spark runs.
     """
@@ -124,6 +130,9 @@ def nightly(
             tracking_uri=tracking_uri,
             journal_uri=journal_uri,
             allow_bootstrap=allow_bootstrap,
+            off_policy=off_policy,
+            latency_budget_ms=latency_budget_ms,
+            size_budget_mb=size_budget_mb,
             world_uri=world_uri,
             seed=seed,
             date=date,

@@ -1,4 +1,9 @@
-"""How far tonight's features and feedback have moved since the last good snapshot: population stability index.
+"""How far tonight's features and feedback have moved since the last good snapshot.
+
+The population stability index (PSI) decides, SciPy's Wasserstein distance is told beside it: in standard deviations of
+the earlier values, so that a person reads how far a column moved. PSI because its limits are published and its
+distribution without a change is known: a distance alone does not say how much of it is noise, and a test such as
+Kolmogorov-Smirnov's rejects any change at all once there are rows enough.
 
 PSI = sum over bins of (q - p) ln(q / p), p the earlier shares, q tonight's: the symmetrised Kullback-Leibler divergence
 (Jeffreys 1946), known by this name from credit scoring (Siddiqi, "Credit Risk Scorecards", 2006). Bins are bounded by
@@ -12,15 +17,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from scipy.special import rel_entr
-from scipy.stats import chi2
+from scipy.stats import chi2, wasserstein_distance
 
-WARNING_PSI = 0.25
-"""Siddiqi (2006): above 0.25 a population has shifted significantly. For two normals of one variance PSI is the squared
-shift in standard deviations, so this is half a standard deviation overnight."""
-
-CRITICAL_PSI = 1.0
-"""A whole standard deviation overnight, by the same identity: a changed unit or a broken join, no change of
-taste."""
+from components.gate_limits import PSI
 
 NOISE_QUANTILE = 0.999
 """Where nothing has changed, PSI / (1/n + 1/m) follows chi-square with bins - 1 degrees of freedom (Yurdakul & Naranjo,
@@ -81,10 +80,22 @@ def _histogram(sample: np.ndarray, edges: np.ndarray) -> np.ndarray:
     return np.bincount(bins, minlength=2 * len(edges) + 2).astype(float)
 
 
-def compare(earlier: dict[str, Column], tonight: dict[str, Column]) -> pd.DataFrame:
-    """One row a column with values on both sides: rows and medians before and tonight, psi, and the two limits.
+def moved(earlier: np.ndarray, tonight: np.ndarray) -> float:
+    """Wasserstein distance of the known values in standard deviations of the earlier ones.
 
-    The critical limit is infinite where a shift says nothing of what the data mean.
+    Infinite where the earlier values were all the same and tonight's are not; 0 where a side has no value.
+    """
+    before, now = earlier[~np.isnan(earlier)], tonight[~np.isnan(tonight)]
+    if not len(before) or not len(now):
+        return 0.0
+    distance, scale = float(wasserstein_distance(before, now)), float(before.std())
+    return distance / scale if scale > 0 else (np.inf if distance > 0 else 0.0)
+
+
+def compare(earlier: dict[str, Column], tonight: dict[str, Column], accepted: bool = False) -> pd.DataFrame:
+    """One row a column with values on both sides: rows and medians before and tonight, moved_by, psi, the two limits.
+
+    The critical limit is infinite where a shift says nothing of what the data mean, or the day was `accepted` as it is.
     """
     rows = []
     for column in tonight:
@@ -92,6 +103,7 @@ def compare(earlier: dict[str, Column], tonight: dict[str, Column]) -> pd.DataFr
         if not len(before) or not len(now):
             continue
         shift = population_stability(before, now)
+        refusable = not accepted and _can_refuse(earlier[column], tonight[column])
         noise = chi2.ppf(NOISE_QUANTILE, max(shift.bins - 1, 1)) * (1 / len(before) + 1 / len(now))
         rows.append(
             {
@@ -100,9 +112,10 @@ def compare(earlier: dict[str, Column], tonight: dict[str, Column]) -> pd.DataFr
                 "rows_tonight": len(now),
                 "median_before": float(np.nanmedian(before)) if not np.isnan(before).all() else None,
                 "median_tonight": float(np.nanmedian(now)) if not np.isnan(now).all() else None,
+                "moved_by": round(moved(before, now), 3),
                 "psi": shift.psi,
-                "warning_limit": max(WARNING_PSI, noise),
-                "critical_limit": max(CRITICAL_PSI, noise) if _can_refuse(earlier[column], tonight[column]) else np.inf,
+                "warning_limit": max(PSI.warning or 0.0, noise),
+                "critical_limit": max(PSI.critical or np.inf, noise) if refusable else np.inf,
             }
         )
     return pd.DataFrame(rows)

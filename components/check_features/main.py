@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from types import ModuleType
+
 import pandas as pd
 import pyarrow.parquet as pq
 
 from components.check_features import drift, passed, prepare
 from components.data_gate import Gate
-from components.extract_features import locations
+from components.extract_features import day_decisions, locations
 from components.extract_features.snapshots import Snapshot
 from components.step import Step, run_alone
+from components.trailing_volume import FEWEST_TRAILING_DAYS
 from goalrank import schema
 
 ALWAYS = ("user_stats", "item_stats")
@@ -41,6 +44,7 @@ def run(snapshot: str, snapshots_uri: str, data_docs: str, run_uri: str) -> None
         root = locations.folder(snapshots_uri)
         earlier = passed.newest_before(root, tonight.date)
         days = _new_days(tonight, earlier)
+        accepted = tonight.date in day_decisions.read(root).accepted
         step.figures["days"] = [days[0], days[-1]]
         with gate:
             examples = prepare.counted(prepare.example_rows(tonight, days), tonight)
@@ -50,14 +54,26 @@ def run(snapshot: str, snapshots_uri: str, data_docs: str, run_uri: str) -> None
                 rows = _rows(tonight, view, days)
                 if len(rows) or view.name in ALWAYS or (view.name in SOMEWHERE and not _known(tonight, view)):
                     gate.check(view.name, rows, suites.of_view(view), ["dt", view.entity])
+            known = prepare.references(tonight, refusable=not accepted)
+            gate.check("references", known, suites.references(), ["reference", "distinct", "unknown", "for_example"])
+            _check_volume(gate, suites, tonight, refusable=not accepted)
+            if earlier is None:
+                gate.leave_unjudged("drift (no earlier snapshot has passed)")
             # Shifts of rows that are wrong already say nothing more.
-            if earlier is not None and not gate.refused:
-                shifts = drift.compare(prepare.drift_columns(earlier), prepare.drift_columns(tonight, days))
+            elif not gate.refused:
+                shifts = drift.compare(prepare.drift_columns(earlier), prepare.drift_columns(tonight, days), accepted)
                 step.figures["drift"] = {row.column: round(row.psi, 4) for row in shifts.itertuples()}
-                told = ["column", "rows_before", "rows_tonight", "median_before", "median_tonight"]
+                told = ["column", "rows_before", "rows_tonight", "median_before", "median_tonight", "moved_by"]
                 gate.check("drift", shifts, suites.drift(), told, examples=len(shifts))
-        gate.decide(step, f"the features of {tonight.date}")
+        gate.decide(step, f"the features of {tonight.date}", day_decisions.way_out([tonight.date]))
         passed.mark(root, tonight)
+
+
+def _check_volume(gate: Gate, suites: ModuleType, tonight: Snapshot, refusable: bool) -> None:
+    volumes = prepare.volumes(tonight, refusable)
+    gate.check("volume", volumes, suites.volume(), ["table", "dt", "rows", "usual_rows"])
+    if volumes.times_usual.isna().all():
+        gate.leave_unjudged(f"the volume of {tonight.date} (fewer than {FEWEST_TRAILING_DAYS} days before it)")
 
 
 def _new_days(tonight: Snapshot, earlier: Snapshot | None) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -10,7 +12,11 @@ import pyarrow.dataset as ds
 
 from components.check_features.drift import Column
 from components.extract_features.snapshots import Snapshot
+from components.trailing_volume import against_usual
 from goalrank import schema
+
+DAILY = ("examples", schema.USER_STATS.name, schema.USER_HISTORY.name, schema.ITEM_STATS.name)
+"""Tables with rows on every day that had traffic."""
 
 _DAY = np.timedelta64(1, "D")
 _HOUR = np.timedelta64(1, "h")
@@ -33,7 +39,8 @@ def view_rows(snapshot: Snapshot, view: schema.FeatureView, days: list[str]) -> 
         times = table["event_timestamp"].cast(pa.timestamp("us")).to_numpy()
         frame["hours_off_midnight"] = (times - (np.datetime64(dt) + _DAY)) / _HOUR
         parts.append(frame)
-    rows = pd.concat(parts, ignore_index=True)
+    # A skipped day has no rows, and empty columns of another type would change those of the others.
+    rows = pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
     rows["rows_of_key"] = rows.groupby([view.entity, "event_timestamp"])[view.entity].transform("size")
     return rows
 
@@ -85,6 +92,64 @@ def counted(examples: pd.DataFrame, snapshot: Snapshot) -> pd.DataFrame:
     counts = pc.value_counts(kept)
     times = pd.Series(counts.field("counts").to_numpy(), index=counts.field("values").to_pandas())
     return examples.assign(rows_of_key=examples.request_id.map(times))
+
+
+def volumes(snapshot: Snapshot, refusable: bool) -> pd.DataFrame:
+    """The newest day's rows of each daily table against the days before it: table, dt, rows, usual_rows, times_usual.
+
+    times_usual_tonight is the same, null unless the day is `refusable`. Both are null where too few days are known.
+    """
+    rows = []
+    for table in DAILY:
+        counts = {day["dt"]: int(day["rows"][table]) for day in snapshot.manifest["days"] if _has_rows(day)}
+        volume = against_usual(counts, snapshot.date)
+        rows.append(
+            {
+                "table": table,
+                "dt": snapshot.date,
+                "rows": volume.rows,
+                "usual_rows": volume.usual,
+                "times_usual": volume.either_way,
+                "times_usual_tonight": volume.either_way if refusable else None,
+            }
+        )
+    floats = dict.fromkeys(["usual_rows", "times_usual", "times_usual_tonight"], float)
+    return pd.DataFrame(rows).astype(floats)
+
+
+def _has_rows(day: dict[str, Any]) -> bool:
+    """A skipped day has none."""
+    return any(day["rows"].get(table) for table in DAILY)
+
+
+def references(snapshot: Snapshot, refusable: bool) -> pd.DataFrame:
+    """Who is known, one row a kind of reference of the newest day's examples.
+
+    Columns: reference, distinct, unknown (ids never announced up to tonight), for_example (three of them), and the
+    share of unknown ones as unknown_items or unknown_users; unknown_items_tonight is null unless `refusable`.
+    """
+    examples = snapshot.read_examples(snapshot.days[-1:])
+    known_items = snapshot.read_view(schema.ITEM_CONTENT.name)["item_id"].combine_chunks()
+    known_users = snapshot.read_view(schema.USER_PROFILE.name)["user_id"].combine_chunks()
+    rows = []
+    for reference, ids, known, column in (
+        ("shown items", pc.list_flatten(examples["slate"]), known_items, "unknown_items"),
+        ("candidates", pc.list_flatten(examples["candidates"]), known_items, "unknown_items"),
+        ("users", examples["user_id"], known_users, "unknown_users"),
+    ):
+        distinct = pc.unique(ids.drop_null())
+        unknown = distinct.filter(pc.invert(pc.is_in(distinct, value_set=known)))
+        rows.append(
+            {
+                "reference": reference,
+                "distinct": len(distinct),
+                "unknown": len(unknown),
+                "for_example": " ".join(map(str, unknown[:3].to_pylist())) or None,
+                column: len(unknown) / len(distinct) if len(distinct) else None,
+            }
+        )
+    frame = pd.DataFrame(rows).astype({"unknown_items": float, "unknown_users": float, "for_example": object})
+    return frame.assign(unknown_items_tonight=frame.unknown_items if refusable else np.nan)
 
 
 def drift_columns(snapshot: Snapshot, arrived: list[str] | None = None) -> dict[str, Column]:

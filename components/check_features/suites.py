@@ -10,19 +10,20 @@ from great_expectations import expectations as gxe
 from great_expectations.expectations.expectation import Expectation
 from great_expectations.expectations.metadata_types import FailureSeverity
 
+from components.gate_limits import UNKNOWN_ITEMS, UNKNOWN_USERS, VOLUME
 from goalrank import schema
 
 EXTRACTION = "run the night with --full-rebuild; if it stays, extract_features has a bug"
 LOGS = "compare the day's logs with the day before"
 ACCEPT = (
-    f"{LOGS}; if the change is real and wanted, delete the folder 'passed' among the snapshots and run the night "
-    "again: it then is what later nights are held against"
+    f"{LOGS}; if the day is real: `goalrank day accept DATE --reason TEXT` and run it again, it then is what later "
+    "nights are held against"
 )
 REQUEST_IDS = "a request_id may never come back: take the later request out of its day's logs, run with --full-rebuild"
 
 COUNTS = {
     schema.USER_STATS.name: ("impressions", "clicks", "likes", "watch_ms", "active_days"),
-    schema.ITEM_STATS.name: tuple(field.name for field in schema.ITEM_STATS.features),
+    schema.ITEM_STATS.name: tuple(field.name for field in schema.ITEM_STATS.features if field.name != "age_days"),
 }
 """Integer features that count something."""
 
@@ -64,6 +65,48 @@ def drift() -> list[Expectation]:
         for limit, severity, mend in (
             ("critical_limit", FailureSeverity.CRITICAL, ACCEPT),
             ("warning_limit", FailureSeverity.WARNING, LOGS),
+        )
+    ]
+
+
+def volume() -> list[Expectation]:
+    """Suite of the newest day's row counts (prepare.volumes)."""
+    return [
+        gxe.ExpectColumnValuesToBeBetween(
+            column=column,
+            max_value=limit,
+            severity=severity,
+            description=f"at most {limit:g} times more or fewer rows than the trailing days have",
+            notes=mend,
+        )
+        for column, limit, severity, mend in (
+            ("times_usual_tonight", VOLUME.critical, FailureSeverity.CRITICAL, ACCEPT),
+            ("times_usual", VOLUME.warning, FailureSeverity.WARNING, LOGS),
+        )
+    ]
+
+
+def references() -> list[Expectation]:
+    """Suite of who is known (prepare.references): items and users of the examples among those ever announced."""
+    announce = "announce new items and users in their own tables; compare the ids of the tables"
+    return [
+        gxe.ExpectColumnValuesToBeBetween(
+            column=column,
+            max_value=limit,
+            severity=severity,
+            description=f"at most {limit:.0%} of the {what} unknown",
+            notes=mend,
+        )
+        for column, what, limit, severity, mend in (
+            (
+                "unknown_items_tonight",
+                "items",
+                UNKNOWN_ITEMS.critical,
+                FailureSeverity.CRITICAL,
+                f"{announce}; {ACCEPT}",
+            ),
+            ("unknown_items", "items", UNKNOWN_ITEMS.warning, FailureSeverity.WARNING, announce),
+            ("unknown_users", "users", UNKNOWN_USERS.warning, FailureSeverity.WARNING, announce),
         )
     ]
 
@@ -121,6 +164,7 @@ def _item_stats() -> list[Expectation]:
     }
     return [
         *_counts(schema.ITEM_STATS),
+        _at_least(0, "age_days", "age_days of at least 0"),  # null for an item that was never announced
         *(_at_least(0, column, expected) for column, expected in differences.items()),
     ]
 

@@ -7,28 +7,26 @@ absent, renamed, re-typed or one too many.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import date as calendar_date
 from datetime import timedelta
 from pathlib import Path
-from statistics import median
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from components.extract_features.log_partitions import incomplete_days
+from components.trailing_volume import against_usual
 from goalrank import schema
 from goalrank.errors import DataRefused
 
 ABSENT = "absent"
 """Stands for a type where a column is not there."""
 
-TRAILING_DAYS = 7
-"""A day's volume is compared with the median of this many days before it: one of each weekday."""
-
-FEWEST_TRAILING_DAYS = 3
-"""With fewer known days than this there is no usual volume."""
+PATTERN_CHARACTERS = frozenset("*?[]{}\\")
+"""What Spark reads as a pattern in a path: a file with one of these in its name would be passed over or stop it."""
 
 _NAME = re.compile(r"dt=(\d{4}-\d{2}-\d{2})")
 
@@ -53,11 +51,18 @@ class Reading:
     """Of `days`, all tables; items and users only where a folder exists (on a first night at least one entry each)."""
     recent: tuple[Partition, ...]
     """Requests and impressions of the LATENESS_DAYS before `days`, where still kept."""
+    skipped: tuple[str, ...] = ()
+    """Days that somebody decided to leave out (day_decisions.py); none of them is among the others."""
 
     @property
-    def excused_before(self) -> str:
-        """Impressions that arrive before this day may belong to a request from before the logs begin."""
-        return plus_days(self.chain_first, schema.LATENESS_DAYS)
+    def incomplete(self) -> list[str]:
+        """Days on which impressions may arrive whose request lies before the logs or on a skipped day."""
+        return incomplete_days(self.days, self.chain_first, self.skipped)
+
+    @property
+    def gaps(self) -> list[str]:
+        """Skipped days on which a part of a list that arrives tonight may have arrived."""
+        return [day for day in self.skipped if day >= plus_days(self.days[0], -schema.LATENESS_DAYS)]
 
     def files(self, table: str, recent: bool = False) -> list[Path]:
         """Paths of one table's files, oldest day first."""
@@ -70,36 +75,50 @@ def plus_days(dt: str, days: int) -> str:
     return (calendar_date.fromisoformat(dt) + timedelta(days=days)).isoformat()
 
 
-def tonights(logs: Path, date: str, after: str | None, chain_first: str | None = None) -> Reading:
+def tonights(
+    logs: Path, date: str, after: str | None, chain_first: str | None = None, skipped: Collection[str] = ()
+) -> Reading:
     """Partitions with arrival days after `after` (None: all there are) up to `date`, gaps between them included.
 
-    `chain_first` is the first day that earlier nights read; None where tonight's first day is.
+    `chain_first` is the first day that earlier nights read; None where tonight's first day is. `skipped` days are not
+    read.
 
     Raises:
         DataRefused: a partition folder is not named dt=YYYY-MM-DD.
     """
     kept = {table: _days(logs / table) for table in schema.LOG_TABLES}
-    known = sorted(dt for table in schema.DAILY_TABLES for dt in kept[table] if dt <= date)
+    known = sorted(dt for table in schema.DAILY_TABLES for dt in kept[table] if dt <= date and dt not in skipped)
     first = plus_days(after, 1) if after else (known[0] if known else date)
     count = (calendar_date.fromisoformat(date) - calendar_date.fromisoformat(first)).days + 1
-    days = tuple(plus_days(first, number) for number in range(count))
+    days = tuple(day for day in (plus_days(first, number) for number in range(count)) if day not in skipped)
     wanted: list[Partition] = []
     for table in schema.LOG_TABLES:
         daily = table in schema.DAILY_TABLES
         chosen = [dt for dt in days if daily or dt in kept[table]]
         if not daily and after is None:
-            chosen = [dt for dt in kept[table] if dt <= date] or [days[0]]
+            chosen = [dt for dt in kept[table] if dt <= date and dt not in skipped] or [days[0]]
         wanted += [Partition(table, dt, _files(logs, table, dt)) for dt in chosen]
-    before = [plus_days(first, -back) for back in range(schema.LATENESS_DAYS, 0, -1)]
-    recent = [Partition(table, dt, _files(logs, table, dt)) for table in schema.DAILY_TABLES for dt in before]
-    return Reading(days, chain_first or days[0], tuple(wanted), tuple(part for part in recent if part.files))
+    before = [plus_days(days[0], -back) for back in range(schema.LATENESS_DAYS, 0, -1)]
+    recent = [
+        Partition(table, dt, _files(logs, table, dt))
+        for table in schema.DAILY_TABLES
+        for dt in before
+        if dt not in skipped
+    ]
+    return Reading(
+        days,
+        chain_first or days[0],
+        tuple(wanted),
+        tuple(part for part in recent if part.files),
+        tuple(sorted(day for day in skipped if day <= date)),
+    )
 
 
 def survey(reading: Reading, earlier_rows: Mapping[str, Mapping[str, int]]) -> pd.DataFrame:
-    """One row a partition: table, dt, files, unreadable (file names), rows, usual_rows and rows_against_usual.
+    """One row a partition: table, dt, files, unreadable (file names), rows, usual_rows, times_usual.
 
-    `earlier_rows` is table -> dt -> rows of days that earlier nights read. rows_against_usual is this day's rows
-    divided by the median of the TRAILING_DAYS before it, null for tables without a daily volume or too few days.
+    `earlier_rows` is table -> dt -> rows of days that earlier nights read. times_usual is how many times more or fewer
+    rows than usual the day has (at least 1), null for tables without a daily volume or with too few days before.
     """
     rows = []
     volumes = {table: dict(earlier_rows.get(table, {})) for table in schema.DAILY_TABLES}
@@ -107,28 +126,26 @@ def survey(reading: Reading, earlier_rows: Mapping[str, Mapping[str, int]]) -> p
         counts, unreadable = [], []
         for file in part.files:
             try:
-                counts.append(pq.read_metadata(file).num_rows)
-            except (pa.ArrowException, OSError) as error:
+                counts.append(_footer(file).rows)
+            except _UNREADABLE as error:
                 unreadable.append(f"{file.name} ({error})")
-        usual = None
+        row = {
+            "table": part.table,
+            "dt": part.dt,
+            "files": len(part.files),
+            "unreadable": "; ".join(unreadable) or None,
+            "rows": sum(counts),
+            "usual_rows": None,
+            "times_usual": None,
+        }
         if part.table in volumes:
             seen = volumes[part.table]
-            trailing = [seen[dt] for dt in sorted(seen) if plus_days(part.dt, -TRAILING_DAYS) <= dt < part.dt]
-            usual = float(median(trailing)) if len(trailing) >= FEWEST_TRAILING_DAYS else None
             seen[part.dt] = sum(counts)
-        rows.append(
-            {
-                "table": part.table,
-                "dt": part.dt,
-                "files": len(part.files),
-                "unreadable": "; ".join(unreadable) or None,
-                "rows": sum(counts),
-                "usual_rows": usual,
-                "rows_against_usual": sum(counts) / usual if usual else None,
-            }
-        )
+            volume = against_usual(seen, part.dt)
+            row |= {"usual_rows": volume.usual, "times_usual": volume.either_way}
+        rows.append(row)
     frame = pd.DataFrame(rows)
-    return frame.astype({"usual_rows": float, "rows_against_usual": float, "unreadable": object})
+    return frame.astype({"usual_rows": float, "times_usual": float, "unreadable": object})
 
 
 def columns(reading: Reading) -> pd.DataFrame:
@@ -141,10 +158,9 @@ def columns(reading: Reading) -> pd.DataFrame:
         expected = {field.name: str(_plain(field.type)) for field in schema.LOG_TABLES[part.table]}
         for file in part.files:
             try:
-                stored = pq.read_schema(file)
-            except (pa.ArrowException, OSError):
+                found = _footer(file).columns
+            except _UNREADABLE:
                 continue  # named by `survey`
-            found = {field.name: str(_plain(field.type)) for field in stored}
             extra = sorted(set(found) - set(expected))
             for name in (*expected, *extra):
                 wanted, actual = expected.get(name, ABSENT), found.get(name, ABSENT)
@@ -162,6 +178,40 @@ def columns(reading: Reading) -> pd.DataFrame:
                     },
                 )
     return pd.DataFrame(list(rows.values()), columns=["table", "dt", "file", "column", "expected", "found"])
+
+
+_UNREADABLE = (pa.ArrowException, OSError, ValueError)
+"""What reading a damaged footer raises: Arrow's own errors, the system's, and UnicodeDecodeError for names."""
+
+
+@dataclass(frozen=True)
+class _Footer:
+    rows: int
+    columns: dict[str, str]
+
+
+def _footer(file: Path) -> _Footer:
+    """What a file's footer says: its rows, and the type of each column by name.
+
+    Raises:
+        ArrowException, OSError, ValueError: the file is no whole Parquet, or Spark could not be told of it.
+    """
+    if strange := sorted(PATTERN_CHARACTERS & set(file.name)):
+        raise ValueError(f"its name holds {' '.join(strange)}, which Spark reads as a pattern")
+    metadata = pq.read_metadata(file)
+    rows = sum(metadata.row_group(number).num_rows for number in range(metadata.num_row_groups))
+    if rows != metadata.num_rows or rows < 0:
+        raise ValueError(f"its footer says {metadata.num_rows} rows, its row groups {rows}")
+    return _Footer(rows, _types(metadata.schema.to_arrow_schema()))
+
+
+def _types(stored: pa.Schema) -> dict[str, str]:
+    """Type of each column; a name that stands twice has both."""
+    found: dict[str, str] = {}
+    for field in stored:
+        kind = str(_plain(field.type))
+        found[field.name] = f"{found[field.name]} and {kind}" if field.name in found else kind
+    return found
 
 
 def _days(folder: Path) -> list[str]:
@@ -193,7 +243,7 @@ def _plain(kind: pa.DataType) -> pa.DataType:
     """The type without what writers vary and Parquet does not store: offset width, dictionaries, list field names."""
     if pa.types.is_dictionary(kind):
         return _plain(kind.value_type)
-    if pa.types.is_large_string(kind):
+    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
         return pa.string()
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         return pa.list_(_plain(kind.value_type))

@@ -8,6 +8,7 @@ checks name those rows, and no other check does.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as sf
@@ -57,13 +58,13 @@ def impressions(spark: SparkSession, logs: Path, reading: Reading) -> DataFrame:
     """Each impression beside what its request and its list's other impressions say of it.
 
     Lists are taken as known tonight: positions that arrived on the recent days count as there. An impression whose
-    request may have arrived before the logs begin `predates_logs`: extraction leaves it out, so nothing else is asked
-    of its list.
+    request may have arrived before the logs begin or on a skipped day is `without_request`: extraction leaves it out,
+    so nothing else is asked of its list. Nor are gaps asked for where a skipped day may hold the missing positions.
     """
     asked = (
         read_logs(spark, logs, reading, "requests", recent=True)
         .where(sf.col("request_id").isNotNull())
-        .select("request_id", "candidates", sf.lit(1).alias("request_known"))
+        .select("request_id", "candidates", sf.col("dt").alias("request_dt"))
         .dropDuplicates(["request_id"])
     )
     shown = read_logs(spark, logs, reading, "impressions", recent=True)
@@ -73,13 +74,20 @@ def impressions(spark: SparkSession, logs: Path, reading: Reading) -> DataFrame:
     judged = (
         shown.withColumn("times_at_position", sf.count("*").over(Window.partitionBy("request_id", "position")))
         .withColumn("times_in_list", sf.count("*").over(Window.partitionBy("request_id", "item_id")))
+        .withColumn("last_arrival", sf.max("dt").over(whole_list))
         .withColumn("last_position", sf.max("position").over(whole_list))
         .withColumn("positions_seen", sf.size(sf.collect_set(counted).over(whole_list)))
         .where(sf.col("dt") >= reading.days[0])
         .join(asked, "request_id", "left")
     )
-    unknown = sf.col("request_id").isNotNull() & sf.col("request_known").isNull()
-    predates = unknown & (sf.col("dt") < reading.excused_before)
+    days_late = sf.datediff(sf.to_date("dt"), sf.to_date("request_dt"))
+    in_reach = sf.coalesce(days_late.between(0, schema.LATENESS_DAYS), sf.lit(False))  # as extraction has it
+    unknown = sf.col("request_id").isNotNull() & ~in_reach
+    without = unknown & sf.col("dt").isin(reading.incomplete)
+    missing = sf.col("last_position") - sf.col("positions_seen")
+    torn = sf.lit(False)
+    for gap in reading.gaps:
+        torn = torn | ((sf.col("request_dt") <= gap) & (sf.col("last_arrival") > gap))
     return judged.select(
         "dt",
         "request_id",
@@ -90,14 +98,21 @@ def impressions(spark: SparkSession, logs: Path, reading: Reading) -> DataFrame:
         "like",
         "watch_seconds",
         sf.when(placed, sf.col("times_at_position")).alias("times_at_position"),
-        sf.when(placed & ~predates, sf.col("last_position") - sf.col("positions_seen")).alias("positions_missing"),
+        sf.when(placed & ~without & ~torn, missing).alias("positions_missing"),
         sf.when(placed & sf.col("item_id").isNotNull(), sf.col("times_in_list")).alias("times_in_list"),
-        sf.when(sf.col("request_id").isNotNull() & ~predates, sf.coalesce("request_known", sf.lit(0))).alias(
-            "request_known"
-        ),
-        predates.cast("int").alias("predates_logs"),
+        sf.when(sf.col("request_id").isNotNull() & ~without, in_reach.cast("int")).alias("request_known"),
+        without.cast("int").alias("without_request"),
+        days_late.alias("days_late"),
         sf.array_contains("candidates", sf.col("item_id")).cast("int").alias("item_among_candidates"),
     )
+
+
+def day_figures(frame: DataFrame) -> dict[str, dict[str, Any]]:
+    """By arrival day, of requests or impressions as prepared above: rows, late_rows and (requests) newest_event."""
+    newest = [sf.max("event_time").alias("newest_event")] if "event_time" in frame.columns else []
+    late = sf.count_if(sf.col("days_late") > 0).alias("late_rows")
+    rows = frame.groupBy("dt").agg(sf.count("*").alias("rows"), late, *newest).collect()
+    return {row["dt"]: row.asDict() for row in rows}
 
 
 def items(spark: SparkSession, logs: Path, reading: Reading) -> DataFrame:

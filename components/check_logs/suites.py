@@ -12,13 +12,13 @@ from great_expectations import expectations as gxe
 from great_expectations.expectations.expectation import Expectation
 from great_expectations.expectations.metadata_types import FailureSeverity
 
+from components.gate_limits import LATE_ROWS, SILENT_HOURS, VOLUME, Limit
 from goalrank import schema
 
 LARGEST = sys.float_info.max
 """Upper end of a range that only excludes infinity and NaN (NaN sorts above every number in Spark)."""
 
-USUAL_VOLUME = (0.5, 2.0)
-"""A day with under half or over twice the usual rows is worth a look, not a stop: launches and holidays do that."""
+ACCEPT = "if the day is real: `goalrank day accept DATE --reason TEXT`, and run it again"
 
 
 def partitions() -> list[Expectation]:
@@ -44,13 +44,29 @@ def partitions() -> list[Expectation]:
             description="no partition to be empty",
             notes="find out why nothing was logged that day, and deliver its rows",
         ),
-        gxe.ExpectColumnValuesToBeBetween(
-            column="rows_against_usual",
-            min_value=USUAL_VOLUME[0],
-            max_value=USUAL_VOLUME[1],
-            severity=FailureSeverity.WARNING,
-            description="between half and twice the rows of the days before",
-            notes="compare with the traffic of that day; rows may be missing or delivered twice",
+        *_limited(
+            VOLUME,
+            "times_usual",
+            "at most {limit:g} times more or fewer rows than the trailing days have",
+            "compare with the traffic of that day; rows may be missing or delivered twice",
+        ),
+    ]
+
+
+def days() -> list[Expectation]:
+    """Freshness of each arrival day (freshness.of_days)."""
+    return [
+        *_limited(
+            SILENT_HOURS,
+            "silent_hours",
+            "an event in the last {limit:g} hours of the day",
+            "look for a delivery that stopped, or a partition under the name of another day",
+        ),
+        *_limited(
+            LATE_ROWS,
+            "late_share",
+            "at most {limit:.0%} of the rows from earlier days",
+            "look for a delivery that was held up or repeated",
         ),
     ]
 
@@ -64,6 +80,19 @@ def columns() -> list[Expectation]:
             severity=FailureSeverity.CRITICAL,
             description="the columns and types of the data contract, no more and no less",
             notes="write the files with the columns of goalrank.schema.LOG_TABLES",
+        )
+    ]
+
+
+def read() -> list[Expectation]:
+    """Rows that Spark read against the rows that the files' footers promise, a row a table."""
+    return [
+        gxe.ExpectColumnPairValuesToBeEqual(
+            column_A="read",
+            column_B="promised",
+            severity=FailureSeverity.CRITICAL,
+            description="as many rows as the files' footers promise",
+            notes="write the table's files again: what they say of themselves is not what is in them",
         )
     ]
 
@@ -125,13 +154,14 @@ def impressions() -> list[Expectation]:
             "deliver the request, or drop impressions without one",
         ),
         gxe.ExpectColumnValuesToBeBetween(
-            column="predates_logs",
+            column="without_request",
             min_value=0,
             max_value=0,
             severity=FailureSeverity.WARNING,
-            description=f"a request in the logs for each impression of their first {schema.LATENESS_DAYS} days",
-            notes="these impressions are left out; where the logs begin in the middle of traffic there is nothing to "
-            "do, else deliver their requests",
+            description=f"a request in the logs for each impression of their first {schema.LATENESS_DAYS} days and of "
+            "the days after a skipped one",
+            notes="these impressions are left out; where the logs begin in the middle of traffic, or after a skipped "
+            "day, there is nothing to do, else deliver their requests",
         ),
         gxe.ExpectColumnValuesToBeBetween(
             column="position",
@@ -203,6 +233,24 @@ def users() -> list[Expectation]:
         _exactly(1, "times_logged", "each user_id once in a partition", "keep the last row of each user_id"),
         _exactly(0, "attributes_malformed", "attributes written name=value", "write each attribute as name=value"),
         _created(),
+    ]
+
+
+def _limited(limit: Limit, column: str, expected: str, mend: str) -> list[Expectation]:
+    """A figure against its two limits: `column` warns, `column`_tonight (null where a day may not be refused) stops."""
+    return [
+        gxe.ExpectColumnValuesToBeBetween(
+            column=name,
+            max_value=value,
+            severity=severity,
+            description=expected.format(limit=value),
+            notes=notes,
+        )
+        for name, value, severity, notes in (
+            (f"{column}_tonight", limit.critical, FailureSeverity.CRITICAL, f"{mend}; {ACCEPT}"),
+            (column, limit.warning, FailureSeverity.WARNING, mend),
+        )
+        if value is not None
     ]
 
 

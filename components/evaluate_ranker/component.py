@@ -16,11 +16,14 @@ def evaluate_ranker(
     seed: int,
     date: str,
     run_uri: str,
+    off_policy: str,
+    latency_budget_ms: float,
+    size_budget_mb: float,
     verdict: dsl.Output[dsl.Artifact],
     lists: dsl.Output[dsl.Dataset],
     journal_uri: str = "",
 ):
-    """Judge challenger and champion on the evaluation day; write the verdict."""
+    """Judge challenger, champion and anchor on the evaluation day; write the verdict."""
     from components.evaluate_ranker.main import run
 
     run(
@@ -36,4 +39,7 @@ def evaluate_ranker(
         run_uri=run_uri,
         date=date,
         journal_uri=journal_uri,
+        off_policy=off_policy,
+        latency_budget_ms=latency_budget_ms,
+        size_budget_mb=size_budget_mb,
     )

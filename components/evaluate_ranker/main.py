@@ -18,11 +18,19 @@ from components import registry
 from components.promote_model import journal
 from components.step import Step, run_alone, write_atomic
 from goalrank.errors import ModelRefused
-from goalrank.verdict import ModelVersion, decide, to_json
+from goalrank.verdict import (
+    LATENCY_BUDGET_MS,
+    SIZE_BUDGET_MB,
+    EvaluationVerdict,
+    decide,
+    off_policy_gate,
+    off_policy_section,
+    require_off_policy_setting,
+    to_json,
+    within_budget,
+)
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
-
     from components.evaluate_ranker.scoring import Answers
     from goalrank.dataset import TrainingSet
     from goalrank.ranker import Ranker
@@ -41,6 +49,9 @@ def run(
     run_uri: str,
     date: str,
     journal_uri: str = "",
+    off_policy: str = "required",
+    latency_budget_ms: float = LATENCY_BUDGET_MS,
+    size_budget_mb: float = SIZE_BUDGET_MB,
 ) -> None:
     """Judge the registered challenger against the champion; the verdict is written before any refusal is raised.
 
@@ -57,18 +68,27 @@ def run(
         run_uri: folder of this run.
         date: the night, YYYY-MM-DD.
         journal_uri: promotions' journal; a promotion that a crash cut in half is finished before the champion is read.
+            It also names the anchor.
+        off_policy: "required" (an inconclusive off-policy estimate blocks promotion) or "veto" (only a loss does).
+        latency_budget_ms: most that one list may take on one CPU, 95% of the requests.
+        size_budget_mb: most that the weights file may weigh, 10^6 bytes.
 
     Raises:
+        UsageError: off_policy is neither.
         ModelRefused: the verdict is refuse, the champion has seen the evaluation day, or inputs do not belong together.
         CheckpointDamaged: weights are not those the registry recorded.
         TryAgain: MLflow is away.
     """
     with Step("evaluate_ranker", run_uri) as step:
+        require_off_policy_setting(off_policy)
         with step.tool("torch"):
-            from components.evaluate_ranker import outputs, scoring
+            from components.evaluate_ranker import anchor as anchors
+            from components.evaluate_ranker import models, outputs, scoring
+            from components.evaluate_ranker.off_policy import compare
             from goalrank.checkpoint import load_model
             from goalrank.dataset import TrainingSet
             from goalrank.reward import RewardModel
+            from goalrank.slices import slices_of
         document = registry.read_registration(registration)
         data = TrainingSet.load(training_set)
         _require_same_night(document, data, date)
@@ -79,9 +99,27 @@ def run(
             if journal_uri and (repaired := journal.repair(tracking_uri, journal_uri, f"night {date}")):
                 step.figures["repaired"] = repaired
             champion = registry.champion(client)
-            rankers = {"challenger": _load(client, model, aside)}
+            directories = {"challenger": registry.fetch_model(client, model, aside)}
             if champion is not None:
-                rankers["champion"] = _load(client, champion, aside, before=date)
+                directories["champion"] = registry.fetch_model(client, champion, aside)
+                models.require_unseen(directories["champion"], f"champion version {champion.version}", date)
+            not_finite = [name for who, folder in directories.items() for name in models.not_finite(folder, who)]
+            rankers: dict[str, Ranker] = {}
+            anchor = anchors.Anchor()
+            if not not_finite:
+                rankers["challenger"] = models.load_ranker(directories["challenger"], model)
+                if champion is not None:
+                    rankers["champion"] = models.load_ranker(directories["champion"], champion)
+                anchor = anchors.find(client, tracking_uri, journal_uri, champion, date, aside)
+                if anchor.ranker is not None:
+                    rankers["anchor"] = anchor.ranker
+            megabytes = (directories["challenger"] / "weights.safetensors").stat().st_size / 1e6
+        about: dict[str, Any] = {"model": model, "champion": champion, "snapshot_id": document["snapshot_id"]}
+        about |= {"date": date, "allow_bootstrap": allow_bootstrap, "seed": seed}
+        if not_finite:
+            refused = decide(**about, rewards={}, users_R=None, metrics={}, not_finite=not_finite)
+            write_atomic(Path(verdict), to_json(refused))
+            _conclude(step, refused)
         judge = load_model(judge_model)
         if not isinstance(judge, RewardModel):
             raise ModelRefused(f"the judge is a {type(judge).__name__}, expected a RewardModel; train it again")
@@ -89,30 +127,43 @@ def run(
         answers = scoring.answer_all(data, indices_R, rankers, judge, seed, step.progress)
         positives_RN, mask_RN = scoring.positives(data, indices_R)
         measured = {name: scoring.measure(answer, positives_RN, mask_RN) for name, answer in answers.items()}
-        users_R = data.examples.column("user_id").to_numpy()[indices_R]
         add_true_rewards(measured, answers, data, indices_R, world_uri)
-        metrics = {name: measured.get(name) for name in ("challenger", "champion", "retriever", "random")}
-        decided = decide(
-            model=model,
-            champion=champion,
-            snapshot_id=document["snapshot_id"],
-            date=date,
-            rewards={name: answer.rewards_R for name, answer in answers.items()},
-            users_R=users_R,
-            metrics=metrics,
-            allow_bootstrap=allow_bootstrap,
-            seed=seed,
-        )
         latency = scoring.latency_ms(data, indices_R, rankers["challenger"])
+        section = off_policy_section(
+            compare(data, indices_R, rankers["challenger"], rankers.get("champion"), judge, seed), off_policy
+        )
+        decided = decide(
+            **about,
+            rewards={name: answer.rewards_R for name, answer in answers.items()},
+            users_R=data.examples.column("user_id").to_numpy()[indices_R],
+            metrics={name: measured.get(name) for name in ("challenger", "champion", "anchor", "retriever", "random")},
+            gates=[
+                off_policy_gate(section),
+                within_budget("latency", latency.get("latency_p95_ms"), latency_budget_ms, "ms"),
+                within_budget("size", megabytes, size_budget_mb, "MB"),
+            ],
+            slices=slices_of(data, indices_R),
+            anchor=anchor.model,
+            no_anchor=anchor.reason,
+            off_policy=section,
+        )
         outputs.write_lists(lists, data, indices_R, answers)
+        step.figures |= outputs.figures(decided, latency, data, indices_R, answers, outputs.read_titles(training_set))
         write_atomic(Path(verdict), to_json(decided))
-        titles = outputs.read_titles(training_set)
-        step.figures |= outputs.figures(decided, latency, data, indices_R, answers, titles)
         with registry.reaching(tracking_uri):
             outputs.log(client, document["run_id"], decided, latency)
-        step.reason = decided.reason
-        if decided.decision == "refuse":
-            raise ModelRefused(decided.reason)
+        _conclude(step, decided)
+
+
+def _conclude(step: Step, decided: EvaluationVerdict) -> None:
+    """Say the verdict's reason; a refusal ends the step.
+
+    Raises:
+        ModelRefused: the verdict refuses.
+    """
+    step.reason = decided.reason
+    if decided.decision == "refuse":
+        raise ModelRefused(decided.reason)
 
 
 # ------------------------------------------------------------------------------------------------------------- inputs
@@ -126,24 +177,6 @@ def _require_same_night(document: dict[str, Any], data: TrainingSet, date: str) 
                 f"the {what} is of {night['date']}, snapshot {night['snapshot_id']}; expected {date}, snapshot "
                 f"{document['snapshot_id']}; pass the artifacts of one night"
             )
-
-
-def _load(client: MlflowClient, wanted: ModelVersion, folder: str, before: str = "") -> Ranker:
-    """A registered ranker, its weights verified; with `before`, only if it was trained on days before that one."""
-    from goalrank.checkpoint import load_model, read_model_card
-    from goalrank.ranker import Ranker
-
-    directory = registry.fetch_model(client, wanted, folder)
-    trained_until = str(read_model_card(directory)["created_by"]["trained_until"])
-    if before and trained_until >= before:
-        raise ModelRefused(
-            f"champion version {wanted.version} was trained on days up to {trained_until}, so it has seen the "
-            f"evaluation day {before}; run a night after {trained_until}, or roll back to a version trained earlier"
-        )
-    model = load_model(directory)
-    if not isinstance(model, Ranker):
-        raise ModelRefused(f"{wanted.name} version {wanted.version} is a {type(model).__name__}, expected a Ranker")
-    return model
 
 
 def add_true_rewards(

@@ -66,6 +66,10 @@ def figures(
         "metrics": plain["metrics"],
         "difference": {**plain["difference"], "against": other} if plain["difference"] else None,
         "checks": plain["checks"],
+        "slices": plain["slices"],
+        "anchor": plain["anchor"],
+        "anchor_difference": plain["anchor_difference"],
+        "off_policy": plain["off_policy"],
         "examples": _examples(data, indices_R, answers, other, titles),
         **latency,
     }
@@ -84,10 +88,11 @@ def log(client: MlflowClient, run_id: str, decided: EvaluationVerdict, latency: 
         if value is not None
     }
     numbers |= {f"evaluation.{name}": value for name, value in latency.items()}
-    if decided.difference is not None:
-        numbers |= {
-            f"evaluation.difference.{name}": getattr(decided.difference, name) for name in ("mean", "low", "high")
-        }
+    compared = {"difference": decided.difference, "anchor_difference": decided.anchor_difference}
+    compared |= {f"slices.{part.name}": part.difference for part in decided.slices}
+    for what, difference in compared.items():
+        if difference is not None:
+            numbers |= {f"evaluation.{what}.{name}": getattr(difference, name) for name in ("mean", "low", "high")}
     client.log_batch(run_id, metrics=[Metric(name, value, at, 0) for name, value in numbers.items()])
     client.set_tag(run_id, "decision", decided.decision)
     client.set_tag(run_id, "reason", decided.reason[:1000])

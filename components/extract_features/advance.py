@@ -6,14 +6,14 @@ same code over whole frames, on integers and total orders, so their rows are the
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F  # noqa: N812  (PySpark's own convention)
 
-from components.extract_features import examples, item_features, user_features
+from components.extract_features import erasures, examples, item_features, user_features
 from components.extract_features.log_partitions import spark_columns
 from components.extract_features.snapshots import EXAMPLES_TABLE
 from goalrank import schema
@@ -51,7 +51,7 @@ def empty_state(spark: SparkSession) -> dict[str, DataFrame]:
 
 
 def advance(
-    state: dict[str, DataFrame], logs: dict[str, DataFrame], first: date, last: date, first_of_chain: date
+    state: dict[str, DataFrame], logs: dict[str, DataFrame], first: date, last: date, incomplete: Collection[str]
 ) -> Advanced:
     """Rows of every day from `first` to `last`.
 
@@ -59,14 +59,15 @@ def advance(
         state: the tables of STATE at the end of the day before `first`.
         logs: schema.LOG_TABLES' columns, `arrived` and `day` (log_partitions), rows of these days only.
         first, last: the arrival days to make, none missing between them.
-        first_of_chain: the first arrival day of the logs that this state and these days rest on.
+        incomplete: days (YYYY-MM-DD) on which impressions may arrive whose request nobody has read
+            (log_partitions.incomplete_days).
 
     Raises:
         DataRefused: impressions that belong to no request, or to two.
     """
     attributed = examples.attribute(logs["impressions"], logs["requests"], state["requests"]).cache()
-    counts = examples.check_attribution(attributed, logs["impressions"], first_of_chain)
-    seen = attributed.where(F.col("user_id").isNotNull())
+    counts = examples.check_attribution(attributed, logs["impressions"], incomplete)
+    seen = attributed.where(F.col("user_id") != erasures.NOBODY)  # null, an orphan, is not unequal either
 
     versions = item_features.content_versions(logs["items"])
     shown = item_features.daily_counts(seen)

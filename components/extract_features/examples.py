@@ -10,6 +10,7 @@ from goalrank import schema
 from goalrank.errors import DataRefused
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from datetime import date
 
     from pyspark.sql import DataFrame
@@ -40,18 +41,18 @@ def attribute(impressions: DataFrame, requests: DataFrame, state: DataFrame) -> 
     )
 
 
-def check_attribution(attributed: DataFrame, impressions: DataFrame, first_of_chain: date) -> dict[str, int]:
+def check_attribution(attributed: DataFrame, impressions: DataFrame, incomplete: Collection[str]) -> dict[str, int]:
     """Counts of late impressions and of those left out, in one Spark action.
 
-    An impression without a request is left out while its request may have arrived before the logs begin
-    (`first_of_chain` is their first day), and refused later.
+    An impression without a request is left out on the `incomplete` days (YYYY-MM-DD): its request may have arrived
+    before the logs begin or on a skipped day. On any other day it is refused.
 
     Raises:
         DataRefused: impressions whose request is missing or arrived more than LATENESS_DAYS days before, or two
             requests with one request_id.
     """
     orphan = F.col("user_id").isNull()
-    excused = F.date_sub(F.col("day"), schema.LATENESS_DAYS) < F.lit(first_of_chain)
+    excused = F.date_format("day", "yyyy-MM-dd").isin(list(incomplete))
     found = (
         attributed.agg(
             F.count("*").alias("rows"),

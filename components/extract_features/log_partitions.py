@@ -5,6 +5,7 @@ Partitions are read by explicit path, never by a pattern over the window, so a n
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import date as calendar_date
 from datetime import timedelta
 from pathlib import Path
@@ -40,12 +41,15 @@ class LogPartitions:
         """Days with a partition of `table`, oldest first (by folder name only; nothing is opened)."""
         return sorted(path.name.removeprefix("dt=") for path in (self.logs / table).glob("dt=*") if path.is_dir())
 
-    def to_read(self, table: str, first: str | None, last: str) -> list[str]:
-        """Days of `table` from `first` (None: from the oldest) to `last`."""
-        return [day for day in self.days(table) if (first is None or day >= first) and day <= last]
+    def to_read(self, table: str, first: str | None, last: str, skipped: Collection[str] = ()) -> list[str]:
+        """Days of `table` from `first` (None: from the oldest) to `last`, but for the `skipped`."""
+        inside = [day for day in self.days(table) if (first is None or day >= first) and day <= last]
+        return [day for day in inside if day not in skipped]
 
-    def arrival_days(self, first: str | None, last: str) -> list[str]:
+    def arrival_days(self, first: str | None, last: str, skipped: Collection[str] = ()) -> list[str]:
         """Every day from `first` (None: the oldest with requests or impressions) to `last`; all must be there.
+
+        `skipped` days are among the answer, as days on which nothing arrived, but need not be there.
 
         Raises:
             DataRefused: a daily table has no partition on one of them.
@@ -58,9 +62,14 @@ class LogPartitions:
                     f"no partition {self.logs / table / f'dt={last}'}, found {shown}; "
                     "let the day arrive, or run an earlier date"
                 )
-        begin = first or min(day for days in found.values() for day in days)
+        begin = first or min(day for days in found.values() for day in days if day not in skipped)
         wanted = _calendar(begin, last)
-        gaps = [f"{table}/dt={day}" for table in schema.DAILY_TABLES for day in wanted if day not in set(found[table])]
+        gaps = [
+            f"{table}/dt={day}"
+            for table in schema.DAILY_TABLES
+            for day in wanted
+            if day not in {*found[table], *skipped}
+        ]
         if gaps:
             shown = ", ".join(gaps[:10]) + (f" and {len(gaps) - 10} more" if len(gaps) > 10 else "")
             raise DataRefused(
@@ -101,12 +110,15 @@ class LogPartitions:
         for file in files:
             try:
                 found = pq.read_schema(file)
-            except (pa.ArrowInvalid, OSError) as error:
+                names = found.names
+            except (pa.ArrowException, OSError, ValueError) as error:
                 raise DataRefused(f"{file} cannot be read as Parquet: {error}") from error
             for field in schema.LOG_TABLES[table]:
-                if field.name not in found.names:
+                if names.count(field.name) > 1:
+                    raise DataRefused(f"{file}: column {field.name} stands twice, expected once")
+                if field.name not in names:
                     raise DataRefused(
-                        f"{file}: column {field.name} is missing, found {', '.join(found.names)}; "
+                        f"{file}: column {field.name} is missing, found {', '.join(names)}; "
                         f"expected {field.name}: {field.type}"
                     )
                 kind = found.field(field.name).type
@@ -115,6 +127,23 @@ class LogPartitions:
                         f"{file}: column {field.name} has type {kind}, expected {field.type}; "
                         "write it so (nothing is cast silently)"
                     )
+
+
+def incomplete_days(days: Collection[str], chain_first: str, skipped: Collection[str]) -> list[str]:
+    """Those of `days` on which impressions may arrive whose request nobody has read; such impressions are left out.
+
+    Their request may have arrived before the logs begin (`chain_first` is their first day) or on a skipped day, within
+    the LATENESS_DAYS that the contract allows.
+    """
+    begin = calendar_date.fromisoformat(chain_first)
+    gone = [calendar_date.fromisoformat(day) for day in skipped]
+    found = []
+    for text in days:
+        day = calendar_date.fromisoformat(text)
+        early = (day - begin).days < schema.LATENESS_DAYS
+        if early or any(0 < (day - other).days <= schema.LATENESS_DAYS for other in gone):
+            found.append(text)
+    return found
 
 
 def _calendar(first: str, last: str) -> list[str]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.extract_features import locations, store, version
-from components.extract_features.log_partitions import LogPartitions
+from components.extract_features import day_decisions, erasures, locations, store, version
+from components.extract_features.log_partitions import LogPartitions, incomplete_days
 from components.extract_features.plan import Plan, plan
 from components.extract_features.snapshots import FORMAT, Snapshot
 from components.step import Step
@@ -40,13 +40,17 @@ def extract(
     if window_days < 1:
         raise UsageError(f"window_days {window_days} found, expected at least 1")
     logs, root = LogPartitions(locations.folder(logs_uri)), locations.folder(snapshots_uri)
-    code, config = version.code_version(), version.configuration(window_days)
+    erased = erasures.read(root)
+    code, config = version.code_version(), version.configuration(window_days, erased)
     with store.only_writer(root):
         planned = plan(root, date, full_rebuild, code, config)
+        skipped = day_decisions.read(root).skipped
         first = locations.day_after(planned.previous.date) if planned.previous else None
-        days = logs.arrival_days(first, date)
+        days = logs.arrival_days(first, date, skipped)
         with session as spark:
-            return Extraction(spark, logs, root, days, planned, code, config, step).run(reuse=not full_rebuild)
+            return Extraction(spark, logs, root, days, planned, code, config, step, skipped, erased).run(
+                reuse=not full_rebuild
+            )
 
 
 class Extraction:
@@ -62,11 +66,14 @@ class Extraction:
         code: str,
         config: dict[str, Any],
         step: Step,
+        skipped: Collection[str] = (),
+        erased: Sequence[int] = (),
     ) -> None:
         self.spark, self.logs, self.root, self.days, self.plan, self.step = spark, logs, root, days, planned, step
-        self.code, self.config = code, config
+        self.code, self.config, self.erased = code, config, erased
         self.before = planned.previous.manifest if planned.previous else None
         self.chain_first = self.before["chain"]["first"] if self.before else days[0]
+        self.skipped = sorted(day for day in skipped if self.chain_first <= day <= days[-1])
         self.figures = step.figures
         self.figures.update(mode=planned.mode, days=[days[0], days[-1]], seconds={})
 
@@ -96,6 +103,7 @@ class Extraction:
             "mode": self.plan.mode,
             "previous": self.before and {name: self.before[name] for name in ("date", "snapshot_id")},
             "chain": {"first": self.chain_first, "digest": chain},
+            "skipped": self.skipped,
             "read": self.figures["read"],
         }
         writer = store.SnapshotWriter(self.root, snapshot_id)
@@ -108,9 +116,10 @@ class Extraction:
     def _frames(self) -> dict[str, Any]:
         """The log tables' new days as Spark frames; names in the figures what is read."""
         first = None if self.plan.previous is None else self.days[0]
-        read = {table: self.logs.to_read(table, first, self.days[-1]) for table in schema.LOG_TABLES}
+        read = {table: self.logs.to_read(table, first, self.days[-1], self.skipped) for table in schema.LOG_TABLES}
         self.figures["read"] = [f"{table}/dt={day}" for table, days in read.items() for day in days]
-        return {table: self.logs.read(self.spark, table, days, self.days[0]) for table, days in read.items()}
+        frames = {table: self.logs.read(self.spark, table, days, self.days[0]) for table, days in read.items()}
+        return {table: erasures.without(frame, table, self.erased) for table, frame in frames.items()}
 
     def _contents(self, frames: dict[str, Any]) -> dict[str, tuple[str, dict[str, int]]]:
         from components.extract_features.content import day_contents
@@ -126,9 +135,10 @@ class Extraction:
         from components.extract_features import advance as job
         from components.extract_features import window
 
-        first, last, chain_first = (locations.day(day) for day in (self.days[0], self.days[-1], self.chain_first))
+        first, last = (locations.day(day) for day in (self.days[0], self.days[-1]))
         with self._part("advance"):
-            made = job.advance(self._state(), frames, first, last, chain_first)
+            incomplete = incomplete_days(self.days, self.chain_first, self.skipped)
+            made = job.advance(self._state(), frames, first, last, incomplete)
             self.figures.update(made.counts)
         with self._part("write"):
             tables = {f"state/{name}": (frame, [job.STATE_KEYS[name]]) for name, frame in made.state.items()}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from components.extract_features import day_decisions
 from components.extract_features.snapshots import Snapshot, dates, manifest_path
 from goalrank.errors import DataRefused
 
@@ -24,12 +26,19 @@ class Plan:
 
 
 def plan(root: Path, date: str, full_rebuild: bool, code: str, config: dict[str, Any]) -> Plan:
-    """Go on from the newest usable snapshot before `date`; where there is none, rebuild in full and say why."""
+    """Go on from the newest usable snapshot before `date`; where there is none, rebuild in full and say why.
+
+    Raises:
+        UsageError: `date` is a skipped day.
+        DataRefused: the decisions about days cannot be read.
+    """
+    decisions = day_decisions.read(root)
+    day_decisions.require_not_skipped(decisions, date)
     if full_rebuild:
         return Plan(None, "a full rebuild was asked for")
     reason = "no earlier snapshot"
     for earlier in reversed([found for found in dates(root) if found < date]):
-        problem, snapshot = _usable(root, earlier, code, config)
+        problem, snapshot = _usable(root, earlier, code, config, decisions.skipped)
         if snapshot:
             return Plan(snapshot, f"goes on from the snapshot of {earlier}")
         if reason == "no earlier snapshot":
@@ -37,10 +46,12 @@ def plan(root: Path, date: str, full_rebuild: bool, code: str, config: dict[str,
     return Plan(None, reason)
 
 
-def _usable(root: Path, date: str, code: str, config: dict[str, Any]) -> tuple[str, Snapshot | None]:
+def _usable(
+    root: Path, date: str, code: str, config: dict[str, Any], skipped: Collection[str]
+) -> tuple[str, Snapshot | None]:
     try:
         snapshot = Snapshot.read(root, date)
-        problem = _problem(snapshot, code, config)
+        problem = _problem(snapshot, code, config, skipped)
     except DataRefused as error:  # its own manifest, or one that it was built on
         return str(error), None
     except KeyError as missing:
@@ -48,13 +59,17 @@ def _usable(root: Path, date: str, code: str, config: dict[str, Any]) -> tuple[s
     return problem, None if problem else snapshot
 
 
-def _problem(snapshot: Snapshot, code: str, config: dict[str, Any]) -> str:
+def _problem(snapshot: Snapshot, code: str, config: dict[str, Any], skipped: Collection[str]) -> str:
     """Why this snapshot cannot be gone on from ('' if it can)."""
     if snapshot.manifest["code_version"] != code:
         return "the extraction's code changed"
     if snapshot.manifest["config"] != config:
         changed = sorted(key for key in config if snapshot.manifest["config"].get(key) != config[key])
         return f"the configuration changed ({', '.join(changed)})"
+    left_out = {day for day in skipped if snapshot.manifest["chain"]["first"] <= day <= snapshot.date}
+    if changed := sorted(left_out ^ set(snapshot.manifest.get("skipped", []))):
+        now = "is" if changed[0] in left_out else "is no longer"
+        return f"{changed[0]} {now} a skipped day"
     return _replaced_parent(snapshot) or snapshot.problem()
 
 

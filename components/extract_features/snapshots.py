@@ -160,7 +160,7 @@ def count_rows(folder: Path) -> int | None:
     files = _parquet_files(folder)
     try:
         return sum(pq.read_metadata(file).num_rows for file in files) if files else None
-    except (pa.ArrowInvalid, OSError):
+    except (pa.ArrowException, OSError, ValueError):
         return None
 
 

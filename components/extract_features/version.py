@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from components.extract_features import erasures
 from goalrank import schema
 
 _DECIDES_ROWS = (
     "advance.py",
     "content.py",
+    "erasures.py",
     "examples.py",
     "item_features.py",
     "log_partitions.py",
@@ -23,7 +26,7 @@ _DECIDES_ROWS = (
 EMPTY_CHAIN = ""
 
 
-def configuration(window_days: int) -> dict[str, Any]:
+def configuration(window_days: int, erased: Sequence[int] = ()) -> dict[str, Any]:
     """Everything besides logs and code that a snapshot's rows depend on."""
     from components.extract_features.item_features import STATS_DAYS
 
@@ -33,6 +36,7 @@ def configuration(window_days: int) -> dict[str, Any]:
         "topic_buckets": schema.TOPIC_BUCKETS,
         "lateness_days": schema.LATENESS_DAYS,
         "stats_days": STATS_DAYS,
+        **erasures.configuration(erased),
     }
 
 

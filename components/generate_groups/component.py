@@ -13,8 +13,9 @@ def generate_groups(
     seed: int,
     run_uri: str,
     groups: dsl.Output[dsl.Dataset],
+    data_docs: dsl.Output[dsl.Artifact],
 ):
-    """Propose helper lists for the training requests and score them."""
+    """Propose helper lists for the training requests, score them, and hold them against what a group must be."""
     from components.generate_groups.main import run
 
     run(
@@ -24,4 +25,5 @@ def generate_groups(
         preset=preset,
         seed=seed,
         run_uri=run_uri,
+        data_docs=data_docs.path,
     )

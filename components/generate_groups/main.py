@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
+from components.data_gate import Gate
 from components.step import Step, run_alone
 
+if TYPE_CHECKING:
+    from goalrank.dataset import TrainingSet
+    from goalrank.groups import Groups
 
-def run(training_set: str, reward_model: str, groups: str, preset: str, seed: int, run_uri: str) -> None:
-    """Propose and score the helpers' lists of every request the ranker may learn from (never the judge's).
+
+def run(
+    training_set: str, reward_model: str, groups: str, preset: str, seed: int, run_uri: str, data_docs: str = ""
+) -> None:
+    """Propose and score the helpers' lists of every request the ranker may learn from (never the judge's); check them.
 
     Args:
         training_set: training set artifact (directory).
@@ -15,9 +24,11 @@ def run(training_set: str, reward_model: str, groups: str, preset: str, seed: in
         preset: tiny, small, base or large.
         seed: of the sampled helpers.
         run_uri: the run's own folder.
+        data_docs: folder for Great Expectations' static site, in the run's folder by default; written when the groups
+            are refused, too.
 
     Raises:
-        DataRefused: there is no request to learn from.
+        DataRefused: there is no request to learn from, or the groups failed a critical check (suites.py).
         ModelRefused: the reward model is damaged, or its rewards are not finite.
     """
     with Step("generate_groups", run_uri) as step:
@@ -46,6 +57,35 @@ def run(training_set: str, reward_model: str, groups: str, preset: str, seed: in
         )
         card = write_groups(groups, built)
         step.figures.update({**card["counts"], "helpers": card["helpers"], **card["statistics"]})
+        check(step, built, data, chosen.helper_lists, card, data_docs or f"{run_uri}/data_docs/generate_groups")
+
+
+def check(
+    step: Step, groups: Groups, data: TrainingSet, helper_lists: int, card: dict[str, Any], data_docs: str
+) -> None:
+    """Hold groups against the suites.
+
+    Args:
+        groups: as built.
+        data: the training set they are of.
+        helper_lists: how many lists a group has by the preset.
+        card: what write_groups returned.
+        data_docs: folder of the static site.
+
+    Raises:
+        DataRefused: a critical check failed; names each one, what was found and how to mend it.
+    """
+    with step.tool("great_expectations"):
+        gate = Gate("generate_groups", data_docs)
+        from components.generate_groups import prepare, suites
+    indices = data.guide_indices()
+    with gate:
+        rows = prepare.group_rows(groups, data, helper_lists)
+        gate.check("groups", rows, suites.groups(), ["request_id"])
+        largest = prepare.largest_logged_reward(data, indices)
+        whole = prepare.whole(rows, card["statistics"]["without_signal"], len(indices), largest)
+        gate.check("whole", whole, suites.whole(), ["groups", "largest_reward", "largest_logged"])
+    gate.decide(step, f"the groups of {data.date}")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,9 @@
 A night that goes on from the last one writes only rows newer than that; any other night (a rebuilt day, an older date,
 a first night) writes every entity's newest row. Entities that the snapshot no longer knows get empty rows, so that what
 is online equals, entity by entity, what the offline store knows. Reads of other processes go on meanwhile.
+
+FEAST/online.json says what is online: the snapshot and its folder, and, while one is being written or after that was
+cut short, the folders that `may` have entities online besides.
 """
 
 from __future__ import annotations
@@ -31,6 +34,8 @@ from goalrank.errors import TryAgain
 if TYPE_CHECKING:
     from feast import FeatureStore
 
+RECORD = "online.json"
+
 CHECKED_ENTITIES = 200
 """Entities of each kind whose online rows are read back and compared after writing."""
 
@@ -51,18 +56,17 @@ def materialize_online(
     Raises:
         TryAgain: the online store is away, or does not hold afterwards what was written.
     """
-    record = Path(feast_uri) / "online.json"
-    before = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else None
-    new_rows = before is not None and _goes_on(before, snapshot)
+    before = read_record(feast_uri)
+    may = [*before.get("may", []), *([before["folder"]] if "folder" in before else [])]
+    new_rows = "folder" in before and _goes_on(before, snapshot)
     figures: dict[str, Any] = {"mode": "new_rows" if new_rows else "all_rows", "emptied": 0}
-    # From here until the end the record would be wrong if the process died: the next night then writes all rows.
-    record.unlink(missing_ok=True)
+    # Should the process die from here on, the next night writes all rows and knows which entities may be online.
+    _write_record(feast_uri, {"may": sorted({*may, str(folder)})})
     with reaching_store():
         _let_readers_go_on(store)
-        first = end_of(before["date"]) + timedelta(microseconds=1) if before and new_rows else _oldest(folder)
+        first = end_of(before["date"]) + timedelta(microseconds=1) if new_rows else _oldest(folder)
         _materialize(store, first, end_of(snapshot.date), progress)
-        if before is not None:
-            figures["emptied"] = _empty_forgotten(store, Path(before["folder"]), folder)
+        figures["emptied"] = _empty_forgotten(store, [Path(earlier) for earlier in may], folder)
         if new_rows and _differing(store, folder):
             figures["mode"] = "all_rows"  # the store lost what an earlier night wrote
             _materialize(store, _oldest(folder), end_of(snapshot.date), progress)
@@ -78,8 +82,18 @@ def materialize_online(
         "folder": str(folder),
         "days": {day["dt"]: [day["path"], day.get("content", "")] for day in snapshot.manifest["days"]},
     }
-    write_atomic(record, json.dumps(document, indent=1))
+    _write_record(feast_uri, document)
     return figures
+
+
+def read_record(feast_uri: str | Path) -> dict[str, Any]:
+    """What FEAST/online.json says; {} before the first night."""
+    record = Path(feast_uri) / RECORD
+    return json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
+
+
+def _write_record(feast_uri: str | Path, document: dict[str, Any]) -> None:
+    write_atomic(Path(feast_uri) / RECORD, json.dumps(document, indent=1))
 
 
 def _goes_on(before: dict[str, Any], snapshot: Snapshot) -> bool:
@@ -125,27 +139,33 @@ def _oldest(folder: Path) -> datetime:
     return min((time for time in times if time is not None), default=datetime(1970, 1, 1, tzinfo=UTC))
 
 
-def _empty_forgotten(store: FeatureStore, before: Path, now: Path) -> int:
-    """Write rows without values for entities that the last materialised folder had and this one has not."""
+def _empty_forgotten(store: FeatureStore, before: list[Path], now: Path) -> int:
+    """Write rows without values for entities that the folders materialised before had and this one has not."""
+    emptied = 0
+    for view in schema.FEATURE_VIEWS.values():
+        known = _keys(now, view)
+        gone = np.unique(np.concatenate([known[:0], *(np.setdiff1d(_keys(folder, view), known) for folder in before)]))
+        if len(gone):
+            write_empty(store, view, gone.tolist())
+            emptied += len(gone)
+    return emptied
+
+
+def write_empty(store: FeatureStore, view: schema.FeatureView, keys: list[int]) -> None:
+    """Write online rows without values: readers then find nothing known of these entities."""
     from feast.infra.provider import get_provider
     from feast.protos.feast.types.EntityKey_pb2 import EntityKey
     from feast.protos.feast.types.Value_pb2 import Value
 
-    emptied = 0
-    for view in schema.FEATURE_VIEWS.values():
-        gone = np.setdiff1d(_keys(before, view), _keys(now, view))
-        if len(gone):
-            stamp = datetime.now(UTC)
-            nothing = {field.name: Value() for field in view.features}
-            rows: list[tuple[EntityKey, dict[str, Value], datetime, datetime | None]] = [
-                (EntityKey(join_keys=[view.entity], entity_values=[Value(int64_val=int(key))]), nothing, stamp, stamp)
-                for key in gone
-            ]
-            get_provider(store.config).online_write_batch(
-                store.config, store.get_feature_view(view.name), rows, lambda written: None
-            )
-            emptied += len(gone)
-    return emptied
+    stamp = datetime.now(UTC)
+    nothing = {field.name: Value() for field in view.features}
+    rows: list[tuple[EntityKey, dict[str, Value], datetime, datetime | None]] = [
+        (EntityKey(join_keys=[view.entity], entity_values=[Value(int64_val=int(key))]), nothing, stamp, stamp)
+        for key in keys
+    ]
+    get_provider(store.config).online_write_batch(
+        store.config, store.get_feature_view(view.name), rows, lambda written: None
+    )
 
 
 def _keys(folder: Path, view: schema.FeatureView) -> np.ndarray:

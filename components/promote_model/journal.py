@@ -2,12 +2,14 @@
 
 One JSON object a line in JOURNAL/promotions.jsonl, appended and synced:
 
-    {"format": 1, "event": "intent", "id": 7, "at", "kind": "promotion", "reason", "date", "snapshot_id", "run_uri",
-     "moves": [{"name", "from": version or null, "to": version, "previous": version or null}, ...]}
+    {"format": 1, "event": "intent", "id": 7, "at", "kind": "promotion" or "rollback", "by": "night", "hand" or "watch",
+     "reason", "date", "snapshot_id", "run_uri",
+     "moves": [{"name", "from": version or null, "to": version or null, "previous": version or null}, ...]}
     {"format": 1, "event": "done" or "abandoned", "id": 7, "at", "note"}
 
 An intent without an end is a crash in between. Its moves say where every alias was and must go, so replaying them
-is safe any number of times: that is the repair. JOURNAL/lock is held (flock) by whoever moves aliases.
+is safe any number of times: that is the repair. JOURNAL/lock is held (flock) by whoever moves aliases. What the
+journal says about who was champion when is read in lineage.py.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components import registry
+from goalrank import naming
 from goalrank.errors import ModelRefused, TryAgain
 
 if TYPE_CHECKING:
@@ -37,9 +40,10 @@ def lock(journal_uri: str, who: str) -> Iterator[None]:
     """Be the only one that moves aliases; the lock goes with the process, however it ends.
 
     Raises:
+        UsageError: the folder's name has a trap in it.
         TryAgain: somebody else holds it; the message says who.
     """
-    folder = Path(journal_uri)
+    folder = Path(naming.require_address("journal URI", journal_uri))
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / LOCK, "a+", encoding="utf-8") as file:
         try:
@@ -48,7 +52,8 @@ def lock(journal_uri: str, who: str) -> Iterator[None]:
             file.seek(0)
             holder = file.read().strip() or "another process"
             raise TryAgain(
-                f"another promotion is under way ({holder}); wait for it to end and run the same command again"
+                f"another promotion or roll-back is under way ({holder}); wait for it to end, then run the same "
+                "command again"
             ) from None
         file.truncate(0)
         file.write(f"{who}, process {os.getpid()}")
@@ -68,13 +73,14 @@ def read(journal_uri: str) -> list[dict[str, Any]]:
     path = Path(journal_uri) / FILE
     if not path.exists():
         return []
-    *lines, torn = path.read_text(encoding="utf-8").split("\n")
+    *lines, torn = path.read_bytes().split(b"\n")  # each line decoded on its own, so that a damaged one is named
     events = []
     for number, line in enumerate(lines, start=1):
         try:
-            event = json.loads(line)
+            event = json.loads(line.decode("utf-8"))
             known = event["format"] == FORMAT and event["event"] in ("intent", "done", "abandoned")
             known = known and isinstance(event["id"], int)
+            known = known and (event["event"] != "intent" or _is_intent(event))
         except (ValueError, TypeError, KeyError):
             known = False
         if not known:
@@ -146,10 +152,21 @@ def repair_locked(client: MlflowClient, tracking_uri: str, journal_uri: str) -> 
                 end(journal_uri, intent["id"], "abandoned", note)
                 return note
         apply(client, intent["moves"])
-    versions = ", ".join(f"{move['name']} version {move['to']}" for move in intent["moves"])
+    versions = ", ".join(f"{move['name']} version {move['to'] or 'none'}" for move in intent["moves"])
     note = f"{intent['kind']} {intent['id']} of {intent['date']} was interrupted and is now complete: {versions}"
     end(journal_uri, intent["id"], note="repaired")
     return note
+
+
+def _is_intent(event: dict[str, Any]) -> bool:
+    """Has an intent what the repair acts on? An alias moved on a damaged line's word would be worse than a refusal."""
+    return isinstance(event["kind"], str) and all(
+        isinstance(move["name"], str) and all(move[key] is None or isinstance(move[key], str) for key in _PLACES)
+        for move in event["moves"]
+    )
+
+
+_PLACES = ("from", "to", "previous")
 
 
 def _append(journal_uri: str, event: dict[str, Any]) -> None:

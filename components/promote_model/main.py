@@ -1,14 +1,38 @@
-"""promote_model: alias champion goes to tonight's version, the old one becomes previous; the reward model with it."""
+"""promote_model: alias champion goes to tonight's version, the old one becomes previous; the reward model with it.
+
+The night's step and `goalrank promote` are the same two functions: read_night looks at the documents, promote at the
+registry, and every doubt is a no.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import os
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from components import registry
 from components.gate_promotion.main import sound_verdict
-from components.promote_model import journal
+from components.promote_model import journal, lineage
 from components.step import Step, run_alone
+from goalrank import naming
 from goalrank.errors import ModelRefused
+from goalrank.verdict import EvaluationVerdict
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+MAX_VERDICT_AGE_HOURS = 72
+"""Older verdicts are stale: they have not seen what the days since hold. Counted from when the file was written."""
+
+
+@dataclass(frozen=True)
+class Promotable:
+    """The documents of one night, found in order and saying yes."""
+
+    registration: dict[str, Any]
+    verdict: EvaluationVerdict
+    run_uri: str
 
 
 def run(
@@ -32,58 +56,129 @@ def run(
         run_uri: folder of this run.
 
     Raises:
-        ModelRefused: a verdict is missing, malformed, negative, about something else, or the champion has changed
-            since it was evaluated.
+        ModelRefused: a verdict is missing, malformed, stale, negative, about something else, the champion has changed
+            since it was evaluated, or the version was rolled back from.
         TryAgain: another promoter is at work, or MLflow is away.
     """
     with Step("promote_model", run_uri) as step:
-        document = registry.read_registration(registration)
-        if document["date"] != date:
-            raise ModelRefused(f"the registration is of {document['date']}, expected {date}; pass this night's own")
-        verdict = sound_verdict(document, evaluation, serving)
-        if verdict.decision != "promote":
-            raise ModelRefused(f"evaluation says {verdict.decision}, not promote: {verdict.reason}")
+        night = read_night(registration, evaluation, serving, date, run_uri)
         with step.tool("mlflow"):
             client = registry.connect(tracking_uri)
-        with journal.lock(journal_uri, f"night {date}, run {document['run_id']}"), registry.reaching(tracking_uri):
-            repaired = journal.repair_locked(client, tracking_uri, journal_uri)
-            if repaired:
-                step.figures["repaired"] = repaired
-            models = {name: registry.registered_identity(document, name) for name in ("ranker", "reward")}
-            current = registry.champion(client)
-            step.figures["version"] = models["ranker"].version
-            if current == models["ranker"]:
-                # The same night again, or the repair above finished it: nothing to move.
-                step.figures["promoted"] = False
-                step.reason = f"version {current.version} is the champion already"
-                return
-            if current != verdict.champion:
-                raise ModelRefused(
-                    f"the champion is {_name(current)}, but the challenger was evaluated against "
-                    f"{_name(verdict.champion)}; run the night again so that it is compared with today's champion"
-                )
-            for model in models.values():
-                registered = registry.identity(client.get_model_version(model.name, model.version))
-                if registered != model:
-                    raise ModelRefused(f"{_name(registered)} is registered, expected {_name(model)}; register again")
-            moves = [_move(client, model.name, model.version) for model in models.values()]
-            number = journal.begin(
-                journal_uri,
-                kind="promotion",
-                reason=verdict.reason,
-                date=date,
-                snapshot_id=document["snapshot_id"],
-                run_uri=run_uri,
-                moves=moves,
+        step.figures = promote(client, night, tracking_uri, journal_uri)
+        step.reason = step.figures.pop("reason")
+
+
+def read_night(registration: str, evaluation: str, serving: str, date: str, run_uri: str) -> Promotable:
+    """The night's documents, once they are present, well-formed, recent, of one night and one version, and say promote.
+
+    Raises:
+        ModelRefused: they are not.
+    """
+    naming.require_day("date", date, ModelRefused)
+    document = registry.read_registration(registration)
+    if document["date"] != date:
+        raise ModelRefused(f"the registration is of {document['date']}, expected {date}; pass this night's own")
+    verdict = sound_verdict(document, evaluation, serving)
+    if verdict.decision != "promote":
+        raise ModelRefused(f"evaluation says {verdict.decision}, not promote: {verdict.reason}")
+    for kind, path in (("evaluation", evaluation), ("serving", serving)):
+        hours = (time.time() - os.stat(path).st_mtime) / 3600
+        if hours > MAX_VERDICT_AGE_HOURS:
+            raise ModelRefused(
+                f"the {kind} verdict is {hours:.0f} hours old, expected at most {MAX_VERDICT_AGE_HOURS}; run the night "
+                f"again (`goalrank nightly --date {date}`) so that it is judged anew"
             )
-            journal.apply(client, moves)
-            journal.end(journal_uri, number)
-            step.figures["promoted"] = True
-            step.figures["previous"] = moves[0]["previous"]
-            step.reason = f"version {models['ranker'].version} promoted: {verdict.reason}"
+    return Promotable(document, verdict, run_uri)
 
 
-def _move(client: Any, name: str, version: str) -> dict[str, Any]:
+def promote(
+    client: MlflowClient,
+    night: Promotable,
+    tracking_uri: str,
+    journal_uri: str,
+    *,
+    by: str = "night",
+    dry_run: bool = False,
+) -> dict[str, Any]:
+    """Move the aliases to the night's version, journalled and under the lock; what was (or would be) done, and why.
+
+    Args:
+        by: who asked, for the journal: night or hand.
+        dry_run: look at everything, change nothing (an interrupted move is not finished either, only told).
+
+    Returns:
+        promoted (False: champion already), version, previous, moves, reason, repaired (if a crash was mended).
+
+    Raises:
+        ModelRefused: the champion changed since, the registered weights are others, or the version was rolled back
+            from.
+        TryAgain: another promoter is at work, or MLflow is away.
+    """
+    with registry.reaching(tracking_uri):
+        if dry_run:
+            pending = journal.open_intent(journal_uri)
+            figures = _decide(client, night, journal_uri)
+            if pending:
+                figures["pending"] = f"{pending['kind']} {pending['id']} was interrupted; it would be finished first"
+            return figures | {"dry_run": True}
+        who = f"{by} {night.registration['date']}, run {night.registration['run_id']}"
+        with journal.lock(journal_uri, who):
+            repaired = journal.repair_locked(client, tracking_uri, journal_uri)
+            figures = _decide(client, night, journal_uri)
+            if figures["promoted"]:
+                number = journal.begin(
+                    journal_uri,
+                    kind=lineage.PROMOTION,
+                    by=by,
+                    reason=night.verdict.reason,
+                    date=night.registration["date"],
+                    snapshot_id=night.registration["snapshot_id"],
+                    run_uri=night.run_uri,
+                    moves=figures["moves"],
+                )
+                journal.apply(client, figures["moves"])
+                journal.end(journal_uri, number)
+            return figures | ({"repaired": repaired} if repaired else {})
+
+
+def _decide(client: MlflowClient, night: Promotable, journal_uri: str) -> dict[str, Any]:
+    """What promoting means now: the moves, or that there are none; anything in doubt is refused."""
+    models = {name: registry.registered_identity(night.registration, name) for name in ("ranker", "reward")}
+    ranker, judged_against = models["ranker"], night.verdict.champion
+    current = registry.champion(client)
+    if current == ranker:
+        # The same night again, or a repair finished it: nothing to move.
+        reason = f"version {ranker.version} is the champion already"
+        return {"promoted": False, "version": ranker.version, "moves": [], "reason": reason}
+    if current != judged_against:
+        raise ModelRefused(
+            f"the champion is {_name(current)}, but the challenger was evaluated against "
+            f"{_name(judged_against)}; run the night again so that it is compared with today's champion"
+        )
+    undone = lineage.follow(journal.read(journal_uri)).rolled_back.get(ranker.version)
+    if undone is not None:
+        raise ModelRefused(
+            f"version {ranker.version} was rolled back from on {undone['at']} ({undone['reason']}), so it is not "
+            f"promoted again by itself; if that was a mistake: `goalrank rollback --to {ranker.version} --reason ...`"
+        )
+    for model in models.values():
+        registered = client.get_model_version(model.name, model.version)
+        if registry.identity(registered) != model:
+            raise ModelRefused(
+                f"{_name(registry.identity(registered))} is registered, expected {_name(model)}; register again"
+            )
+    registry.require_feature_set(client.get_model_version(ranker.name, ranker.version))
+    moves = [_move(client, model.name, model.version) for model in models.values()]
+    return {
+        "promoted": True,
+        "version": ranker.version,
+        "previous": moves[0]["previous"],
+        "moves": moves,
+        "reason": f"version {ranker.version} promoted: {night.verdict.reason}",
+    }
+
+
+def _move(client: MlflowClient, name: str, version: str) -> dict[str, Any]:
     """From where to where one model's aliases go; previous stays where it is if the version was champion already."""
     champion = registry.by_alias(client, name, registry.CHAMPION)
     previous = registry.by_alias(client, name, registry.PREVIOUS)

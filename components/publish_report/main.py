@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from components.publish_report.result import read_outcomes, summarise
-from components.step import Step, run_alone, write_atomic
+from components.step import Step, give_back_reserve, run_alone, write_atomic
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
+
+TONE = {"passed": "yes", "failed": "no", "inconclusive": "no", "not_applicable": ""}
+"""How the page colours a check's status."""
 
 
 def run(run_uri: str, date: str, state: str = "UNKNOWN") -> None:
@@ -21,30 +26,50 @@ def run(run_uri: str, date: str, state: str = "UNKNOWN") -> None:
         date: the night's arrival day.
         state: how the orchestrator says the run ended (only shown; the outcomes decide).
     """
+    give_back_reserve(Path(run_uri))
     with Step("publish_report", run_uri) as step:
-        folder = Path(run_uri)
-        outcomes = read_outcomes(folder)
-        for outcome in outcomes.values():  # relative, so that the run's folder can be moved or copied whole
-            if docs := outcome["figures"].get("data_docs"):
-                outcome["figures"]["data_docs"] = os.path.relpath(docs, folder)
-        result = summarise(folder) | {"date": date, "state": state}
-        write_atomic(folder / "report.json", json.dumps(result | {"outcomes": outcomes}, indent=1, default=str))
-        with step.tool("matplotlib"):
-            from components.publish_report import plots
-        with step.tool("jinja2"):
-            import jinja2
-        environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-        page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
-            result=result,
-            evaluation=_figures(outcomes, "evaluate_ranker"),
-            outcomes=outcomes,
-            examples=_figures(outcomes, "evaluate_ranker").get("examples", []),
-            plots=plots.of_night(outcomes),
-            number=_number,
-        )
-        write_atomic(folder / "report.html", page)
-        step.reason = f"report of {date}: {result['verdict']}"
-        step.figures = {"report": str(folder / "report.html")}
+        verdict = _write(Path(run_uri), date, state, step.tool)
+        step.reason = f"report of {date}: {verdict}"
+        step.figures = {"report": str(Path(run_uri) / "report.html")}
+
+
+def republish(folder: Path) -> None:
+    """Write a published report again, with what has come to lie beside the night since (an A/B test).
+
+    Raises:
+        OSError, ValueError: it was never published.
+    """
+    published = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    _write(folder, published["date"], published["state"], lambda _: nullcontext())
+
+
+def _write(folder: Path, date: str, state: str, tool: Callable[[str], AbstractContextManager[None]]) -> str:
+    """report.json and report.html; returns the night's verdict."""
+    outcomes = read_outcomes(folder)
+    for outcome in outcomes.values():  # relative, so that the run's folder can be moved or copied whole
+        if docs := outcome["figures"].get("data_docs"):
+            outcome["figures"]["data_docs"] = os.path.relpath(docs, folder)
+    result = summarise(folder) | {"date": date, "state": state}
+    write_atomic(folder / "report.json", json.dumps(result | {"outcomes": outcomes}, indent=1, default=str))
+    with tool("matplotlib"):
+        from components.publish_report import experiment, plots
+    with tool("jinja2"):
+        import jinja2
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATE.parent), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    page = environment.get_template(TEMPLATE.name).render(
+        result=result,
+        evaluation=_figures(outcomes, "evaluate_ranker"),
+        outcomes=outcomes,
+        examples=_figures(outcomes, "evaluate_ranker").get("examples", []),
+        plots=plots.of_night(outcomes),
+        experiment=experiment.of_night(folder),
+        number=_number,
+        tone=TONE,
+    )
+    write_atomic(folder / "report.html", page)
+    return str(result["verdict"])
 
 
 def _figures(outcomes: dict[str, dict[str, Any]], step: str) -> dict[str, Any]:

@@ -38,7 +38,8 @@ def of_night(outcomes: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     return plots + ([_reliability(calibration)] if calibration else [])
 
 
-def _svg(figure: Figure) -> Markup:
+def svg(figure: Figure) -> Markup:
+    """A figure as inline SVG, the same bytes for the same figure."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     text = buffer.getvalue()
@@ -60,7 +61,7 @@ def _durations(outcomes: dict[str, dict[str, Any]]) -> dict[str, Any]:
     return {
         "title": "Where the time went",
         "alt": f"Bar chart of seconds per step; the longest is {slowest['step']} with {slowest['seconds']:.0f} s.",
-        "svg": _svg(figure),
+        "svg": svg(figure),
     }
 
 
@@ -73,7 +74,7 @@ def _curve(title: str, values: list[list[float]]) -> dict[str, Any]:
     return {
         "title": title,
         "alt": f"{title} over steps, from {heights[0]:.4g} to {heights[-1]:.4g}.",
-        "svg": _svg(figure),
+        "svg": svg(figure),
     }
 
 
@@ -90,5 +91,5 @@ def _reliability(bins: list[dict[str, float]]) -> dict[str, Any]:
     return {
         "title": "Reward model: calibration on held-out lists",
         "alt": f"Observed against predicted click rate in bins; the largest gap is {worst:.3f}.",
-        "svg": _svg(figure),
+        "svg": svg(figure),
     }

@@ -17,6 +17,7 @@ from components import registry
 from components.register_model.figures import metrics_of, not_finite
 from components.register_model.signature import signature_of
 from components.step import Step, run_alone, write_atomic
+from goalrank import schema
 from goalrank.errors import CheckpointDamaged, ModelRefused
 
 if TYPE_CHECKING:
@@ -226,7 +227,12 @@ def _register(client: MlflowClient, run_id: str, model: Trained, tags: dict[str,
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    wanted = {"snapshot_id": tags["snapshot_id"], "date": tags["date"], "weights_sha256": model.sha256}
+    wanted = {
+        "snapshot_id": tags["snapshot_id"],
+        "date": tags["date"],
+        "weights_sha256": model.sha256,
+        registry.FEATURE_SET: schema.feature_set(),
+    }
     for registered in client.search_model_versions(f"name = '{model.name}' and run_id = '{run_id}'"):
         if all(registered.tags.get(key) == value for key, value in wanted.items()):
             return str(registered.version)
@@ -237,7 +243,7 @@ def _register(client: MlflowClient, run_id: str, model: Trained, tags: dict[str,
         source,
         run_id,
         model_id=model_id,
-        tags={**tags, "weights_sha256": model.sha256, "configuration": _digest(config)},
+        tags={**tags, **wanted, "configuration": _digest(config)},
     )
     return str(created.version)
 

@@ -2,27 +2,38 @@
 
     POST /rank      {request_id?, user_id, candidates: [{item_id, score}, ...], list_length?}
                     -> {request_id, model_name, model_version, items, fallback, explored}
+                    [such a body, ...], at most MAX_BATCH -> [such an answer or {error, status}, ...], in their order
     POST /feedback  {request_id, position, click?, like?, watch_seconds?} -> {request_id, position}
     GET  /health    the process lives          GET /ready    it answers with this model version
+    GET  /metrics   for Prometheus             /v2/...       the Open Inference Protocol (inference.py)
 
 What is wrong with a request is said in {"error": ...} with a 4xx.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import ValidationError
+from pydantic_core import to_json
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
-from components.serve_model.bodies import MAX_BODY_BYTES, FeedbackBody, RankBody, reason_of
-from components.serve_model.ranking import Ranking
-from components.serve_model.served_log import RepeatedRequestError, ServedLog, UnknownRequestError
-from goalrank import __version__
+from components.serve_model import inference
+from components.serve_model.batching import OverloadedError
+from components.serve_model.bodies import MAX_BODY_BYTES, FeedbackBody, RankBody, Refused, read_rank, reason_of
+from components.serve_model.served_log import RepeatedRequestError, UnknownRequestError
+from components.serve_model.service import Answer, Service
+from goalrank.errors import UsageError
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -30,7 +41,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
 class BodyLimit:
-    """Refuses bodies over MAX_BODY_BYTES with 413, announced or not, before anything parses them."""
+    """Reads bodies into scope["body"]; those over MAX_BODY_BYTES are refused with 413, announced or not."""
 
     def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]]) -> None:
         self.app = app
@@ -47,82 +58,136 @@ class BodyLimit:
             body += message.get("body", b"")
             more = message.get("more_body", False)
             if len(body) > MAX_BODY_BYTES:
-                reason = f"the body is over {MAX_BODY_BYTES} bytes; send fewer candidates"
-                await JSONResponse({"error": reason}, 413)(scope, receive, send)
+                reason = f"the body is over {MAX_BODY_BYTES} bytes; send fewer candidates or requests"
+                await _json({"error": reason}, 413)(scope, receive, send)
                 return
-        sent = False
-
-        async def replay() -> MutableMapping[str, Any]:
-            nonlocal sent
-            if sent:
-                return await receive()
-            sent = True
-            return {"type": "http.request", "body": body, "more_body": False}
-
-        await self.app(scope, replay, send)
+        scope["body"] = body
+        await self.app(scope, receive, send)
 
 
-def create_app(ranking: Ranking, log: ServedLog) -> FastAPI:
+def create_app(service: Service) -> Starlette:
     """The ASGI application; it writes out the log when it is shut down."""
+    metrics = service.metrics
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        log.start()
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        service.start()
         try:
             yield
         finally:
-            log.close()
+            await run_in_threadpool(service.close)
 
-    # Without the interactive pages: they load scripts from elsewhere.
-    app = FastAPI(
-        title="GoalRank ranking service", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None
-    )
-    app.add_middleware(BodyLimit)
+    def counted(endpoint: str, handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Any]:
+        seconds = metrics.seconds.labels(endpoint)
+        outcomes = {name: metrics.requests.labels(endpoint, name) for name in (*_OUTCOMES.values(), "failed")}
 
-    @app.exception_handler(RequestValidationError)
-    def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        return JSONResponse({"error": reason_of(list(error.errors()))}, 422)
+        async def answer(request: Request) -> Response:
+            begun = time.perf_counter()
+            try:
+                response = await handler(request)
+            except HTTPException as refusal:
+                outcomes[_OUTCOMES.get(refusal.status_code, "invalid")].inc()
+                raise
+            except BaseException:
+                outcomes["failed"].inc()
+                raise
+            outcomes[_OUTCOMES.get(response.status_code, "invalid")].inc()
+            seconds.observe(time.perf_counter() - begun)
+            return response
 
-    @app.exception_handler(HTTPException)
-    def refused(request: Request, error: HTTPException) -> JSONResponse:
-        return JSONResponse({"error": str(error.detail)}, error.status_code)
+        return answer
 
-    @app.exception_handler(UnknownRequestError)
-    def unknown(request: Request, error: UnknownRequestError) -> JSONResponse:
-        return JSONResponse({"error": str(error)}, 404)
-
-    @app.exception_handler(RepeatedRequestError)
-    def repeated(request: Request, error: RepeatedRequestError) -> JSONResponse:
-        return JSONResponse({"error": str(error)}, 409)
-
-    # Plain functions: they run on threads, so that a slow store does not hold up /health.
-    @app.post("/rank")
-    def rank(body: RankBody) -> dict[str, Any]:
-        ranked = ranking.rank(body)
-        return {
-            "request_id": log.record(body, ranked),
-            "model_name": ranked.model_name,
-            "model_version": ranked.model_version,
-            "items": ranked.items,
-            "fallback": ranked.fallback,
-            "explored": ranked.explored,
-        }
-
-    @app.post("/feedback")
-    def feedback(body: FeedbackBody) -> dict[str, Any]:
+    async def rank(request: Request) -> Response:
         try:
-            log.feedback(body)
+            asked = read_rank(request.scope["body"])
+        except UsageError as error:
+            return _json({"error": str(error)}, 422)
+        if isinstance(asked, RankBody):
+            (answer,) = await service.rank([asked])
+            if isinstance(answer, RepeatedRequestError):
+                return _json({"error": str(answer)}, 409)
+            return _json(_document(answer))
+        good = [one for one in asked if isinstance(one, RankBody)]
+        answers = iter(await service.rank(good) if good else [])
+        return _json([_document(one if isinstance(one, Refused) else next(answers)) for one in asked])
+
+    async def feedback(request: Request) -> Response:
+        try:
+            body = FeedbackBody.model_validate_json(request.scope["body"])
+        except ValidationError as error:
+            return _json({"error": reason_of(error.errors())}, 422)
+        try:
+            await run_in_threadpool(service.log.feedback, body)
+        except UnknownRequestError as error:
+            return _json({"error": str(error)}, 404)
         except OSError as error:
-            raise HTTPException(503, f"the feedback could not be kept ({error}); send it again later") from error
-        return {"request_id": body.request_id, "position": body.position}
+            return _json({"error": f"the feedback could not be kept ({error}); send it again later"}, 503)
+        return _json({"request_id": body.request_id, "position": body.position})
 
-    @app.get("/health")
-    def health() -> dict[str, Any]:
-        return {"status": "ok", "unlogged_requests": log.unlogged}
+    async def health(request: Request) -> Response:
+        return _json({"status": "ok", "unlogged_requests": service.log.unlogged})
 
-    @app.get("/ready")
-    def ready() -> dict[str, Any]:
-        version = ranking.champion.version
-        return {"status": "ready", "model_name": version.name, "model_version": version.version}
+    async def ready(request: Request) -> Response:
+        models = service.ranking.models
+        version = models.champion.version
+        document: dict[str, Any] = {
+            "status": "no_champion" if models.withdrawn else "ready",
+            "model_name": version.name,
+            "model_version": version.version,
+            "previous_version": models.previous.version.version if models.previous else None,
+        }
+        return _json(document) if service.ready else _json(document | {"status": "not answering"}, 503)
 
-    return app
+    async def told(request: Request) -> Response:
+        return Response(await run_in_threadpool(metrics.text), media_type=CONTENT_TYPE_LATEST)
+
+    return Starlette(
+        routes=[
+            Route("/rank", counted("rank", rank), methods=["POST"]),
+            Route("/feedback", counted("feedback", feedback), methods=["POST"]),
+            *inference.routes(service, counted),
+            Route("/health", health),
+            Route("/ready", ready),
+            Route("/metrics", told),
+        ],
+        middleware=[Middleware(BodyLimit)],
+        exception_handlers={HTTPException: _refused, OverloadedError: _overloaded, Exception: _failed},
+        lifespan=lifespan,
+    )
+
+
+_OUTCOMES = {200: "answered", 422: "invalid", 503: "overloaded"}
+
+
+def _json(document: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(to_json(document), status, headers, "application/json")
+
+
+def _document(answer: Answer | Refused | RepeatedRequestError) -> dict[str, Any]:
+    if isinstance(answer, Refused):
+        return {"error": answer.reason, "status": answer.status}
+    if isinstance(answer, RepeatedRequestError):
+        return {"error": str(answer), "status": 409}
+    ranked = answer.ranked
+    return {
+        "request_id": answer.request_id,
+        "model_name": ranked.model_name,
+        "model_version": ranked.model_version,
+        "items": ranked.items,
+        "fallback": ranked.fallback,
+        "explored": ranked.explored,
+    }
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 400
+    reason = error.detail if isinstance(error, HTTPException) else str(error)
+    return _json({"error": reason}, status, dict(getattr(error, "headers", None) or {}))
+
+
+async def _overloaded(request: Request, error: Exception) -> Response:
+    return _json({"error": str(error)}, 503, {"retry-after": "1"})
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    return _json({"error": "the service failed on this request; its log says why"}, 500)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, WrapValidator, field_validator
 
 from goalrank.errors import UsageError
 from goalrank.schema import LIST_LENGTH, SMALLEST_ID
 
 MAX_BODY_BYTES = 256 * 1024
+MAX_BATCH = 64
+"""Requests in one body."""
 MAX_CANDIDATES = 1000
 MAX_LIST_LENGTH = 50
 MAX_ABSOLUTE_SCORE = 1e12
@@ -42,14 +46,25 @@ class RankBody(_Body):
     request_id: RequestId | None = None
     list_length: Annotated[int, Field(strict=True, ge=1, le=MAX_LIST_LENGTH)] = LIST_LENGTH
 
+    @property
+    def item_ids(self) -> list[int]:
+        """The candidates' ids, in the order in which lists index them."""
+        return [candidate.item_id for candidate in self.candidates]
+
+    @property
+    def scores(self) -> list[float]:
+        """The retriever's scores of the candidates."""
+        return [candidate.score for candidate in self.candidates]
+
     @field_validator("candidates")
     @classmethod
     def _distinct(cls, candidates: list[Candidate]) -> list[Candidate]:
-        seen: set[int] = set()
-        for candidate in candidates:
-            if candidate.item_id in seen:
-                raise ValueError(f"item {candidate.item_id} found twice, expected distinct items")
-            seen.add(candidate.item_id)
+        if len({candidate.item_id for candidate in candidates}) < len(candidates):
+            seen: set[int] = set()
+            for candidate in candidates:
+                if candidate.item_id in seen:
+                    raise ValueError(f"item {candidate.item_id} found twice, expected distinct items")
+                seen.add(candidate.item_id)
         return candidates
 
     @field_validator("request_id")
@@ -68,6 +83,43 @@ class FeedbackBody(_Body):
     click: Flag = 0
     like: Flag = 0
     watch_seconds: Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0, le=MAX_WATCH_SECONDS)] | None = None
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A request that is not answered, and why."""
+
+    reason: str
+    status: int = 422
+
+
+def _or_refused(value: object, validate: Callable[[object], RankBody]) -> RankBody | Refused:
+    try:
+        return validate(value)
+    except ValidationError as error:
+        return Refused(reason_of(error.errors()))
+
+
+_BATCH: TypeAdapter[list[RankBody | Refused]] = TypeAdapter(
+    Annotated[
+        list[Annotated[RankBody, WrapValidator(_or_refused)]],  # type: ignore[arg-type]  # Refused comes of it too
+        Field(min_length=1, max_length=MAX_BATCH),
+    ]
+)
+
+
+def read_rank(content: bytes) -> RankBody | list[RankBody | Refused]:
+    """The body of /rank: one request (a JSON object), or up to MAX_BATCH of them (an array), each good or not.
+
+    Raises:
+        UsageError: it is neither; or a single request that is not valid.
+    """
+    try:
+        if content.lstrip(b" \t\r\n").startswith(b"["):
+            return _BATCH.validate_json(content)
+        return RankBody.model_validate_json(content)
+    except ValidationError as error:
+        raise UsageError(reason_of(error.errors())) from None
 
 
 def reason_of(errors: list[dict[str, Any]] | list[Any]) -> str:

@@ -1,7 +1,12 @@
-"""Finding the model to serve: the version an alias names in MLflow, its files downloaded and verified."""
+"""Finding the models to serve: the versions that aliases name in MLflow, their files downloaded and verified.
+
+The champion answers. A share of users, the holdback, goes on being answered by the version before it, so that live
+feedback of the two can be compared; who is held back follows from the user's id and the two versions alone.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +17,12 @@ from goalrank.errors import ModelRefused
 from goalrank.verdict import ModelVersion
 
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
     from goalrank.ranker import Ranker
+
+HOLDBACK = 0.05
+"""Default share of users answered by the version before the champion."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +31,34 @@ class Champion:
 
     model: Ranker
     version: ModelVersion
+
+
+@dataclass(frozen=True)
+class Models:
+    """Who answers: replaced as a whole."""
+
+    champion: Champion
+    previous: Champion | None = None
+    holdback: float = 0.0
+    """Share of users answered by `previous`, 0..1."""
+    withdrawn: bool = False
+    """The registry names no champion any more: nobody's model may answer."""
+
+    def for_user(self, user_id: int) -> Champion:
+        """The model that answers this user, always the same one until a version changes."""
+        if self.previous is None or self.holdback <= 0.0:
+            return self.champion
+        salted = f"{self.champion.version.version}/{self.previous.version.version}/{user_id}".encode()
+        # Salted with the versions: it is not always the same users who get the older one.
+        draw = int.from_bytes(hashlib.blake2b(salted, digest_size=8).digest(), "big") / 2**64
+        return self.previous if draw < self.holdback else self.champion
+
+    def by_version(self, version: str) -> Champion | None:
+        """The model of that version number, if it is one of the two."""
+        for one in (self.champion, self.previous):
+            if one is not None and one.version.version == version:
+                return one
+        return None
 
 
 def champion_model(
@@ -57,12 +95,30 @@ def load_champion(tracking_uri: str, alias: str = registry.CHAMPION) -> Champion
     Raises:
         ModelRefused, CheckpointDamaged, TryAgain: as :func:`champion_model`; or the model is no ranker.
     """
+    with tempfile.TemporaryDirectory() as aside:
+        return loaded(*champion_model(tracking_uri, aside, alias=alias))
+
+
+def load_version(client: MlflowClient, version: ModelVersion) -> Champion:
+    """Download, verify and load one version. Nothing in its files is executed.
+
+    Raises:
+        ModelRefused, CheckpointDamaged: it cannot be served.
+    """
+    with tempfile.TemporaryDirectory() as aside:
+        return loaded(version, registry.fetch_model(client, version, aside))
+
+
+def loaded(version: ModelVersion, directory: Path) -> Champion:
+    """The ranker in a model directory that has been verified.
+
+    Raises:
+        ModelRefused: the model is no ranker.
+    """
     from goalrank.checkpoint import load_model
     from goalrank.ranker import Ranker
 
-    with tempfile.TemporaryDirectory() as aside:
-        version, directory = champion_model(tracking_uri, aside, alias=alias)
-        model = load_model(directory)
+    model = load_model(directory)
     if not isinstance(model, Ranker):
         raise ModelRefused(f"{version.name} version {version.version} is a {type(model).__name__}, expected a Ranker")
     return Champion(model, version)

@@ -5,7 +5,7 @@ Logged is the propensity under the whole mixture, whichever branch was taken, so
     P(l_1..p) = epsilon * prod_{q<=p} pi(l_q | l_<q) + (1 - epsilon) * [l_1..p is the start of the greedy list]
     propensity_p = P(l_1..p) / P(l_1..p-1)
 
-Legend: L list length.
+Legend: B requests, L list length.
 """
 
 from __future__ import annotations
@@ -16,23 +16,26 @@ SMALLEST = float(np.finfo(np.float64).tiny)
 """Stands in for a propensity too small for a float: an estimator may divide by it, zero would be refused."""
 
 
-def mixture_propensities(log_steps_L: np.ndarray, follows_greedy_L: np.ndarray, epsilon: float) -> np.ndarray:
-    """Propensity of each served item given the items above it.
+def mixture_propensities(
+    log_steps_BL: np.ndarray, follows_greedy_BL: np.ndarray, epsilon_B1: float | np.ndarray
+) -> np.ndarray:
+    """Propensity of each served item given the items above it, for one list [L] or many [B, L].
 
     Args:
-        log_steps_L: the ranker's log-probability of each item given those above it.
-        follows_greedy_L: bool, is the list up to and including this position the start of the greedy list?
-        epsilon: share of requests answered with a sampled list, 0..1.
+        log_steps_BL: the ranker's log-probability of each item given those above it.
+        follows_greedy_BL: bool, is the list up to and including this position the start of the greedy list?
+        epsilon_B1: share of requests answered with a sampled list, 0..1.
 
     Returns:
-        propensities_L, float64, in (0, 1].
+        propensities_BL, float64, in (0, 1].
     """
-    steps_L = np.exp(np.minimum(np.asarray(log_steps_L, dtype=np.float64), 0.0))
-    greedy_L = np.logical_and.accumulate(np.asarray(follows_greedy_L, dtype=bool))
-    sampled_before_L = np.concatenate([[1.0], np.cumprod(steps_L)[:-1]])
-    greedy_before_L = np.concatenate([[True], greedy_L[:-1]])
-    before_L = epsilon * sampled_before_L + (1 - epsilon)
-    after_L = epsilon * sampled_before_L * steps_L + (1 - epsilon) * greedy_L
+    steps_BL = np.exp(np.minimum(np.asarray(log_steps_BL, dtype=np.float64), 0.0))
+    greedy_BL = np.logical_and.accumulate(np.asarray(follows_greedy_BL, dtype=bool), axis=-1)
+    first = np.ones((*steps_BL.shape[:-1], 1))
+    sampled_before_BL = np.concatenate([first, np.cumprod(steps_BL, axis=-1)[..., :-1]], axis=-1)
+    greedy_before_BL = np.concatenate([first.astype(bool), greedy_BL[..., :-1]], axis=-1)
+    before_BL = epsilon_B1 * sampled_before_BL + (1 - epsilon_B1)
+    after_BL = epsilon_B1 * sampled_before_BL * steps_BL + (1 - epsilon_B1) * greedy_BL
     # Once off the greedy list only the sampled branch is left, and epsilon and the past cancel.
-    propensities_L = np.where(greedy_before_L, after_L / np.maximum(before_L, SMALLEST), steps_L)
-    return np.clip(propensities_L, SMALLEST, 1.0)
+    propensities_BL = np.where(greedy_before_BL, after_BL / np.maximum(before_BL, SMALLEST), steps_BL)
+    return np.clip(propensities_BL, SMALLEST, 1.0)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 from typing import Any
 
-from components.feature_store import open_store
+from components.feature_store import OnlineReader
 from components.serve_model.bodies import parse_rank
-from components.serve_model.champion import load_champion
+from components.serve_model.champion import HOLDBACK, Models, load_champion
+from components.serve_model.feature_rows import KEEP_SECONDS, FeatureRows
 from components.serve_model.ranking import Ranking
 from components.step import run_alone
 from goalrank.errors import TryAgain, UsageError
+from goalrank.schema import SMALLEST_ID
 
+POLL_SECONDS = 5.0
 EXPLORATION = 0.02
 """Default share of requests answered with a sampled list: data for tomorrow at a small price today."""
 
@@ -24,10 +28,13 @@ def serve(
     port: int = 8000,
     exploration: float = EXPLORATION,
     seed: int = -1,
+    holdback: float = HOLDBACK,
+    poll_seconds: float = POLL_SECONDS,
+    keep_seconds: float = KEEP_SECONDS,
 ) -> None:
     """Serve the champion until SIGINT or SIGTERM; then answer what is under way and write out the log.
 
-    Prints where it listens, once it does.
+    A new champion takes over while it serves. Prints where it listens, once it does.
 
     Args:
         feast_uri: folder of the feature store.
@@ -36,9 +43,12 @@ def serve(
         host, port: where to listen; port 0 takes a free one.
         exploration: share of requests answered with a sampled list, 0..1.
         seed: of exploration; a negative one is drawn.
+        holdback: share of users answered by the version before the champion, 0..1.
+        poll_seconds: how often the registry is asked for a new champion.
+        keep_seconds: longest time a feature row is kept in memory; 0 reads every row for every batch.
 
     Raises:
-        UsageError: the port is taken, or exploration is no share.
+        UsageError: the port is taken, or exploration or holdback are no share.
         ModelRefused: nothing has been promoted yet.
         TryAgain: MLflow or the feature store is away.
     """
@@ -46,12 +56,22 @@ def serve(
     import uvicorn
 
     from components.serve_model.app import create_app
+    from components.serve_model.hot_swap import HotSwap, try_out
+    from components.serve_model.metrics import Metrics
     from components.serve_model.served_log import ServedLog
+    from components.serve_model.service import Service
 
-    torch.set_num_threads(1)  # requests run side by side; each on one core
+    if not 0.0 <= holdback <= 1.0:
+        raise UsageError(f"holdback is {holdback}, expected a share between 0 and 1")
+    torch.set_num_threads(1)  # one core answers, batch by batch; more threads cost small matrices more than they bring
     listening = _listen(host, port)
     try:
-        ranking = Ranking(open_store(feast_uri), load_champion(tracking_uri), exploration, None if seed < 0 else seed)
+        features = FeatureRows(OnlineReader(feast_uri), keep_seconds)
+        models = Models(load_champion(tracking_uri), holdback=holdback)
+        ranking = Ranking(features, models, exploration, None if seed < 0 else seed)
+        metrics = Metrics()
+        swap = HotSwap(tracking_uri, ranking, metrics, poll_seconds)
+        swap.look()  # the version before the champion, too, from the first request on
         try:
             log = ServedLog(logs_uri)
         except OSError as error:
@@ -67,8 +87,17 @@ def serve(
                     flush=True,
                 )
 
+        # The first of everything is slow: let nobody wait for it.
+        try_out(models.champion)
+        features.gather([SMALLEST_ID], [[SMALLEST_ID]])
+        # What was imported stays: else every full collection would stop the answers and walk through all of it.
+        gc.collect()
+        gc.freeze()
         config = uvicorn.Config(
-            create_app(ranking, log), log_level="warning", access_log=False, timeout_graceful_shutdown=10
+            create_app(Service(ranking, log, metrics, swap)),
+            log_level="warning",
+            access_log=False,
+            timeout_graceful_shutdown=10,
         )
         Server(config).run(sockets=[listening])
     finally:
@@ -87,7 +116,7 @@ def rank_once(feast_uri: str, tracking_uri: str, request: dict[str, Any]) -> dic
 
     body = parse_rank(request)
     torch.set_num_threads(1)
-    ranked = Ranking(open_store(feast_uri), load_champion(tracking_uri)).rank(body)
+    ranked = Ranking(FeatureRows(OnlineReader(feast_uri), read_seconds=60.0), load_champion(tracking_uri)).rank(body)
     return {
         "request_id": body.request_id,
         "model_name": ranked.model_name,

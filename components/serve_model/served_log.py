@@ -29,7 +29,7 @@ from goalrank.errors import GoalRankError
 FEEDBACK_WINDOW_SECONDS = 1800.0
 """How long after its segment is closed a request still takes feedback."""
 SEGMENT_SECONDS = 300.0
-SEGMENT_REQUESTS = 10_000
+SEGMENT_REQUESTS = 20_000
 JOURNAL = ".served"
 """Folder of the journal under LOGS; readers of logs look at <table>/dt=... only."""
 
@@ -71,50 +71,45 @@ class ServedLog:
 
     # ------------------------------------------------------------------------------------------------------ recording
 
+    def record_all(self, answers: Sequence[tuple[RankBody, Ranked]]) -> list[str | RepeatedRequestError]:
+        """Journal answers with one write; the id of each request (made here if the client gave none), or its error."""
+        now = self._clock()
+        found: list[str | RepeatedRequestError] = []
+        events = []
+        with self._lock:
+            for body, ranked in answers:
+                if body.request_id is not None:
+                    if body.request_id in self._client_ids:
+                        found.append(
+                            RepeatedRequestError(
+                                f"request_id {body.request_id!r} was used before; send a new one or none"
+                            )
+                        )
+                        continue
+                    self._client_ids.add(body.request_id)
+                request_id = body.request_id or new_request_id()
+                found.append(request_id)
+                events.append(_event(request_id, now, body, ranked))
+            try:
+                if events:
+                    if self._open is None:
+                        self._open = Segment.create(self._folder, now)
+                    self._open.append(events)
+            except OSError as error:
+                self.unlogged += len(events)
+                _log.error("%d requests are answered but not logged: %s", len(events), error)
+        return found
+
     def record(self, body: RankBody, ranked: Ranked) -> str:
-        """Journal one answer; the request's id, made here if the client gave none.
+        """Journal one answer; the request's id.
 
         Raises:
             RepeatedRequestError: the client's id was used before.
         """
-        request_id = body.request_id or f"{ISSUED_PREFIX}{uuid.uuid4().hex}"
-        now = self._clock()
-        request = {
-            "request_id": request_id,
-            "user_id": body.user_id,
-            "event_time": int(now * 1_000_000),
-            "candidates": [candidate.item_id for candidate in body.candidates],
-            "candidate_scores": [float(candidate.score) for candidate in body.candidates],
-            "policy": ranked.policy,
-        }
-        propensities: Sequence[float | None] = ranked.propensities or [None] * len(ranked.items)
-        impressions = [
-            {
-                "request_id": request_id,
-                "position": position,
-                "item_id": item,
-                "propensity": propensity,
-                "click": 0,
-                "like": 0,
-                "watch_seconds": None,
-            }
-            for position, (item, propensity) in enumerate(zip(ranked.items, propensities, strict=True), start=1)
-        ]
-        with self._lock:
-            if body.request_id is not None:
-                if body.request_id in self._client_ids:
-                    raise RepeatedRequestError(
-                        f"request_id {body.request_id!r} was used before; send a new one or none"
-                    )
-                self._client_ids.add(body.request_id)
-            try:
-                if self._open is None:
-                    self._open = Segment.create(self._folder, now)
-                self._open.append({"served": {"request": request, "impressions": impressions}})
-            except OSError as error:
-                self.unlogged += 1
-                _log.error("request %s is answered but not logged: %s", request_id, error)
-        return request_id
+        (found,) = self.record_all([(body, ranked)])
+        if isinstance(found, RepeatedRequestError):
+            raise found
+        return found
 
     def feedback(self, body: FeedbackBody) -> None:
         """Journal what the user did.
@@ -124,13 +119,14 @@ class ServedLog:
         """
         with self._lock:
             for segment in [self._open, *self._waiting]:
-                if segment is not None and body.request_id in segment.served:
-                    shown = len(segment.served[body.request_id].impressions)
+                if segment is not None and body.request_id in segment.shown:
+                    shown = segment.shown[body.request_id]
                     if body.position > shown:
                         raise UnknownRequestError(
                             f"position {body.position} of request {body.request_id!r} found, its list has {shown}"
                         )
-                    segment.append({"feedback": body.model_dump()})
+                    event = body.model_dump()
+                    segment.append([{"feedback_on": event.pop("request_id"), **event}])
                     return
         raise UnknownRequestError(
             f"request_id {body.request_id!r} is not waiting for feedback: it was not served here, or its window of "
@@ -154,16 +150,27 @@ class ServedLog:
 
     def flush_due(self) -> None:
         """Close the open segment if it is old or long, and write those whose feedback window is over."""
+        closed = None
         with self._lock:
             now = self._clock()
             if self._open is not None and (
-                now - self._open.opened_at >= self.segment_seconds or len(self._open.served) >= SEGMENT_REQUESTS
+                now - self._open.opened_at >= self.segment_seconds or len(self._open.shown) >= SEGMENT_REQUESTS
             ):
-                self._rotate(now)
+                closed = self._rotate(self._open, now)
             due = [segment for segment in self._waiting if now - (segment.closed_at or now) >= self.window_seconds]
             for segment in due:
-                self._write(segment)
-                self._waiting.remove(segment)
+                self._waiting.remove(segment)  # from here on, feedback on it comes too late
+        # Without the lock: neither the disk nor Parquet may hold up an answer.
+        if closed is not None:
+            closed.sync()
+        while due:
+            try:
+                self._write(due[0])
+            except BaseException:
+                with self._lock:
+                    self._waiting = due + self._waiting
+                raise
+            due.pop(0)
 
     def close(self) -> None:
         """Stop, and write everything, waiting for feedback or not."""
@@ -172,7 +179,7 @@ class ServedLog:
             self._thread.join()
         with self._lock:
             if self._open is not None:
-                self._rotate(self._clock())
+                self._rotate(self._open, self._clock()).sync()
             while self._waiting:
                 try:
                     self._write(self._waiting[0])
@@ -187,30 +194,31 @@ class ServedLog:
         for path in sorted(self._folder.glob(f"*{SUFFIX}")):
             segment = Segment.adopt(path, self._clock())
             if segment is not None:
-                recovered += len(segment.served)
-                self._write(segment)
+                recovered += self._write(segment)
         return recovered
 
-    def _rotate(self, now: float) -> None:
-        if self._open is not None:
-            self._open.close(now)
-            self._waiting.append(self._open)
-            self._open = None
+    def _rotate(self, segment: Segment, now: float) -> Segment:
+        """Close the open segment: no further requests; feedback on those it holds is still taken."""
+        self._open = None
+        segment.closed_at = now
+        self._waiting.append(segment)
+        return segment
 
-    def _write(self, segment: Segment) -> None:
-        served = list(segment.served.values())
-        if served:
+    def _write(self, segment: Segment) -> int:
+        tables = segment.tables()
+        if tables["requests"].num_rows:
             # Requests first: an impression may follow its request by days, never precede it.
-            self._write_table(segment.name, "requests", [_request_row(one.request) for one in served])
-            self._write_table(segment.name, "impressions", [row for one in served for row in one.impressions])
+            for table in ("requests", "impressions"):
+                self._write_table(segment.name, table, tables[table])
         segment.remove()
+        return tables["requests"].num_rows
 
-    def _write_table(self, name: str, table: str, rows: list[dict[str, Any]]) -> None:
+    def _write_table(self, name: str, table: str, rows: pa.Table) -> None:
         file = f"served-{name}.parquet"
         if any((self.logs / table).glob(f"dt=*/{file}")):
             return  # a process died between the two tables, or before it could remove the segment
         aside = self._folder / f".{table}-{file}"
-        pq.write_table(pa.Table.from_pylist(rows, schema=schema.LOG_TABLES[table]), aside)
+        pq.write_table(rows, aside)
         with open(aside, "rb") as written:
             os.fsync(written.fileno())
         # The day is taken last: midnight may have passed while the file was written, and yesterday is closed.
@@ -230,6 +238,19 @@ class ServedLog:
         return {name for name in found if not name.startswith(ISSUED_PREFIX)}
 
 
-def _request_row(request: dict[str, Any]) -> dict[str, Any]:
-    moment = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=request["event_time"])
-    return {**request, "event_time": moment}
+def new_request_id() -> str:
+    """An id that no client may choose."""
+    return f"{ISSUED_PREFIX}{uuid.uuid4().hex}"
+
+
+def _event(request_id: str, now: float, body: RankBody, ranked: Ranked) -> dict[str, Any]:
+    return {
+        "request_id": request_id,
+        "user_id": body.user_id,
+        "event_time": int(now * 1_000_000),
+        "candidates": body.item_ids,
+        "candidate_scores": body.scores,
+        "policy": ranked.policy,
+        "items": ranked.items,
+        "propensities": ranked.propensities,
+    }

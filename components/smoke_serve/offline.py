@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from components.feature_store import offline_rows, online_rows
+from components.feature_store import offline_rows
+from components.materialize_features.skew import differences
 from goalrank.schema import LIST_LENGTH
 
 if TYPE_CHECKING:
@@ -51,18 +52,10 @@ def rows_as_of(store: FeatureStore, requests: list[dict[str, Any]], as_of: datet
 
 def skewed(store: FeatureStore, offline: dict[str, pa.Table]) -> list[str]:
     """Entities whose online features differ from the offline rows, each with the first feature that does."""
-    found = []
-    for entity, table in offline.items():
-        keys = table[entity].to_pylist()
-        names = [name for name in table.column_names if name not in (entity, "as_of")]
-        now = online_rows(store, entity, keys)
-        for key, online, then in zip(keys, now.to_pylist(), table.to_pylist(), strict=True):
-            # Feast stores an empty list as no value.
-            wrong = [name for name in names if online[name] != then[name] and not _both_empty(online[name], then[name])]
-            if wrong:
-                name = wrong[0]
-                found.append(f"{entity} {key}: {name} is {online[name]!r} online, {then[name]!r} offline")
-    return found
+    first: dict[tuple[str, int], str] = {}
+    for one in differences(store, offline):
+        first.setdefault((one.entity, one.key), str(one))
+    return list(first.values())
 
 
 def lists_of(ranker: Ranker, requests: list[dict[str, Any]], offline: dict[str, pa.Table]) -> list[list[int]]:
@@ -88,7 +81,3 @@ def lists_of(ranker: Ranker, requests: list[dict[str, Any]], offline: dict[str, 
             chosen_L = ranker.greedy(ranker.encode(batch), min(LIST_LENGTH, len(ids)))[0].tolist()
         lists.append([ids[index] for index in chosen_L])
     return lists
-
-
-def _both_empty(online: Any, offline: Any) -> bool:
-    return online in (None, []) and offline in (None, [])

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from components.step import write_atomic
-from goalrank.errors import GoalRankError, ModelRefused, UsageError
+from goalrank.errors import GoalRankError, UsageError
 
 
 def answer(question: dict[str, Any]) -> list[dict[str, Any]]:
@@ -30,12 +30,11 @@ def answer(question: dict[str, Any]) -> list[dict[str, Any]]:
     import torch
 
     from components import registry
-    from components.feature_store import open_store
+    from components.feature_store import OnlineReader
     from components.serve_model.bodies import parse_rank
-    from components.serve_model.champion import Champion
+    from components.serve_model.champion import loaded
+    from components.serve_model.feature_rows import FeatureRows
     from components.serve_model.ranking import Ranking
-    from goalrank.checkpoint import load_model
-    from goalrank.ranker import Ranker
     from goalrank.verdict import ModelVersion
 
     torch.set_num_threads(1)  # as the service does
@@ -43,10 +42,8 @@ def answer(question: dict[str, Any]) -> list[dict[str, Any]]:
     client = registry.connect(question["tracking_uri"])
     with registry.reaching(question["tracking_uri"]):
         directory = registry.fetch_model(client, version, question["folder"])
-    model = load_model(directory)
-    if not isinstance(model, Ranker):
-        raise ModelRefused(f"{version.name} version {version.version} is a {type(model).__name__}, expected a Ranker")
-    ranking = Ranking(open_store(question["feast_uri"]), Champion(model, version), exploration=0.0)
+    features = FeatureRows(OnlineReader(question["feast_uri"]), read_seconds=60.0)
+    ranking = Ranking(features, loaded(version, directory), exploration=0.0)
     answers: list[dict[str, Any]] = []
     for request in question["requests"]:
         begun = time.perf_counter()

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from components.step import Step, run_alone
@@ -36,6 +40,7 @@ def run(
     Raises:
         DataRefused: the groups are missing, damaged or empty.
         ModelRefused: the reward model is damaged, or a loss, a gradient or a weight is not finite.
+        TryAgain: SIGTERM came (a node is drained, a night interrupted): a checkpoint of the last step was written.
     """
     with Step("train_ranker", run_uri) as step:
         with step.tool("torch"):
@@ -55,22 +60,24 @@ def run(
         reward, loaded = load_model(reward_model), read_groups(groups)
         if not isinstance(reward, RewardModel):
             raise ModelRefused(f"{reward_model} holds a {type(reward).__name__}, expected a reward model")
-        trained = train_ranker(
-            data,
-            loaded,
-            reward,
-            chosen,
-            seed,
-            objective=objective,
-            checkpoints=checkpoints,
-            fingerprint={
-                "snapshot_id": data.snapshot_id,
-                "reward_sha256": read_model_card(reward_model)["weights_sha256"],
-                "groups_sha256": groups_digest(groups),
-            },
-            device="cuda" if torch.cuda.is_available() else "cpu",
-            progress=step.progress,
-        )
+        with _sigterm_noted() as asked_to_stop:
+            trained = train_ranker(
+                data,
+                loaded,
+                reward,
+                chosen,
+                seed,
+                objective=objective,
+                checkpoints=checkpoints,
+                fingerprint={
+                    "snapshot_id": data.snapshot_id,
+                    "reward_sha256": read_model_card(reward_model)["weights_sha256"],
+                    "groups_sha256": groups_digest(groups),
+                },
+                device="cuda" if torch.cuda.is_available() else "cpu",
+                progress=step.progress,
+                asked_to_stop=asked_to_stop,
+            )
         rewards = list_rewards(data, loaded, trained.ranker, reward)
         save_model(
             ranker,
@@ -98,6 +105,20 @@ def run(
                 "curves": {name: trained.curves[name] for name in SHOWN_CURVES},
             }
         )
+
+
+@contextmanager
+def _sigterm_noted() -> Iterator[Callable[[], bool]]:
+    """While it lasts SIGTERM is only remembered, so that the step under way can end and be kept."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():  # only there may handlers be set
+        yield asked.is_set
+        return
+    before = signal.signal(signal.SIGTERM, lambda signum, frame: asked.set())
+    try:
+        yield asked.is_set
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 if __name__ == "__main__":

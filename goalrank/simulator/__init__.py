@@ -4,7 +4,7 @@
     world.py      who and what exists on day d: tastes, topics, quality; a pure function of (config, day)
     feedback.py   what a list earns: exact expectation, and sampling
     search.py     the best list found, and the best order by single-item value
-    traffic.py    a day's requests: retriever, candidates, stochastic logging policy with propensities
+    traffic.py    a day's requests: retriever, candidates; logging policy with propensities, or other rankers
     titles.py     readable titles
     logs.py       a day written as logs of the data contract
     truth.py      the true reward of lists for logged requests
@@ -23,7 +23,7 @@ from goalrank.simulator.feedback import (
 )
 from goalrank.simulator.logs import load_world, write_day, write_days
 from goalrank.simulator.search import best_lists, order_by_single_item_value
-from goalrank.simulator.traffic import Requests, day_requests, plackett_luce_propensity, sample_lists
+from goalrank.simulator.traffic import Requests, day_requests, plackett_luce_propensity, sample_lists, served
 from goalrank.simulator.truth import true_best, true_reward, true_single_item_order
 from goalrank.simulator.world import World, world_of
 
@@ -45,6 +45,7 @@ __all__ = [
     "plackett_luce_propensity",
     "sample_feedback",
     "sample_lists",
+    "served",
     "single_item_value",
     "true_best",
     "true_reward",

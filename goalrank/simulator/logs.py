@@ -3,7 +3,8 @@
 LOGS/world.json holds the configuration, so that a later step can ask the world for the truth. Partitions are by
 arrival: a few requests of day d arrive in the partition of day d + 1, and of a few lists the last impressions alone
 do. Users and items that appear on day d + 1 are announced on day d; day 0 announces the first catalogue too. Items
-seen by a user are not kept from being offered again, as long as the retriever believes in them.
+seen by a user are not kept from being offered again, as long as the retriever believes in them. Who ranked the requests
+is the world's own logging policy, unless `happened` says otherwise (`traffic.served`).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +25,13 @@ from goalrank.errors import UsageError
 from goalrank.schema import DAILY_TABLES, IMPRESSIONS, ITEMS, LOG_TABLES, REQUESTS, USERS
 from goalrank.simulator.config import WorldConfig
 from goalrank.simulator.titles import titles
-from goalrank.simulator.traffic import PLACKETT_LUCE, UNIFORM, Requests, day_requests
+from goalrank.simulator.traffic import Requests, day_requests
 from goalrank.simulator.world import AGE_BANDS, DEVICES, FIRST_ITEM_ID, FIRST_USER_ID, stream, world_of
 
 WORLD_FILE = "world.json"
+
+Happened = Callable[[WorldConfig, int], Requests]
+"""(config, day) -> that day's requests with what was shown and what came of it."""
 
 _DAY_MICROSECONDS = 86_400_000_000
 _LONGEST_TAIL = 3
@@ -60,10 +65,11 @@ def write_days(
     return dates
 
 
-def write_day(config: WorldConfig, day: int, logs_uri: str) -> str:
+def write_day(config: WorldConfig, day: int, logs_uri: str, happened: Happened = day_requests) -> str:
     """Write the partitions of `day` (0 is config.first_day) and return its date; one that exists is left as it is.
 
-    Days before it that are missing or were cut short are written first.
+    Days before it that are missing or were cut short are written first. `happened` is asked for `day`, and for the one
+    before it too, whose late rows arrive with it.
 
     Raises:
         UsageError: the folder holds logs of another world, or `day` is before the first.
@@ -76,17 +82,17 @@ def write_day(config: WorldConfig, day: int, logs_uri: str) -> str:
     while first > 0 and not _partition(config, logs, _LAST_WRITTEN, first - 1).exists():
         first -= 1
     for missing in range(first, day + 1):
-        _complete_day(config, missing, logs)
+        _complete_day(config, missing, logs, happened)
     return config.date_of(day).isoformat()
 
 
-def _complete_day(config: WorldConfig, day: int, logs: Path) -> None:
+def _complete_day(config: WorldConfig, day: int, logs: Path, happened: Happened) -> None:
     """Write the partitions of a day that do not exist yet."""
-    tables = {
+    tables: dict[str, Callable[[WorldConfig, int], pa.Table]] = {
         "users": _users_announced,
         "items": _items_announced,
-        "requests": _requests_arrived,
-        _LAST_WRITTEN: _impressions_arrived,
+        "requests": partial(_requests_arrived, happened=happened),
+        _LAST_WRITTEN: partial(_impressions_arrived, happened=happened),
     }
     for name, build in tables.items():
         partition = _partition(config, logs, name, day)
@@ -128,19 +134,19 @@ def _write_partition(table: pa.Table, partition: Path) -> None:
     os.rename(aside, partition)
 
 
-def _requests_arrived(config: WorldConfig, day: int) -> pa.Table:
-    parts = [_request_rows(day_requests(config, day), ~_late(config, day))]
+def _requests_arrived(config: WorldConfig, day: int, happened: Happened) -> pa.Table:
+    parts = [_request_rows(happened(config, day), ~_late(config, day))]
     if day > 0:
-        parts.insert(0, _request_rows(day_requests(config, day - 1), _late(config, day - 1)))
+        parts.insert(0, _request_rows(happened(config, day - 1), _late(config, day - 1)))
     return pa.concat_tables(parts)
 
 
-def _impressions_arrived(config: WorldConfig, day: int) -> pa.Table:
+def _impressions_arrived(config: WorldConfig, day: int, happened: Happened) -> pa.Table:
     on_time_RL = ~_late(config, day)[:, None] & ~_late_tail(config, day)
-    parts = [_impression_rows(day_requests(config, day), on_time_RL)]
+    parts = [_impression_rows(happened(config, day), on_time_RL)]
     if day > 0:
         late_RL = _late(config, day - 1)[:, None] | _late_tail(config, day - 1)
-        parts.insert(0, _impression_rows(day_requests(config, day - 1), late_RL))
+        parts.insert(0, _impression_rows(happened(config, day - 1), late_RL))
     return pa.concat_tables(parts)
 
 
@@ -166,7 +172,7 @@ def _request_rows(requests: Requests, chosen_R: np.ndarray) -> pa.Table:
         event_time=_midnight(config, requests.world.day) + requests.microseconds_R[rows_R],
         candidates=_lists(requests.item_RN[rows_R] + FIRST_ITEM_ID, pa.int64()),
         candidate_scores=_lists(requests.score_RN[rows_R], pa.float64()),
-        policy=np.where(requests.uniform_R[rows_R], UNIFORM, PLACKETT_LUCE),
+        policy=requests.policy_R[rows_R],
     )
 
 

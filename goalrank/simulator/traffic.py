@@ -3,12 +3,12 @@
 The retriever scores an item by its own belief of the item's appeal alone: tastes some days old, lasting errors about
 users and items, noise on every score. It knows nothing of lists. The logging policy of a request is one of two, drawn
 by a fixed share whatever the request: `plackett_luce` over the logged scores, or `uniform`. The logged propensity is
-the one under the policy named in the log.
+the one under the policy named in the log. `served` is the same day ranked by somebody else.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -35,10 +35,15 @@ class Requests:
     microseconds_R: np.ndarray  # since the day's midnight
     item_RN: np.ndarray  # candidates, in order of item id: the order tells nothing
     score_RN: np.ndarray
-    uniform_R: np.ndarray  # bool: ranked by the uniform policy
+    policy_R: np.ndarray  # str: who ranked it
     slate_RL: np.ndarray  # candidate rows 0..N-1, as shown
     propensity_RL: np.ndarray
     feedback: Feedback
+
+    @property
+    def uniform_R(self) -> np.ndarray:  # noqa: N802 - an array, named by its shape like the others
+        """bool: ranked by the uniform policy."""
+        return self.policy_R == UNIFORM
 
     @property
     def facts(self) -> CandidateFacts:
@@ -65,10 +70,29 @@ def day_requests(config: WorldConfig, day: int) -> Requests:
         microseconds_R=microseconds_R,
         item_RN=item_RN,
         score_RN=score_RN,
-        uniform_R=uniform_R,
+        policy_R=np.where(uniform_R, UNIFORM, PLACKETT_LUCE),
         slate_RL=slate_RL,
         propensity_RL=plackett_luce_propensity(logits_RN, slate_RL),
         feedback=sample_feedback(facts, slate_RL, stream(config, "feedback", day)),
+    )
+
+
+def served(requests: Requests, slate_RL: np.ndarray, propensity_RL: np.ndarray, policy_R: np.ndarray) -> Requests:
+    """The same day with other lists, and what users did with them: the same whenever it is asked.
+
+    Args:
+        requests: the day as `day_requests` has it.
+        slate_RL: candidate rows 0..N-1, as shown.
+        propensity_RL: of each item given those above it.
+        policy_R: who ranked each request.
+    """
+    generator = stream(requests.world.config, "feedback", requests.world.day)
+    return replace(
+        requests,
+        policy_R=policy_R,
+        slate_RL=slate_RL,
+        propensity_RL=propensity_RL,
+        feedback=sample_feedback(requests.facts, slate_RL, generator),
     )
 
 

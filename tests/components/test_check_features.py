@@ -14,16 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from components.check_features import passed
-from components.check_features.drift import (
-    CRITICAL_PSI,
-    NOISE_QUANTILE,
-    WARNING_PSI,
-    Column,
-    compare,
-    population_stability,
-)
+from components.check_features.drift import NOISE_QUANTILE, Column, compare, moved, population_stability
 from components.check_features.main import run
+from components.extract_features import day_decisions
 from components.extract_features.snapshots import Snapshot, manifest_path
+from components.gate_limits import PSI, UNKNOWN_ITEMS, VOLUME
 from goalrank import schema
 from goalrank.errors import DataRefused
 
@@ -168,7 +163,7 @@ def test_good_features_pass_the_first_night_and_the_next(tmp_path: Path) -> None
     assert second["figures"]["rows"]["item_stats"] == ITEMS
     assert second["figures"]["warnings"] == []
     assert len(second["figures"]["drift"]) == 11  # no new item, hence no durations
-    assert max(second["figures"]["drift"].values()) < WARNING_PSI
+    assert max(second["figures"]["drift"].values()) < PSI.warning
     assert (tmp_path / "docs" / "index.html").is_file()
 
 
@@ -200,7 +195,7 @@ DEFECTS = [
     ("item_stats: expected impressions_7d of at least 0", "item_id=1", set_values("item_stats", 0, impressions_7d=-1)),
     ("item_stats: expected no more clicks_7d than impr", "item_id=2", set_values("item_stats", 1, impressions_7d=0)),
     ("item_stats: expected no more likes_7d than likes", "item_id=3", set_values("item_stats", 2, likes_total=0)),
-    ("item_stats: expected age_days never null", "item_id=4", set_values("item_stats", 3, age_days=None)),
+    ("item_stats: expected age_days of at least 0", "item_id=4", set_values("item_stats", 3, age_days=-1)),
     ("examples: expected one example for each", "2026-01-03-1", set_values("examples", 0, request_id="2026-01-03-1")),
     ("examples: expected at least one item shown", "2026-01-03-2", set_values("examples", 2, slate=[])),
     ("examples: expected one score for each candidate", "2026-01-03-3", set_values("examples", 3, candidates=[1])),
@@ -269,7 +264,7 @@ def test_a_changed_unit_is_refused_as_drift(tmp_path: Path) -> None:
     with pytest.raises(DataRefused, match=r"drift: expected .* up to critical_limit") as refused:
         check(tmp_path, second_night(tmp_path, watch_in_seconds))
     assert "column=user_stats.watch_ms / impressions" in str(refused.value)
-    assert outcome_of(tmp_path)["figures"]["drift"]["user_stats.watch_ms / impressions"] > CRITICAL_PSI
+    assert outcome_of(tmp_path)["figures"]["drift"]["user_stats.watch_ms / impressions"] > PSI.critical
 
 
 def durations(factor: float) -> Callable[[Tables], None]:
@@ -319,8 +314,8 @@ def test_a_big_day_that_leaves_the_week_is_a_warning(tmp_path: Path) -> None:
     outcome = check(tmp_path, write_snapshot(tmp_path, DAYS[:2], week_of(600), week_of(15)))
     assert outcome["kind"] == "done"
     drift = outcome["figures"]["drift"]
-    assert drift["item_stats.impressions_7d"] > CRITICAL_PSI
-    assert drift["item_stats.clicks_7d / impressions_7d"] > CRITICAL_PSI
+    assert drift["item_stats.impressions_7d"] > PSI.critical
+    assert drift["item_stats.clicks_7d / impressions_7d"] > PSI.critical
     (warning,) = outcome["figures"]["warnings"]
     assert "2 of 11 rows otherwise" in warning and "column=item_stats.impressions_7d" in warning
 
@@ -399,7 +394,7 @@ def test_psi_is_the_sum_over_the_bins() -> None:
     tonight = np.array([0.0] * 30 + [1.0] * 50 + [NAN] * 20)
     p, q = np.array([0.6, 0.3, 0.1]), np.array([0.3, 0.5, 0.2])
     assert population_stability(earlier, tonight).psi == pytest.approx(((q - p) * np.log(q / p)).sum())
-    assert population_stability(np.full(50, 50.0), np.full(50, 49.0)).psi > CRITICAL_PSI
+    assert population_stability(np.full(50, 50.0), np.full(50, 49.0)).psi > PSI.critical
     with pytest.raises(ValueError, match="0 earlier"):
         population_stability(np.array([]), tonight)
 
@@ -409,6 +404,95 @@ def test_small_samples_of_one_distribution_stay_below_the_limits() -> None:
     beyond = 0
     for _ in range(300):
         (row,) = compare({"x": Column(rng.normal(size=40))}, {"x": Column(rng.normal(size=40))}).itertuples()
-        assert row.warning_limit > WARNING_PSI  # forty rows are too few for the usual limit
+        assert row.warning_limit > PSI.warning  # forty rows are too few for the usual limit
         beyond += row.psi > row.warning_limit
     assert beyond <= 300 * 10 * (1 - NOISE_QUANTILE)
+
+
+# ------------------------------------------------------------------------------------- volume, references, acceptance
+
+
+def test_a_drift_that_is_real_can_be_accepted_and_is_the_next_yardstick(tmp_path: Path) -> None:
+    day_decisions.record(tmp_path, DAYS[2], day_decisions.ACCEPT, "watch time is logged in seconds from now on")
+    outcome = check(tmp_path, second_night(tmp_path, watch_in_seconds))
+    assert outcome["kind"] == "done" and outcome["figures"]["warnings"]
+    four = write_snapshot(tmp_path, [*DAYS, "2026-01-04"], watch_in_seconds, watch_in_seconds)
+    assert check(tmp_path, four)["figures"]["warnings"] == []
+
+
+def test_a_refusal_names_the_way_out(tmp_path: Path) -> None:
+    with pytest.raises(DataRefused) as refused:
+        check(tmp_path, second_night(tmp_path, watch_in_seconds))
+    assert "`goalrank day accept DATE --reason TEXT`" in str(refused.value)
+    assert f"`goalrank day skip {DAYS[2]} --reason TEXT`" in str(refused.value).splitlines()[-1]
+
+
+def test_how_far_a_column_moved_is_told_in_standard_deviations(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    assert moved(rng.normal(size=100_000), rng.normal(2, 1, 100_000)) == pytest.approx(2, rel=0.02)
+    assert moved(np.ones(5), np.ones(9)) == 0 and moved(np.ones(5), np.zeros(5)) == np.inf
+    assert moved(np.array([NAN]), np.ones(3)) == 0
+    with pytest.raises(DataRefused, match=r"column=user_stats\.watch_ms / impressions .*moved_by=\d"):
+        check(tmp_path, second_night(tmp_path, watch_in_seconds))
+
+
+def fewer(share: float) -> Callable[[Tables], None]:
+    """Only so many of the day's examples."""
+
+    def change(tables: Tables) -> None:
+        del tables["examples"][int(share * REQUESTS) :]
+
+    return change
+
+
+@pytest.mark.parametrize(("share", "said"), [(0.06, "refused"), (0.4, "warning"), (0.8, "")])
+def test_rows_against_the_trailing_days(tmp_path: Path, share: float, said: str) -> None:
+    days = [f"2026-01-0{number}" for number in range(1, 5)]
+    snapshot = write_snapshot(tmp_path, days, fewer(share))
+    if said == "refused":
+        with pytest.raises(DataRefused, match=f"volume: expected at most {VOLUME.critical:g} times") as refused:
+            check(tmp_path, snapshot)
+        assert "table=examples dt=2026-01-04 rows=9 usual_rows=150.0" in str(refused.value)
+        return
+    figures = check(tmp_path, snapshot)["figures"]
+    assert [text.startswith(f"volume: expected at most {VOLUME.warning:g}") for text in figures["warnings"]] == [
+        True
+    ] * bool(said)
+    assert figures["not_judged"] == ["drift (no earlier snapshot has passed)"]
+
+
+def test_too_few_days_are_not_judged_and_that_is_said(tmp_path: Path) -> None:
+    outcome = check(tmp_path, write_snapshot(tmp_path, DAYS[:2]))
+    assert len(outcome["figures"]["not_judged"]) == 2
+    assert "not judged: the volume of 2026-01-02 (fewer than 3 days before it); drift" in outcome["reason"]
+
+
+def renumbered(share: float) -> Callable[[Tables], None]:
+    """So many of the items under ids that nobody announced."""
+
+    def change(tables: Tables) -> None:
+        moved_up = {item: item + (10_000 if item <= share * ITEMS else 0) for item in range(1, ITEMS + 1)}
+        for row in tables["examples"]:
+            row["candidates"] = [moved_up[item] for item in row["candidates"]]
+            row["slate"] = [moved_up[item] for item in row["slate"]]
+
+    return change
+
+
+@pytest.mark.parametrize(("share", "said"), [(0.8, "refused"), (0.2, "warning"), (0.0, "")])
+def test_items_that_nobody_announced(tmp_path: Path, share: float, said: str) -> None:
+    snapshot = write_snapshot(tmp_path, DAYS[:2], renumbered(share))
+    if said == "refused":
+        with pytest.raises(DataRefused, match=f"at most {UNKNOWN_ITEMS.critical:.0%} of the items unknown") as refused:
+            check(tmp_path, snapshot)
+        assert "reference=candidates" in str(refused.value) and "for_example=10" in str(refused.value)
+        return
+    warnings = check(tmp_path, snapshot)["figures"]["warnings"]
+    assert len(warnings) == bool(said)
+    if said:
+        assert f"at most {UNKNOWN_ITEMS.warning:.0%} of the items unknown, found 2 of 3" in warnings[0]
+
+
+def test_an_item_that_was_never_announced_has_no_age_and_is_no_fault(tmp_path: Path) -> None:
+    outcome = check(tmp_path, write_snapshot(tmp_path, DAYS[:1], set_values("item_stats", 3, age_days=None)))
+    assert outcome["kind"] == "done"

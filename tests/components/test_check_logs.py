@@ -13,7 +13,8 @@ import pytest
 
 from components.check_logs import partitions
 from components.check_logs.main import run
-from components.extract_features import version
+from components.extract_features import day_decisions, version
+from components.gate_limits import LATE_ROWS, SILENT_HOURS, VOLUME
 from goalrank import schema
 from goalrank.errors import DataRefused, UsageError
 
@@ -305,8 +306,10 @@ def test_clean_logs_pass_on_a_first_night(tmp_path: Path) -> None:
         "users": 1,
     }
     assert figures["warnings"] == figures["refused"] == []
+    assert figures["not_judged"] == [f"the volume of {DAYS[2]} (fewer than 3 days before it)"]
+    assert f"not judged: the volume of {DAYS[2]}" in outcome["reason"]
     pages = [path.name for path in (tmp_path / "docs" / "validations").rglob("*.html")]
-    assert {f"{table}-{table}.html" for table in ("partitions", "columns", *schema.LOG_TABLES)} <= set(pages)
+    assert {f"{table}-{table}.html" for table in ("partitions", "columns", "days", *schema.LOG_TABLES)} <= set(pages)
 
 
 def test_warnings_are_reported_and_do_not_stop_the_night(tmp_path: Path) -> None:
@@ -323,10 +326,58 @@ def test_warnings_are_reported_and_do_not_stop_the_night(tmp_path: Path) -> None
     assert outcome["figures"]["days"] == [last, last]
     assert outcome["figures"]["rows"]["requests"] == 2
     warnings = outcome["figures"]["warnings"]
-    assert len(warnings) == 2
-    assert "half and twice the rows" in warnings[0] and "table=impressions" in warnings[0]
+    assert len(warnings) == 3
+    assert "at most 2 times more or fewer rows" in warnings[0] and "table=impressions" in warnings[0]
     assert "within 3 days" in warnings[1] and f"request_id={last}-old" in warnings[1] and "days_late=4" in warnings[1]
-    assert "2 of them with a warning" in outcome["reason"]
+    assert "at most 25% of the rows from earlier days" in warnings[2] and "late_share=0.5" in warnings[2]
+    assert "3 of them with a warning" in outcome["reason"] and "not judged" not in outcome["reason"]
+
+
+# ------------------------------------------------------------------------------------------------ volume, freshness
+
+
+@pytest.mark.parametrize("usual", [600, 0.6], ids=["a tenth and less", "ten times and more"])
+def test_a_volume_out_of_all_proportion_is_refused_before_spark(tmp_path: Path, usual: float) -> None:
+    names = "abcdef" if usual > 1 else "abcdefghijkl"
+    clean_logs(tmp_path / "logs", DAYS, names)
+    logs = {"requests": 6, "impressions": 18} if usual > 1 else {"requests": 1, "impressions": 1}
+    logs = {table: int(rows * max(usual / 6, 1)) for table, rows in logs.items()}
+    commit_snapshot(tmp_path / "snapshots", DAYS[:4])
+    path = tmp_path / "snapshots" / "manifests" / f"{DAYS[3]}.json"
+    manifest = json.loads(path.read_text())
+    for day in manifest["days"]:
+        day["logs"] = logs
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(DataRefused, match=f"at most {VOLUME.critical:g} times more or fewer rows") as refused:
+        night(tmp_path, DAYS[4])
+    for told in (f"dt={DAYS[4]}", "rows=", f"usual_rows={float(logs['requests'])}", "`goalrank day accept DATE"):
+        assert told in str(refused.value)
+    outcome = outcome_of(tmp_path)
+    assert outcome["exit_code"] == 3 and "pyspark" not in outcome["tool_seconds"]
+
+
+def a_stale_day(logs: Path) -> None:
+    """Tonight's partition holds what happened the day before."""
+    clean_logs(logs, DAYS[:4])
+    stale = [a_request(DAYS[4], name, event_time=at(DAYS[3], 5)) for name in "abcdef"]
+    write(logs, "requests", DAYS[4], stale)
+    write(logs, "impressions", DAYS[4], [row for request in stale for row in a_list(request["request_id"])])
+
+
+def test_a_partition_of_another_day_is_refused_and_can_be_accepted(tmp_path: Path) -> None:
+    a_stale_day(tmp_path / "logs")
+    commit_snapshot(tmp_path / "snapshots", DAYS[:4], requests=6)
+    with pytest.raises(DataRefused, match=f"days: expected an event in the last {SILENT_HOURS.critical:g} hours") as no:
+        night(tmp_path, DAYS[4])
+    newest = f"table=requests dt={DAYS[4]} newest_event={DAYS[3]} 05:00:00 late_rows=6 rows=6 silent_hours_tonight=43.0"
+    assert newest in str(no.value)
+    assert f"at most {LATE_ROWS.critical:.0%} of the rows from earlier days" in str(no.value)
+    assert "`goalrank day accept DATE --reason TEXT`" in str(no.value)
+    assert f"`goalrank day skip {DAYS[4]} --reason TEXT`" in str(no.value)
+    day_decisions.record(tmp_path / "snapshots", DAYS[4], day_decisions.ACCEPT, "delivered late by a holiday")
+    outcome = night(tmp_path, DAYS[4])
+    assert outcome["kind"] == "done"
+    assert len(outcome["figures"]["warnings"]) == 2
 
 
 def amid_traffic(logs: Path) -> None:
@@ -347,7 +398,8 @@ def test_logs_that_begin_amid_traffic_are_taken_with_a_warning(tmp_path: Path) -
     outcome = night(tmp_path, DAYS[4])
     assert (outcome["kind"], outcome["figures"]["refused"]) == ("done", [])
     (warning,) = outcome["figures"]["warnings"]
-    assert "a request in the logs for each impression of their first 3 days, found 5 of" in warning
+    assert "a request in the logs for each impression of their first 3 days" in warning
+    assert "found 5 of" in warning
     assert "request_id=before-" in warning
     commit_snapshot(tmp_path / "snapshots", DAYS[:2])
     outcome = night(tmp_path, DAYS[2])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -97,3 +98,52 @@ def test_data_docs_hold_no_value_of_the_logs(tmp_path: Path) -> None:
     pages = [page.read_text() for page in (tmp_path / "docs").rglob("*.html")]
     assert any("known keys" in page for page in pages)
     assert not any("alert(1)" in page for page in pages)
+
+
+LOADS = re.compile(
+    r"""<(?:script|link|img|iframe)\b[^>]*(?:src|href)\s*=\s*["']?(?:https?:)?//|url\(['"]?(?:https?:)?//""", re.I
+)
+
+
+def test_data_docs_load_nothing_from_outside_and_run_nothing(tmp_path: Path) -> None:
+    with pytest.raises(DataRefused):
+        decide(tmp_path, FRAME, [at_least_0()])
+    pages = {page: page.read_text() for page in (tmp_path / "docs").rglob("*.html")}
+    assert len(pages) == 3
+    for page, text in pages.items():
+        assert not LOADS.search(text), page
+        assert "<script" not in text and "Content-Security-Policy" in text
+    assert not any(LOADS.search(sheet.read_text()) for sheet in (tmp_path / "docs").rglob("*.css"))
+
+
+def test_the_index_says_what_failed_and_links_to_it(tmp_path: Path) -> None:
+    with pytest.raises(DataRefused):
+        decide(tmp_path, FRAME, [at_least_0(), at_least_0(WARNING)])
+    index = (tmp_path / "docs" / "index.html").read_text()
+    assert '<td class="text-danger">refused</td><td>3</td><td>1</td><td>1</td>' in index
+    links = re.findall(r'href="([^"]+)"', index)
+    assert len(links) == 2 and all((tmp_path / "docs" / link).is_file() for link in links)
+
+
+def test_one_cause_that_crashes_many_checks_is_told_once(tmp_path: Path) -> None:
+    suite = [at_least_0(column="nowhere"), at_least_0(WARNING, column="nowhere"), at_least_0()]
+    with pytest.raises(DataRefused) as refused:
+        decide(tmp_path, FRAME, suite)
+    assert "and 1 more checks of this table did" in str(refused.value)
+    assert str(refused.value).count("crashed") == 1
+    assert "also 2. numbers: expected 0 or more, found the check itself" not in str(refused.value)
+
+
+def test_what_is_not_judged_is_said_and_a_refusal_ends_with_the_way_out(tmp_path: Path) -> None:
+    with Step("gate", str(tmp_path / "run")) as step:
+        with Gate("gate", str(tmp_path / "docs")) as gate:
+            gate.check("numbers", FRAME.head(1), [at_least_0()], ["key"])
+            gate.leave_unjudged("the volume (2 days)")
+        gate.decide(step, "the numbers")
+    assert step.reason == "the numbers: 2 checks passed; not judged: the volume (2 days)"
+    assert step.figures["not_judged"] == ["the volume (2 days)"]
+    with Gate("gate", str(tmp_path / "docs")) as gate:
+        gate.check("numbers", FRAME, [at_least_0()], ["key"])
+    with pytest.raises(DataRefused) as refused:
+        gate.decide(step, "the numbers", "To go on: skip them")
+    assert str(refused.value).endswith("\nTo go on: skip them")

@@ -2,101 +2,53 @@
 
 import json
 from dataclasses import replace
+from datetime import date, timedelta
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from components import registry
-from components.evaluate_ranker import outputs, scoring
-from components.evaluate_ranker.main import add_true_rewards, run
+from components.evaluate_ranker import anchor, models, off_policy, outputs, scoring
+from components.evaluate_ranker.main import add_true_rewards
 from components.promote_model import journal
-from components.register_model.main import run as register
-from goalrank import checkpoint
-from goalrank.errors import CheckpointDamaged, ModelRefused
+from goalrank.errors import CheckpointDamaged, ModelRefused, UsageError
+from goalrank.off_policy import OffPolicyResult
 from goalrank.schema import LIST_LENGTH
 from goalrank.simulator.config import WorldConfig
 from goalrank.simulator.logs import write_day
 from goalrank.simulator.truth import true_reward
 from goalrank.simulator.world import FIRST_ITEM_ID
-from goalrank.verdict import FLOOR, SUPERIORITY, load_verdict, require_about
+from goalrank.slices import slices_of
+from goalrank.verdict import ANCHOR_DAYS, FLOOR, SUPERIORITY, load_verdict, require_about, thresholds
+from tests.components.graded_night import shared_night
 from tests.components.untrained_models import NightInputs, random_ranker
 
-NAMES = ("below_floor", "good", "better")
 
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory):
-    inputs = NightInputs(tmp_path_factory.mktemp("night"), requests=600)
-    for name, ranker in inputs.graded_rankers().items():
-        inputs.save(name, ranker, "ranker")
-    return inputs
-
-
-@pytest.fixture(scope="module")
-def tracking_uri(inputs, tmp_path_factory):
-    """A registry that holds all three rankers as versions."""
-    uri = f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
-    for name in NAMES:
-        register(**inputs.registration_arguments(name, uri))
-    return uri
+@pytest.fixture
+def graded():
+    """The shared night, no alias set."""
+    return shared_night()
 
 
 @pytest.fixture
-def client(tracking_uri):
-    client = registry.connect(tracking_uri)
-    for name in (registry.RANKER, registry.REWARD):
-        for alias in (registry.CHAMPION, registry.PREVIOUS):
-            registry.point(client, name, alias, None)
-    return client
-
-
-class Evaluation:
-    """One run of the step on the ranker of that name, and what it left behind."""
-
-    def __init__(self, inputs, tracking_uri, folder, name, **changes) -> None:
-        self.folder, self.name = folder, name
-        self.registration = registry.read_registration(inputs.folder / f"registration-{name}")
-        self.arguments = {
-            "registration": str(inputs.folder / f"registration-{name}"),
-            "training_set": str(inputs.folder / "training_set"),
-            "judge_model": str(inputs.folder / "judge_model"),
-            "tracking_uri": tracking_uri,
-            "verdict": str(folder / "verdict"),
-            "lists": str(folder / "lists"),
-            "allow_bootstrap": False,
-            "world_uri": "",
-            "seed": 3,
-            "run_uri": str(folder / "run"),
-            "date": inputs.date,
-        } | changes
-        run(**self.arguments)
-
-    @property
-    def verdict(self):
-        return load_verdict(self.arguments["verdict"], "evaluation")
-
-    @property
-    def figures(self):
-        return json.loads((self.folder / "run/outcomes/evaluate_ranker.json").read_text())["figures"]
+def inputs(graded):
+    return graded.inputs
 
 
 @pytest.fixture
-def evaluate(inputs, tracking_uri, client, tmp_path):
-    return lambda name, **changes: Evaluation(inputs, tracking_uri, tmp_path, name, **changes)
+def client(graded):
+    return graded.client
 
 
 @pytest.fixture
-def crown(inputs, client):
-    """Make the ranker of that name champion, and return its version."""
+def crown(graded):
+    return graded.crown
 
-    def point(name):
-        registration = registry.read_registration(inputs.folder / f"registration-{name}")
-        registry.point(client, registry.RANKER, registry.CHAMPION, registration["ranker"]["version"])
-        return registration["ranker"]["version"]
 
-    return point
+@pytest.fixture
+def evaluate(graded, tmp_path):
+    return lambda name, **changes: graded.evaluate(tmp_path, name, **changes)
 
 
 # ------------------------------------------------------------------------------------------------------------ verdicts
@@ -149,13 +101,142 @@ def test_below_the_floor_is_refused_beside_a_champion_too(evaluate, crown):
         evaluate("below_floor")
 
 
+# ----------------------------------------------------------------------------------------------- slices, anchor, gates
+
+
+def test_slices_are_judged_and_small_ones_say_so(evaluate, crown, inputs):
+    crown("good")
+    verdict = evaluate("better").verdict
+    slices = {part.name: part for part in verdict.slices}
+    assert {"new_users", "heavy_users", "new_items", "short_lists"} < set(slices)
+    assert any(name.startswith("topic_") for name in slices)
+    expected = slices_of(inputs.data, inputs.data.evaluation_indices())
+    assert {name: part.requests for name, part in slices.items()} == {n: rows.sum() for n, rows in expected.items()}
+    assert (slices["short_lists"].requests, slices["short_lists"].status) == (0, "not_applicable")
+
+
+def days_before(inputs, days):
+    return (date.fromisoformat(inputs.date) - timedelta(days=days)).isoformat()
+
+
+def test_better_than_the_champion_but_worse_than_last_week_s_is_kept(evaluate, graded, inputs, tmp_path, monkeypatch):
+    # An untrained judge finds all lists alike: what is a clear difference between these rankers is 0.1% of the reward.
+    monkeypatch.setattr(thresholds, "ANCHOR_MARGIN", 0.0)
+    reigns = {"better": days_before(inputs, ANCHOR_DAYS + 2), "below_floor": days_before(inputs, 2)}
+    graded.reign(str(tmp_path), reigns)
+    night = evaluate("good", journal_uri=str(tmp_path))
+    assert night.verdict.difference.low > SUPERIORITY
+    assert night.verdict.anchor.version == graded.version("better")
+    assert night.verdict.anchor_difference.high < 0
+    assert night.verdict.decision == "keep"
+    assert "anchor" in night.verdict.reason
+    mean = np.mean([row["challenger_reward"] - row["anchor_reward"] for row in night.lists])
+    assert night.verdict.anchor_difference.mean == pytest.approx(mean)
+
+
+def test_an_anchor_that_is_gone_or_of_other_features_does_not_lose_the_night(evaluate, graded, inputs, tmp_path):
+    reigns = {"good": days_before(inputs, ANCHOR_DAYS + 2), "below_floor": days_before(inputs, 2)}
+    graded.reign(str(tmp_path), reigns)
+    version, files = graded.version("good"), graded.stored("good")
+    files.rename(files.with_name("aside"))
+    try:
+        verdict = evaluate("better", journal_uri=str(tmp_path)).verdict
+    finally:
+        files.with_name("aside").rename(files)
+    check = next(check for check in verdict.checks if check.name == "anchor")
+    assert (verdict.decision, verdict.anchor, check.status) == ("promote", None, "not_applicable")
+    tag = graded.client.get_model_version(registry.RANKER, version).tags[registry.FEATURE_SET]
+    graded.client.set_model_version_tag(registry.RANKER, version, registry.FEATURE_SET, "another")
+    try:
+        verdict = evaluate("better", journal_uri=str(tmp_path)).verdict
+    finally:
+        graded.client.set_model_version_tag(registry.RANKER, version, registry.FEATURE_SET, tag)
+    check = next(check for check in verdict.checks if check.name == "anchor")
+    assert (verdict.decision, check.status) == ("promote", "not_applicable")
+    assert "another" in check.detail
+
+
+def intents(*moves):
+    """A journal's events: (version, date) promoted, or (version, date, "rollback")."""
+    events, before = [], None
+    for number, (version, night, *kind) in enumerate(moves, start=1):
+        move = {"name": registry.RANKER, "from": before, "to": version, "previous": before}
+        kind = kind[0] if kind else "promotion"
+        events.append({"event": "intent", "id": number, "kind": kind, "date": night, "moves": [move]})
+        events.append({"event": "done", "id": number})
+        before = version
+    return events
+
+
+@pytest.mark.parametrize(
+    ("moves", "expected"),
+    [
+        ([], []),
+        ([("1", "2026-01-01")], []),  # champion for longer than a week
+        ([("1", "2026-01-30")], []),  # the only one there was
+        ([("1", "2026-01-01"), ("2", "2026-01-20"), ("3", "2026-01-28"), ("4", "2026-01-30")], ["2", "1", "3"]),
+        ([("1", "2026-01-28"), ("2", "2026-01-29"), ("3", "2026-01-30")], ["1", "2"]),  # young: the first there was
+        ([("1", "2026-01-01"), ("2", "2026-01-24")], []),
+        ([("1", "2026-01-01"), ("2", "2026-01-25")], ["1"]),
+        # version 2 was rolled back from: it is no yardstick
+        (
+            [("1", "2026-01-01"), ("2", "2026-01-10"), ("1", "2026-01-20", "rollback"), ("3", "2026-01-30")],
+            ["1"],
+        ),
+    ],
+)
+def test_which_version_is_the_anchor(moves, expected):
+    champion = moves[-1][0] if moves else "9"
+    assert anchor.in_order(intents(*moves), champion, "2026-01-31") == expected
+
+
+def test_an_inconclusive_off_policy_estimate_blocks_where_it_is_required(evaluate, crown, monkeypatch):
+    monkeypatch.setattr(off_policy, "compare", lambda *_: OffPolicyResult("inconclusive", "too few", {}))
+    crown("good")
+    vetoed = evaluate("better").verdict
+    assert (vetoed.decision, vetoed.off_policy.status) == ("promote", "inconclusive")
+    required = evaluate("better", off_policy="required").verdict
+    assert required.decision == "keep"
+    assert "off_policy (inconclusive)" in required.reason
+    with pytest.raises(UsageError, match="off_policy 'no' found"):
+        evaluate("better", off_policy="no")
+
+
+@pytest.mark.parametrize(
+    ("budget", "name"), [({"latency_budget_ms": 1e-6}, "latency"), ({"size_budget_mb": 1e-6}, "size")]
+)
+def test_a_model_over_its_budget_is_not_promoted(evaluate, crown, budget, name):
+    crown("good")
+    kept = evaluate("better", **budget).verdict
+    assert kept.decision == "keep"
+    assert f"not passed: {name}" in kept.reason
+
+
+@pytest.mark.parametrize("who", ["challenger", "champion"])
+@pytest.mark.parametrize("spoilt", [{"weight": float("nan")}, {"weight": float("inf")}, {"loss": float("nan")}])
+def test_weights_and_losses_of_either_side_must_be_finite(evaluate, graded, tmp_path, who, spoilt, monkeypatch):
+    graded.crown("good")
+    name = {"challenger": "better", "champion": "good"}[who]
+    with graded.spoiled(name, **spoilt):
+        registered = registry.identity(graded.client.get_model_version(registry.RANKER, graded.version(name)))
+        registration = json.loads((graded.inputs.folder / "registration-better").read_text())
+        if who == "challenger":
+            registration["ranker"] = registered.model_dump()
+        (tmp_path / "registration").write_text(json.dumps(registration))
+        with pytest.raises(ModelRefused, match=f"not finite: {who}"):
+            evaluate("better", registration=str(tmp_path / "registration"))
+    refused = load_verdict(tmp_path / "verdict", "evaluation")
+    assert refused.decision == "refuse"
+    assert next(check for check in refused.checks if check.name == "finite").status == "failed"
+
+
 # --------------------------------------------------------------------------------------------------- what was measured
 
 
 def test_both_sides_are_scored_on_the_evaluation_requests_of_tonight(evaluate, crown, inputs):
     crown("good")
     night = evaluate("better")
-    lists = pq.read_table(night.arguments["lists"]).to_pylist()
+    lists = night.lists
     expected = [inputs.data.request_ids[index] for index in inputs.data.evaluation_indices()]
     assert [row["request_id"] for row in lists] == expected
     candidates = dict(zip(inputs.data.request_ids, inputs.data.examples["candidates"].to_pylist(), strict=True))
@@ -172,7 +253,7 @@ def test_both_sides_are_scored_on_the_evaluation_requests_of_tonight(evaluate, c
 
 def test_retriever_list_and_hits_are_what_plain_python_says(evaluate, inputs):
     night = evaluate("good", allow_bootstrap=True)
-    lists = {row["request_id"]: row["retriever"] for row in pq.read_table(night.arguments["lists"]).to_pylist()}
+    lists = {row["request_id"]: row["retriever"] for row in night.lists}
     hits = []
     for row in inputs.data.examples.take(inputs.data.evaluation_indices()).to_pylist():
         by_score = sorted(zip(row["candidate_scores"], row["candidates"], strict=True), reverse=True)
@@ -183,7 +264,8 @@ def test_retriever_list_and_hits_are_what_plain_python_says(evaluate, inputs):
     assert night.verdict.metrics["retriever"][f"hit_at_{LIST_LENGTH}"] == pytest.approx(np.mean(hits))
 
 
-def test_the_same_seed_gives_the_same_verdict_and_lists(evaluate, crown, tmp_path):
+def test_the_same_seed_gives_the_same_verdict_and_lists(evaluate, crown, tmp_path, monkeypatch):
+    monkeypatch.setattr(scoring, "latency_ms", lambda *_: {"latency_p50_ms": 1.0, "latency_p95_ms": 2.0})
     crown("good")
     evaluate("better")
     first = [(tmp_path / name).read_bytes() for name in ("verdict", "lists")]
@@ -222,13 +304,13 @@ def test_scores_that_are_not_finite_show():
 def test_a_champion_that_has_seen_the_evaluation_day_is_refused(evaluate, crown, inputs, monkeypatch):
     """An older date run again after a newer night became champion."""
     version = crown("good")
-    real = checkpoint.read_model_card
+    real = models.read_model_card
 
     def card_from_the_future(folder):
         card = real(folder)
         return {**card, "created_by": {**card["created_by"], "trained_until": inputs.date}}
 
-    monkeypatch.setattr(checkpoint, "read_model_card", card_from_the_future)
+    monkeypatch.setattr(models, "read_model_card", card_from_the_future)
     with pytest.raises(ModelRefused, match=f"version {version} was trained on days up to {inputs.date}"):
         evaluate("better")
 

@@ -16,7 +16,7 @@ from components.extract_features import night, store
 from components.extract_features.advance import advance, empty_state
 from components.extract_features.content import day_contents
 from components.extract_features.item_features import STATS_DAYS
-from components.extract_features.log_partitions import LogPartitions
+from components.extract_features.log_partitions import LogPartitions, incomplete_days
 from components.extract_features.snapshots import TABLES, Snapshot, dates
 from components.spark import spark_session
 from components.step import Step
@@ -338,8 +338,9 @@ def advance_all(
 ) -> Any:
     logs, last = LogPartitions(world.write(folder)), last or world.days[-1]
     frames = {name: logs.read(spark, name, logs.to_read(name, begin, last), begin) for name in schema.LOG_TABLES}
-    first, end, chain = (date.fromisoformat(day) for day in (begin, last, FIRST))
-    return advance(state or empty_state(spark), frames, first, end, chain)
+    first, end = (date.fromisoformat(day) for day in (begin, last))
+    incomplete = incomplete_days([day for day in world.days if begin <= day <= last], FIRST, ())
+    return advance(state or empty_state(spark), frames, first, end, incomplete)
 
 
 _BAD_COLUMNS = [

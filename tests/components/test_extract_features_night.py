@@ -21,8 +21,9 @@ WORLD = random_logs(seed=11, first="2026-01-01", days=3, requests=6)
 ONE, TWO, THREE = WORLD.days
 
 
-def start(folder: Path, date: str) -> subprocess.Popen[str]:
-    flags = {
+def flags(folder: Path, date: str) -> list[str]:
+    """The step's command line."""
+    values = {
         "logs-uri": folder / "logs",
         "snapshots-uri": folder / "snapshots",
         "date": date,
@@ -31,8 +32,11 @@ def start(folder: Path, date: str) -> subprocess.Popen[str]:
         "snapshot": folder / f"{date}.json",
         "run-uri": folder / "run" / date,
     }
-    words = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
-    command = [sys.executable, "-m", "components.extract_features.main", *words]
+    return [word for name, value in values.items() for word in (f"--{name}", str(value))]
+
+
+def start(folder: Path, date: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "components.extract_features.main", *flags(folder, date)]
     root = Path(__file__).resolve().parents[2]
     return subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import shutil
+import sys
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 
 import goalrank_platform
 from components.dask_tokens import cheap_list_tokens
-from components.feature_store import offline_rows, online_rows, open_store
+from components.feature_store import ENTITIES, offline_rows, online_rows, open_store, views_of
 from components.materialize_features.main import run
 from goalrank import schema
 from goalrank.errors import DataRefused, TryAgain
@@ -214,6 +215,22 @@ def test_the_same_date_again_with_fewer_rows_leaves_nothing_stale(tmp_path):
     assert [folder.name for folder in (tmp_path / "feast" / "offline").iterdir()] == [f"fewer-{LAST}"]
 
 
+def test_a_materialisation_cut_short_leaves_nothing_stale(tmp_path, monkeypatch):
+    """Ended after an item went online that the next run no longer has: that run still empties it."""
+    from components.materialize_features import online
+
+    extra = {("item_content", LAST): [feature_row(schema.ITEM_CONTENT, 900, LAST, seed=1)]}
+    more = write_snapshot(tmp_path / "a", LAST, DAYS, USERS, ITEMS, extra=extra, name="more")
+    with monkeypatch.context() as patched:
+        patched.setattr(online, "_differing", lambda *_: sys.exit("killed once everything was written"))
+        with pytest.raises(SystemExit):
+            materialize(tmp_path, more)
+    assert online_rows(open_store(str(tmp_path / "feast")), "item_id", [900])["title"].to_pylist() == ["item 900"]
+    materialize(tmp_path, write_snapshot(tmp_path / "b", LAST, DAYS, USERS, ITEMS, name="fewer"), "again")
+    assert online_rows(open_store(str(tmp_path / "feast")), "item_id", [900])["title"].to_pylist() == [None]
+    assert outcome(tmp_path)["figures"]["online"] == {"mode": "all_rows", "emptied": 1}
+
+
 @pytest.mark.parametrize("view", list(schema.FEATURE_VIEWS))
 def test_a_dropped_view_fails_the_night_and_is_named(tmp_path, view):
     repository = tmp_path / "feature_repo"
@@ -336,3 +353,52 @@ def test_online_reads_of_another_process_go_on_while_a_night_is_materialised(tmp
         reader.join(60)
     expected = {feature_row(schema.USER_STATS, 1, LAST, seed)["impressions"] for seed in (1, 2)}
     assert error == "" and reads > 20 and values == expected
+
+
+# ------------------------------------------------------------------------------------------------ training-serving skew
+
+
+def altered_online(monkeypatch, view, key, **values):
+    """Somebody else writes one row of one view between the night's own write and its check."""
+    import pandas as pd
+
+    import components.materialize_features.main as module
+
+    whole = module.materialize_online
+
+    def materialize_and_alter(store, snapshot, folder, *rest):
+        figures = whole(store, snapshot, folder, *rest)
+        rows = pq.read_table(folder / view.name / "features.parquet").to_pylist()
+        row = newest(rows, view.entity, key, midnight(LAST, 1)) | values
+        store.write_to_online_store(view.name, pd.DataFrame([row | {"event_timestamp": midnight(LAST, 2)}]))
+        return figures
+
+    monkeypatch.setattr(module, "materialize_online", materialize_and_alter)
+
+
+def test_equal_stores_have_no_skew_and_the_figures_say_what_was_compared(night):
+    folder, _, _ = night
+    skew = outcome(folder)["figures"]["skew"]
+    assert skew["differing"] == 0 and skew["users"] > 5 and skew["items"] > 20
+    features = {entity: sum(len(view.features) for view in views_of(entity)) for entity in ENTITIES}
+    assert skew["compared"] == skew["users"] * features["user_id"] + skew["items"] * features["item_id"]
+
+
+def test_a_feature_that_differs_online_is_refused_with_entity_and_both_values(tmp_path, monkeypatch):
+    artifact = write_snapshot(tmp_path / "snapshots", LAST, 1, 3, 12, requests=30)
+    right = feature_row(schema.ITEM_STATS, 7, LAST, 0)["clicks_7d"]
+    altered_online(monkeypatch, schema.ITEM_STATS, 7, clicks_7d=123_456)
+    with pytest.raises(DataRefused, match="training-serving skew: .* found 1 of") as refused:
+        materialize(tmp_path, artifact)
+    assert f"item_stats:clicks_7d of item_id 7 is 123456 online, {right} offline" in str(refused.value)
+    assert "item_stats:clicks_7d (1)" in str(refused.value) and "To mend:" in str(refused.value)
+    assert outcome(tmp_path)["exit_code"] == DataRefused.exit_code
+    assert outcome(tmp_path)["figures"]["skew"]["differing"] == 1
+
+
+def test_a_list_that_differs_online_is_refused_too(tmp_path, monkeypatch):
+    artifact = write_snapshot(tmp_path / "snapshots", LAST, 1, 3, 12, requests=30)
+    altered_online(monkeypatch, schema.USER_HISTORY, 2, history_items=[5], history_topics=[1])
+    with pytest.raises(DataRefused, match=r"user_history:history_items of user_id 2 is \[5\] online, \[") as refused:
+        materialize(tmp_path, artifact)
+    assert "found 2 of" in str(refused.value)

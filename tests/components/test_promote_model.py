@@ -14,8 +14,10 @@ from components import registry
 from components.gate_promotion.main import gate
 from components.promote_model import journal
 from components.promote_model.main import run
+from goalrank import schema
 from goalrank import verdict as v
 from goalrank.errors import ModelRefused, TryAgain
+from tests.verdicts import passing, promoting
 
 ROOT = Path(__file__).resolve().parents[2]
 DATE = "2026-01-08"
@@ -44,7 +46,8 @@ def client(tracking_uri):
             client.delete_registered_model(name)
         client.create_registered_model(name)
         for version in (1, 2, 3):
-            client.create_model_version(name, "nowhere", tags={"weights_sha256": digest(name, version)})
+            tags = {"weights_sha256": digest(name, version), registry.FEATURE_SET: schema.feature_set()}
+            client.create_model_version(name, "nowhere", tags=tags)
     return client
 
 
@@ -59,22 +62,10 @@ class Night:
         self.registration = {"tracking_uri": tracking_uri, "run_id": "r1", "snapshot_id": "s1", "date": DATE}
         for field, name in zip(("ranker", "reward"), MODELS, strict=True):
             self.registration[field] = model(name, version).model_dump()
-        passed = v.Check(name="all", value=None, threshold=None, passed=True)
-        about = {"format": 1, "model": model(registry.RANKER, version), "snapshot_id": "s1", "date": DATE}
-        self.evaluation = v.EvaluationVerdict(
-            **about,
-            kind="evaluation",
-            champion=None if champion is None else model(registry.RANKER, champion),
-            decision="promote",
-            reason="better",
-            thresholds={},
-            checks=[passed],
-            metrics={},
-            difference=v.Difference(metric="judged_reward", mean=0.2, low=0.1, high=0.3, confidence=0.95),
-        ).model_dump()
-        self.serving = v.ServingVerdict(
-            **about, kind="serving", decision="pass", reason="equal", checks=[passed], requests=20
-        ).model_dump()
+        ranker = model(registry.RANKER, version)
+        evaluated = promoting(ranker, None if champion is None else model(registry.RANKER, champion), "s1", DATE)
+        self.evaluation = evaluated.model_dump() | {"reason": "better"}
+        self.serving = passing(ranker, "s1", DATE).model_dump()
 
     def paths(self) -> dict[str, str]:
         for name in ("registration", "evaluation", "serving"):

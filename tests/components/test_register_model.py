@@ -65,6 +65,7 @@ def test_both_models_are_challengers_with_their_lineage(inputs, registered, clie
         days = inputs.data.train_days
         assert (tags["data_window"], tags["trained_until"]) == (f"{days[0]}..{days[-1]}", days[-1])
         assert len(tags["configuration"]) == 64
+        assert tags[registry.FEATURE_SET] == schema.feature_set()
     assert registry.champion(client) is None
 
 

@@ -20,7 +20,7 @@ from goalrank.encoders import ModelSizes
 from goalrank.ranker import Ranker
 from goalrank.reward import RewardModel
 from goalrank.schema import LIST_LENGTH
-from goalrank.verdict import FLOOR, SUPERIORITY, Difference, paired_bootstrap
+from goalrank.verdict import FLOOR, PROMOTION_CONFIDENCE, SUPERIORITY, Difference, paired_bootstrap
 from tests.synthetic import make_training_set
 
 torch.set_num_threads(1)  # matrices this small: a second thread costs more than it brings
@@ -116,7 +116,7 @@ class NightInputs:
 
     def _over(self, judged: dict[str, np.ndarray], other_R: np.ndarray) -> Difference:
         users_R = self.data.examples.column("user_id").to_numpy()[self.data.evaluation_indices()]
-        return paired_bootstrap(judged["challenger"] - other_R, users_R)
+        return paired_bootstrap(judged["challenger"] - other_R, users_R, confidence=PROMOTION_CONFIDENCE)
 
     def _taught(
         self, sign: float, enough: Callable[[dict[str, np.ndarray]], bool], ranker: Ranker | None = None

@@ -7,12 +7,17 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.faults.nights import Nights, begin
 from tests.faults.points import OPEN, POINTS
 
 Seen = Callable[[str, str], None]
 
+NIGHTS_TIMEOUT = 3600
+"""Seconds for a test with whole nights; minutes on two idle cores."""
+
 _lines: dict[int, list[str]] = {}
 _outcomes: dict[int, list[str]] = {}
+_seconds: dict[int, float] = {}
 
 
 def _point(path: str) -> int | None:
@@ -30,8 +35,30 @@ def seen(request: pytest.FixtureRequest) -> Iterator[Seen]:
         _lines.setdefault(point, []).extend(told)
 
 
+@pytest.fixture(scope="session")
+def _one_night(tmp_path_factory: pytest.TempPathFactory) -> Nights:
+    return begin(tmp_path_factory.mktemp("nights"))
+
+
+@pytest.fixture
+def nights(_one_night: Nights) -> Nights:
+    """A workspace with one promoted tiny night, as it was right after that (tests/faults/nights.py). The night is run
+    once for all faults; a test that looks only pays nothing for the copy that is put back."""
+    _one_night.restore()
+    return _one_night
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whoever comes first waits for the night that all share, on a busy machine too."""
+    for item in items:
+        if "nights" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.timeout(NIGHTS_TIMEOUT), append=False)
+
+
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     point = _point(report.nodeid.split("::")[0])
+    if point is not None:
+        _seconds[point] = _seconds.get(point, 0.0) + report.duration
     if point is not None and (report.when == "call" or report.outcome != "passed"):
         _outcomes.setdefault(point, []).append(report.outcome)
 
@@ -51,7 +78,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         else:
             word = "survived"
         told = "; ".join(_lines.get(point, []))
-        terminalreporter.write_line(f"{point:2d}. {title}: {word}{'. ' + told if told else ''}")
+        took = f" ({_seconds[point]:.0f} s)" if outcomes else ""
+        terminalreporter.write_line(f"{point:2d}. {title}: {word}{took}{'. ' + told if told else ''}")
     states = [_outcomes.get(point, []) for point in POINTS]
     survived = sum("passed" in state and "failed" not in state for state in states)
-    terminalreporter.write_line(f"{survived} of {len(POINTS)} survived, {sum(point in OPEN for point in POINTS)} open")
+    minutes, still_open = sum(_seconds.values()) / 60, sum(point in OPEN for point in POINTS)
+    terminalreporter.write_line(f"{survived} of {len(POINTS)} survived, {still_open} open, {minutes:.1f} minutes")

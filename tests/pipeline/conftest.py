@@ -30,7 +30,7 @@ def goalrank(*arguments: str, **environment: str) -> subprocess.CompletedProcess
         capture_output=True,
         text=True,
         env=os.environ | environment,
-        timeout=600,
+        timeout=1800,
     )
 
 

@@ -193,3 +193,22 @@ def test_training_resumed_ends_with_the_same_weights(tmp_path: Path) -> None:
     assert torch.equal(net.weight, expected)
     with pytest.raises(CheckpointDamaged, match="of another model"):
         unpack_training(checkpoint, nn.Linear(5, 1), optimizer, {"batches": chance})
+
+
+def test_a_damaged_newer_file_does_not_count_among_the_newest(tmp_path: Path) -> None:
+    """Resumed from step 20 since 30 was damaged: what follows keeps two sound ones, and 30 is gone."""
+    checkpoints = checkpoint_three_times(tmp_path)
+    (tmp_path / "step-0000000030.checkpoint").write_bytes(b"cut")
+    checkpoints.save(25, {"weight": torch.zeros(3)}, {})
+    assert [path.name for path in sorted(tmp_path.iterdir())] == [f"step-{step:010d}.checkpoint" for step in (20, 25)]
+
+
+def test_what_a_killed_writer_left_is_no_part_of_the_model(saved: Path, model: RewardModel) -> None:
+    for name in ("weights.safetensors", "model.json"):
+        (saved / f".{name}.123").write_bytes(b"left by a killed writer")
+    save_model(saved, model, "reward", SIZES.to_dict(), CREATED_BY, {})
+    assert sorted(path.name for path in saved.iterdir()) == ["model.json", "weights.safetensors"]
+    Checkpoints(saved).save(1, {}, {})
+    (saved / ".step-0000000002.checkpoint.9").write_bytes(b"left too")
+    Checkpoints(saved).clear()
+    assert sorted(path.name for path in saved.iterdir()) == ["model.json", "weights.safetensors"]

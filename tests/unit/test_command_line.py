@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 from typer.testing import CliRunner
 
@@ -69,3 +74,42 @@ def test_a_request_that_is_no_object(tmp_path: Path, request_text: str) -> None:
 def test_help_says_what_the_exit_codes_mean() -> None:
     result = CliRunner().invoke(app, ["--help"])
     assert "75 try again" in result.stdout
+
+
+@pytest.mark.skipif(not psutil.LINUX, reason="reads /proc to meet the very first moment")
+@pytest.mark.parametrize("seconds", [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0])
+def test_sigterm_in_the_first_moments_still_ends_with_json(tmp_path: Path, seconds: float) -> None:
+    """From the command's first line on, long before the night has a folder."""
+    command = [sys.executable, "-c", "from goalrank_platform import main; main()", "nightly", "--json"]
+    night = subprocess.Popen(
+        [*command, "--workspace", str(tmp_path / "w")], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    term = 1 << (signal.SIGTERM - 1)
+    while not int(Path(f"/proc/{night.pid}/status").read_text().split("SigBlk:")[1].split()[0], 16) & term:
+        assert night.poll() is None
+        time.sleep(0.0005)
+    time.sleep(seconds)
+    night.send_signal(signal.SIGTERM)
+    said, _ = night.communicate(timeout=60)
+    document = json.loads(said.strip().splitlines()[-1])
+    assert document.keys() >= PROMISED_KEYS
+    assert (night.returncode, document["exit_code"], document["verdict"]) == (75, 75, "failed")
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["clean"], "holds no workspace"),
+        (["migrate"], "holds no workspace"),
+        (["erase-user", "7"], "holds no workspace"),
+        (["erase-user", "0"], "expected an id of at least 1"),
+        (["clean", "--keep-nights", "1"], "expected at least 2 nights"),
+        (["clean", "--keep-days", "6"], "7 days (the verdict's anchor)"),
+    ],
+)
+def test_upkeep_of_nothing(tmp_path: Path, flags: list[str], said: str) -> None:
+    result = CliRunner().invoke(app, [*flags, "--workspace", str(tmp_path / "w"), "--json"])
+    document = json.loads(result.stdout)
+    assert (result.exit_code, document["kind"]) == (2, "usage")
+    assert said in document["reason"]
+    assert not (tmp_path / "w").exists()

@@ -98,3 +98,29 @@ def test_report_escapes_and_stays_inside_itself(tmp_path: Path) -> None:
     assert "&lt;script&gt;" in page
     assert "src=" not in page.replace("img-src", "")
     assert json.loads((tmp_path / "report.json").read_text())["verdict"] == "refused"
+
+
+def test_report_shows_checks_slices_and_off_policy_estimates(tmp_path: Path) -> None:
+    difference = {"metric": "judged_reward", "mean": -0.25, "low": -0.3, "high": -0.2, "confidence": 0.98}
+    part = {"name": "new_users", "requests": 60, "users": 55, "champion": 2.0, "difference": difference}
+    small = {"name": "short_lists", "requests": 1, "users": 1, "champion": 2.0, "difference": None, "margin": None}
+    estimate = {"estimator": "windowed_dr", "value": 0.125, "low": None, "high": 0.5, "requests": 60}
+    say(
+        tmp_path,
+        "evaluate_ranker",
+        metrics={"challenger": {"judged_reward": 2.0}, "champion": {"judged_reward": 2.1}},
+        checks=[{"name": "slices", "value": 1.0, "threshold": 0.0, "status": "inconclusive", "detail": "<b>why</b>"}],
+        slices=[part | {"margin": 0.04, "status": "inconclusive"}, small | {"status": "not_applicable"}],
+        off_policy={
+            "setting": "veto",
+            "status": "inconclusive",
+            "reason": "too few",
+            "estimates": {"difference": estimate | {"effective_sample_size": 12.5}},
+        },
+    )
+    publish(str(tmp_path), "2026-01-02", "FAILED")
+    page = (tmp_path / "report.html").read_text()
+    for text in ("&lt;b&gt;why", "new users", "-0.3 to -0.2", "not applicable", "windowed_dr", "12.5", "– to 0.5"):
+        assert text in page
+    assert '<td class="no">inconclusive</td>' in page
+    assert json.loads((tmp_path / "report.json").read_text())["outcomes"]["evaluate_ranker"]["figures"]["slices"]

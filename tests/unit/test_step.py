@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from components.step import RESERVED_BYTES, Step, run_alone, write_atomic
+from components.step import LONGEST_REASON, RESERVED_BYTES, Step, run_alone, write_atomic
 from goalrank.errors import DataRefused, ModelRefused, ServingRefused, TryAgain
 
 
@@ -85,6 +85,15 @@ def test_a_step_run_alone_ends_with_its_own_code(
 def test_the_error_goes_on_so_that_kfp_fails_the_task(tmp_path: Path) -> None:
     with pytest.raises(DataRefused, match="no rows"), Step("check_logs", str(tmp_path)):
         raise DataRefused("no rows")
+
+
+def test_a_java_stack_is_left_out_of_the_reason(tmp_path: Path) -> None:
+    stack = "\n".join(f"\tat org.apache.spark.Thing{number}.run(Thing.scala:{number})" for number in range(500))
+    with pytest.raises(RuntimeError), Step("extract_features", str(tmp_path)):
+        raise RuntimeError(f"An error occurred.\n: FileNotFound: part-0.parquet\n{stack}\nCaused by: the same\n{stack}")
+    reason = json.loads((tmp_path / "outcomes/extract_features.json").read_text())["reason"]
+    assert reason.startswith("RuntimeError: An error occurred. : FileNotFound: part-0.parquet")
+    assert len(reason) <= LONGEST_REASON + 4 and "Thing" not in reason
 
 
 def test_progress_is_followed_line_by_line(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from goalrank import train
 from goalrank.checkpoint import Checkpoints
 from goalrank.dataset import Feedback, TrainingSet
 from goalrank.encoders import Encoded, ModelSizes
-from goalrank.errors import DataRefused, ModelRefused
+from goalrank.errors import DataRefused, ModelRefused, TryAgain
 from goalrank.groups import Groups, build_groups, read_groups, write_groups
 from goalrank.objective import ObjectiveConfig
 from goalrank.presets import preset
@@ -240,3 +240,16 @@ def test_logged_gains(data: TrainingSet) -> None:
     assert known[0].nonzero().flatten().tolist() == [0, 3]
     assert gain[1].nonzero().flatten().tolist() == [2, 5] and gain[1, 5].item() == pytest.approx(1.2)
     assert known[1].equal(batch.mask_BN[1])
+
+
+def test_asked_to_stop_it_keeps_the_step_and_goes_on_from_there(
+    data: TrainingSet, groups: Groups, undisturbed: train.TrainedRanker, tmp_path: Path
+) -> None:
+    """SIGTERM's way out: the step under way is kept, wherever it lies between two checkpoints."""
+    asked = iter([False, False, True])
+    kept = {"checkpoints": Checkpoints(tmp_path)}
+    with pytest.raises(TryAgain, match="asked to stop after step 3 of"):
+        train_ranker(data, groups, make_reward(), SHORT, 7, **kept, asked_to_stop=lambda: next(asked))
+    resumed = train_ranker(data, groups, make_reward(), SHORT, 7, **kept)
+    assert resumed.resumed_from == 3
+    assert same_weights(resumed, undisturbed)

@@ -7,7 +7,13 @@ import pytest
 from scipy import stats
 
 from goalrank import verdict as v
-from goalrank.errors import ModelRefused
+from goalrank.errors import ModelRefused, UsageError
+from goalrank.off_policy import Estimate, OffPolicyResult
+from goalrank.verdict import statistics
+from goalrank.verdict.schema import schema_text
+from goalrank.verdict.statistics import Comparisons, holm
+from goalrank_platform import root
+from tests.verdicts import GATES
 
 CHALLENGER = v.ModelVersion(name="goalrank-ranker", version="8", weights_sha256="a" * 64)
 CHAMPION = v.ModelVersion(name="goalrank-ranker", version="7", weights_sha256="b" * 64)
@@ -26,7 +32,7 @@ def rewards(over_retriever: float, over_champion: float | None, spread: float = 
     return columns
 
 
-def decide(columns, *, champion=CHAMPION, model=CHALLENGER, metrics=None, allow_bootstrap=False, more_checks=()):
+def decide(columns, *, champion=CHAMPION, model=CHALLENGER, metrics=None, allow_bootstrap=False, gates=GATES, **more):
     return v.decide(
         model=model,
         champion=champion,
@@ -36,7 +42,8 @@ def decide(columns, *, champion=CHAMPION, model=CHALLENGER, metrics=None, allow_
         metrics=metrics or {"challenger": {"ndcg": 0.4}, "champion": {"ndcg": 0.3} if champion else None},
         allow_bootstrap=allow_bootstrap,
         seed=1,
-        more_checks=more_checks,
+        gates=gates,
+        **more,
     )
 
 
@@ -47,7 +54,12 @@ def test_interval_agrees_with_scipy_where_every_request_is_its_own_user():
     differences_R = np.random.default_rng(3).gamma(1.0, 1.0, 400) - 0.9
     ours = v.paired_bootstrap(differences_R, seed=5)
     theirs = stats.bootstrap(
-        (differences_R,), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(0)
+        (differences_R,),
+        np.mean,
+        n_resamples=20_000,
+        confidence_level=v.CONFIDENCE,
+        method="percentile",
+        rng=np.random.default_rng(0),
     ).confidence_interval
     width = theirs.high - theirs.low
     assert ours.mean == pytest.approx(differences_R.mean())
@@ -163,6 +175,7 @@ def test_a_figure_that_does_not_apply_is_no_reason_to_refuse():
 def test_too_few_users_never_promote():
     columns = {name: values[:60] for name, values in rewards(0.5, 0.2).items()}
     arguments = {"rewards": columns, "users_R": np.repeat(np.arange(20), 3), "metrics": {}, "seed": 0, **NIGHT}
+    arguments["gates"] = GATES
     kept = v.decide(model=CHALLENGER, champion=CHAMPION, allow_bootstrap=False, **arguments)
     assert (kept.decision, "users" in kept.reason) == ("keep", True)
     first = v.decide(model=CHALLENGER, champion=None, allow_bootstrap=True, **arguments)
@@ -185,11 +198,12 @@ def test_a_day_without_any_request_is_refused():
 
 
 def test_a_further_check_that_fails_stops_the_promotion():
-    slow = v.Check(name="latency", value=300.0, threshold=100.0, passed=False)
-    kept = decide(rewards(0.5, 0.2), more_checks=[slow])
-    assert kept.decision == "keep"
-    assert "latency" in kept.reason
-    assert decide(rewards(0.5, None), champion=None, allow_bootstrap=True, more_checks=[slow]).decision == "refuse"
+    for value in (300.0, None, float("nan")):
+        gates = [*GATES[:1], v.within_budget("latency", value, 100.0, "ms"), *GATES[2:]]
+        kept = decide(rewards(0.5, 0.2), gates=gates)
+        assert kept.decision == "keep"
+        assert "latency" in kept.reason
+        assert decide(rewards(0.5, None), champion=None, allow_bootstrap=True, gates=gates).decision == "refuse"
 
 
 def test_the_same_night_again_keeps_what_it_promoted():
@@ -200,12 +214,180 @@ def test_the_same_night_again_keeps_what_it_promoted():
     assert "champion already" in kept.reason
 
 
+# ------------------------------------------------------------------------------------------------------------- slices
+
+
+def lossy_slice(users: int, loss: float, spread: float = 0.1):
+    """Rewards of a challenger better by 0.2 but for the first `users` users, on whom it loses; and that slice."""
+    columns = rewards(0.5, 0.0, spread=spread)
+    chosen_R = np.repeat(np.arange(USERS), 3) < users
+    noise_R = np.random.default_rng(5).normal(0, spread, 3 * USERS)
+    columns["champion"] = columns["challenger"] - np.where(chosen_R, -loss, 0.2) + noise_R
+    return columns, {"some": chosen_R, "others": ~chosen_R}
+
+
+def test_a_loss_on_a_slice_stops_a_better_mean_and_is_named():
+    columns, slices = lossy_slice(52, loss=0.3)
+    judged = decide(columns, slices=slices)
+    assert judged.difference.low > v.SUPERIORITY
+    assert judged.decision == "keep"
+    assert "some loses more than" in judged.reason
+    some, others = judged.slices
+    assert (some.status, others.status) == ("failed", "passed")
+    assert (some.users, some.requests) == (52, 156)
+    assert some.margin == pytest.approx(v.SLICE_MARGIN * columns["champion"][slices["some"]].mean())
+    assert some.difference.mean == pytest.approx((columns["challenger"] - columns["champion"])[slices["some"]].mean())
+
+
+def test_a_slice_that_may_lose_too_much_is_inconclusive_and_no_yes():
+    columns, slices = lossy_slice(60, loss=v.SLICE_MARGIN * 2.0, spread=0.5)
+    judged = decide(columns, slices=slices)
+    assert judged.slices[0].status == "inconclusive"
+    assert judged.decision == "keep"
+    assert "slices (inconclusive): some may lose more than" in judged.reason
+
+
+def test_a_loss_within_the_margin_is_no_reason_to_keep():
+    columns, slices = lossy_slice(100, loss=v.SLICE_MARGIN, spread=0.1)
+    assert decide(columns, slices=slices).decision == "promote"
+
+
+def test_a_slice_too_small_to_judge_says_its_size():
+    columns, slices = lossy_slice(v.MINIMUM_SLICE_USERS - 1, loss=0.4)
+    judged = decide(columns, slices=slices)
+    assert judged.slices[0].status == "not_applicable"
+    assert judged.slices[0].difference is None
+    check = next(check for check in judged.checks if check.name == "slices")
+    assert f"some ({v.MINIMUM_SLICE_USERS - 1} users)" in check.detail
+    assert judged.decision == "promote"
+
+
+def test_an_empty_slice_and_no_slices_at_all_do_not_apply():
+    nobody = {"nobody": np.zeros(3 * USERS, dtype=bool)}
+    for slices in (nobody, {}, None):
+        judged = decide(rewards(0.5, 0.2), slices=slices)
+        check = next(check for check in judged.checks if check.name == "slices")
+        assert (judged.decision, check.status) == ("promote", "not_applicable")
+
+
+def test_holm_s_procedure_on_the_numbers_of_a_textbook():
+    # Holm (1979): 0.01 <= .05/4, 0.013 <= .05/3, 0.02 <= .05/2, 0.2 > .05/1; and a first that fails stops all.
+    assert holm([0.2, 0.01, 0.02, 0.013], 0.05) == [False, True, True, True]
+    assert holm([0.02, 0.02, 0.02], 0.05) == [False, False, False]
+    assert holm([], 0.05) == []
+
+
+def test_a_slice_is_bootstrapped_as_it_would_be_alone():
+    differences_R = np.random.default_rng(0).normal(size=600)
+    users_R, chosen_R = np.arange(600) // 3, np.arange(600) < 300
+    compared = Comparisons(600, users_R, seed=1)
+    compared.add("all", differences_R)
+    compared.add("half", differences_R, chosen_R)
+    together, alone = compared.interval("half"), v.paired_bootstrap(differences_R[:300], users_R[:300], seed=2)
+    width = alone.high - alone.low
+    assert together.mean == pytest.approx(alone.mean)
+    assert [together.low, together.high] == pytest.approx([alone.low, alone.high], abs=0.06 * width)
+
+
+def test_many_users_are_drawn_in_pieces_with_the_same_result(monkeypatch):
+    differences_R = np.random.default_rng(0).normal(size=500)
+    kept = v.paired_bootstrap(differences_R, seed=3)
+    monkeypatch.setattr(statistics, "CACHED_CELLS", 0)
+    drawn = v.paired_bootstrap(differences_R, seed=3)
+    assert [drawn.low, drawn.high] == pytest.approx([kept.low, kept.high], abs=1e-6)
+
+
+# ------------------------------------------------------------------------------------------------------------- anchor
+
+ANCHOR = v.ModelVersion(name="goalrank-ranker", version="3", weights_sha256="d" * 64)
+
+
+def against_anchor(over_anchor: float, spread: float):
+    columns = rewards(0.5, 0.2)
+    noise_R = np.random.default_rng(9).normal(0, spread, 3 * USERS)
+    columns["anchor"] = columns["challenger"] - over_anchor + noise_R - noise_R.mean()
+    return decide(columns, anchor=ANCHOR)
+
+
+def test_better_than_the_champion_but_below_the_anchor_is_kept():
+    lost = against_anchor(-0.1, spread=0.1)
+    check = next(check for check in lost.checks if check.name == "anchor")
+    assert (lost.decision, check.status, lost.anchor) == ("keep", "failed", ANCHOR)
+    assert "against version 3" in lost.reason
+    unsure = against_anchor(0.0, spread=2.0)
+    check = next(check for check in unsure.checks if check.name == "anchor")
+    assert (unsure.decision, check.status) == ("keep", "inconclusive")
+
+
+def test_within_the_margin_of_the_anchor_is_promoted():
+    promoted = against_anchor(-v.ANCHOR_MARGIN, spread=0.05)
+    assert promoted.decision == "promote"
+    assert promoted.anchor_difference.mean == pytest.approx(-v.ANCHOR_MARGIN)
+
+
+def test_without_an_anchor_the_reason_is_told():
+    promoted = decide(rewards(0.5, 0.2), no_anchor="the journal is young")
+    check = next(check for check in promoted.checks if check.name == "anchor")
+    assert (check.status, check.detail) == ("not_applicable", "the journal is young")
+
+
+# ---------------------------------------------------------------------------------------------------------- off-policy
+
+
+@pytest.mark.parametrize(
+    ("setting", "status", "decision"),
+    [
+        ("required", "passed", "promote"),
+        ("required", "not_applicable", "promote"),
+        ("required", "inconclusive", "keep"),
+        ("required", "failed", "keep"),
+        ("veto", "inconclusive", "promote"),
+        ("veto", "failed", "keep"),
+    ],
+)
+def test_what_the_off_policy_estimate_may_do(setting, status, decision):
+    estimate = Estimate("dr", 0.1, float("-inf"), float("nan"), 12.0, 600)
+    section = v.off_policy_section(OffPolicyResult(status, "because", {"difference": estimate}), setting)
+    assert section.estimates["difference"].low is None
+    judged = decide(rewards(0.5, 0.2), gates=[v.off_policy_gate(section), *GATES[1:]], off_policy=section)
+    assert judged.decision == decision
+    assert judged.off_policy == section
+    check = next(check for check in judged.checks if check.name == "off_policy")
+    assert "because" in check.detail
+
+
+def test_an_unknown_off_policy_setting_is_refused():
+    with pytest.raises(UsageError, match="off_policy 'maybe' found, expected one of required, veto"):
+        v.off_policy_section(OffPolicyResult("passed", "", {}), "maybe")
+
+
+@pytest.mark.parametrize("left_out", [check.name for check in GATES])
+def test_a_gate_that_was_never_asked_cannot_promote(left_out):
+    with pytest.raises(ValueError, match=f"these checks were not made: {left_out}"):
+        decide(rewards(0.5, 0.2), gates=[check for check in GATES if check.name != left_out])
+
+
+@pytest.mark.parametrize("who", ["challenger", "champion"])
+def test_weights_that_are_not_finite_refuse_before_anything_is_scored(who):
+    refused = decide({}, not_finite=[f"{who}.weights.encoder.bias"])
+    assert refused.decision == "refuse"
+    assert f"{who}.weights.encoder.bias" in refused.reason
+
+
+# ------------------------------------------------------------------------------------------------------------- schema
+
+
+def test_the_published_schema_is_the_code_s():
+    published = (root() / "docs" / "verdict.schema.json").read_text(encoding="utf-8")
+    assert published == schema_text(), "run `python -m goalrank.verdict.schema > docs/verdict.schema.json`"
+
+
 # ------------------------------------------------------------------------------------------------------------- reader
 
 
 @pytest.fixture
 def document():
-    return json.loads(v.to_json(decide(rewards(0.5, 0.2))))
+    return json.loads(v.to_json(decide(rewards(0.5, 0.2), slices={"half": np.arange(3 * USERS) < 300})))
 
 
 def write(tmp_path, content):
@@ -244,14 +426,24 @@ def _with(*path_and_value):
         (_without("checks"), "checks"),
         (_with("decision", "yes"), "decision"),
         (_with("decision", True), "decision"),
-        (_with("format", 2), "format"),
+        (_with("format", 1), "format 1 found, expected 2"),
         (_with("kind", "serving"), "kind"),
         (_with("model", "version", 8), "model.version"),
         (_with("model", "version", "08"), "model.version"),
         (_with("model", "weights_sha256", "A" * 64), "model.weights_sha256"),
         (_with("checks", []), "checks"),
-        (_with("checks", 0, "passed", 1), "checks.0.passed"),
-        (_with("checks", 0, "passed", False), "decision promote although these checks failed"),
+        (_with("checks", 0, "status", True), "checks.0.status"),
+        (_with("checks", 0, "status", "maybe"), "checks.0.status"),
+        (_with("checks", 0, "passed", True), "checks.0.passed"),
+        (_with("checks", 0, "status", "failed"), "decision promote although these checks failed"),
+        (_with("checks", 0, "status", "inconclusive"), "decision promote although these checks failed"),
+        (lambda document: document["checks"].pop(), "these checks were not made: anchor"),
+        (lambda document: document["checks"].append(document["checks"][0]), "a check stands twice"),
+        (_with("slices", 0, "status", "failed"), "check slices is passed, its slices say otherwise"),
+        (_with("slices", 0, "users", -1), "slices.0.users"),
+        (_with("difference", "low", -0.1), "although the difference may be -0.1"),
+        (_with("champion", "version", "8"), "is the champion already"),
+        (_without("anchor"), "anchor"),
         (_with("difference", None), "without the difference"),
         (_with("difference", "low", "0.1"), "difference.low"),
         (_with("date", "yesterday"), "date"),
@@ -292,6 +484,12 @@ def test_numbers_too_large_to_be_finite_are_refused(tmp_path, document):
         v.load_verdict(write(tmp_path, text), "evaluation")
 
 
+def test_a_key_that_stands_twice_is_refused(tmp_path, document):
+    text = json.dumps(document).replace('"decision"', '"decision": "keep", "decision"', 1)
+    with pytest.raises(ModelRefused, match="a key stands twice"):
+        v.load_verdict(write(tmp_path, text), "evaluation")
+
+
 def test_a_missing_verdict_is_refused(tmp_path):
     with pytest.raises(ModelRefused, match="cannot be read"):
         v.load_verdict(tmp_path / "none", "evaluation")
@@ -299,10 +497,10 @@ def test_a_missing_verdict_is_refused(tmp_path):
 
 def test_a_serving_verdict_passes_only_with_requests_and_all_checks(tmp_path, document):
     serving = {key: document[key] for key in ("format", "model", "snapshot_id", "date")}
-    check = {"name": "equal", "value": 0, "threshold": 0, "passed": True}
+    check = {"name": "equal", "value": 0, "threshold": 0, "status": "passed", "detail": ""}
     serving |= {"kind": "serving", "decision": "pass", "reason": "equal", "checks": [check], "requests": 20}
     assert v.load_verdict(write(tmp_path, serving), "serving").requests == 20
-    for wrong in ({"requests": 0}, {"requests": -1}, {"checks": [{**check, "passed": False}]}):
+    for wrong in ({"requests": 0}, {"requests": -1}, {"checks": [{**check, "status": "failed"}]}):
         with pytest.raises(ModelRefused):
             v.load_verdict(write(tmp_path, serving | wrong), "serving")
 

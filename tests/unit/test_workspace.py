@@ -96,9 +96,20 @@ def test_a_file_is_no_workspace(tmp_path: Path) -> None:
         pass
 
 
-def test_a_workspace_of_another_format(tmp_path: Path) -> None:
-    (tmp_path / "workspace.json").write_text('{"format": 99, "logs": "x"}')
-    with pytest.raises(UsageError, match="format 99"):
+@pytest.mark.parametrize(
+    ("card", "said"),
+    [
+        ('{"format": 1, "logs": "x"}', "an older release's.* Run `goalrank migrate --workspace"),
+        ('{"format": 99, "logs": "x"}', "format 99.* a newer release wrote it"),
+        ('{"logs": "x"}', "format None.* restore its workspace.json"),
+        ('{"format": "2"}', "format '2'.* restore its workspace.json"),
+        ("[]", "no JSON object"),
+        ("{", "no JSON object"),
+    ],
+)
+def test_a_workspace_of_another_format(tmp_path: Path, card: str, said: str) -> None:
+    (tmp_path / "workspace.json").write_text(card)
+    with pytest.raises(UsageError, match=said):
         Workspace(tmp_path).logs()
 
 

@@ -1,0 +1,93 @@
+"""How every benchmark speaks: progress on standard error, a table on standard output, one line of JSON at the end."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+Row = dict[str, Any]
+Claim = dict[str, Any]
+
+TARGETS: dict[str, Callable[[float, float], bool]] = {
+    "at most": lambda value, bound: value <= bound,
+    "at least": lambda value, bound: value >= bound,
+}
+
+
+def claim(name: str, value: float, target: str, bound: float) -> Claim:
+    """A claim as it is reported: `target` is "at most" or "at least"; a value that is NaN does not hold."""
+    return {"name": name, "value": value, "target": f"{target} {bound:g}", "holds": TARGETS[target](value, bound)}
+
+
+def progress(text: str) -> None:
+    """A line on standard error."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def run(
+    name: str,
+    rows_of: Callable[[bool], tuple[list[Row], list[Claim]]],
+    description: str = "",
+    argv: Sequence[str] | None = None,
+) -> dict[str, Any]:
+    """Parse --quick and --json, measure, print, write; the document that was printed.
+
+    Args:
+        name: of the benchmark, as in benchmarks/NAME.py.
+        rows_of: given `quick`, the table's rows and the claims. A claim that does not hold is reported as such: the
+            run is complete all the same.
+        description: for --help.
+        argv: the command line, sys.argv's without.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=description)
+    parser.add_argument("--quick", action="store_true", help="minutes on two cores")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there too")
+    given = parser.parse_args(argv)
+    begun = time.perf_counter()
+    rows, claims = rows_of(given.quick)
+    document = {
+        "benchmark": name,
+        "machine": machine(),
+        "quick": given.quick,
+        "seconds": round(time.perf_counter() - begun, 1),
+        "rows": rows,
+        "complete": True,
+        "claims": claims,
+    }
+    print(table(rows))
+    for made in claims:
+        print(
+            f"{'holds' if made['holds'] else 'DOES NOT HOLD'}: {made['name']}: {_cell(made['value'])}, {made['target']}"
+        )
+    line = json.dumps(document)
+    if given.json:
+        given.json.parent.mkdir(parents=True, exist_ok=True)
+        given.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    print(line)
+    return document
+
+
+def machine() -> dict[str, Any]:
+    """Of the machine only what explains a timing."""
+    return {"cpus": os.cpu_count(), "architecture": platform.machine(), "python": platform.python_version()}
+
+
+def table(rows: list[Row]) -> str:
+    """Rows under their keys, columns aligned; a key that a row lacks stays empty."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    cells = [columns, *([_cell(row.get(column, "")) for column in columns] for row in rows)]
+    widths = [max(len(line[at]) for line in cells) for at in range(len(columns))]
+    return "\n".join(
+        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in cells
+    )
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,105 @@
+"""How often the watch rolls back an equal champion, and how soon a worse one: `python -m benchmarks.watch [--quick]`.
+
+Each replay is one promotion under the watch's own two functions (components/watch_champion: values by user, decide),
+looked at after every batch of requests until it rolls back. Users come again and again, differ widely in what they give
+(gamma), and a worse champion earns a share less from each of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+
+from benchmarks.report import Claim, Row, claim, progress, run
+from components.watch_champion import feedback
+from components.watch_champion.main import ALPHA, Look, decide
+from goalrank import schema
+
+POLICIES = ("goalrank-ranker:2", "goalrank-ranker:1")
+REWARD = 0.5
+"""Of a request with the predecessor, on average: about one click in two lists."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of the table."""
+
+    users: int
+    holdback: float
+    loss: float
+    replays: int
+    uneven: bool = False  # a few users make most requests
+    looks: int = 30
+
+    @property
+    def requests(self) -> int:
+        """Between two looks."""
+        return self.users // 5
+
+
+FULL = [
+    Case(4_000, 0.05, 0.0, 2000),
+    Case(4_000, 0.05, 0.0, 1000, uneven=True),
+    Case(4_000, 0.3, 0.0, 1000),
+    Case(4_000, 0.05, 0.2, 200),
+    Case(4_000, 0.05, 0.4, 200),
+    Case(20_000, 0.05, 0.1, 100),
+    Case(20_000, 0.05, 0.2, 100),
+    Case(20_000, 0.2, 0.1, 100),
+]
+QUICK = [replace(case, replays=case.replays // 20) for case in FULL]
+
+
+def rolled_back_after(case: Case, seed: int) -> int | None:
+    """The look that rolled the champion back, None if none did."""
+    random = np.random.default_rng([seed, case.users])
+    taste_U = random.gamma(1.0, 1.0, case.users)
+    back_U = random.random(case.users) < case.holdback
+    weight_U = random.pareto(1.5, case.users) + 0.1 if case.uneven else np.ones(case.users)
+    user_R = random.choice(case.users, case.looks * case.requests, p=weight_U / weight_U.sum())
+    rate_R = REWARD * taste_U[user_R] * np.where(back_U[user_R], 1.0, 1.0 - case.loss)
+    rows = pa.table(
+        {
+            "user_id": user_R,
+            "policy": np.where(back_U[user_R], POLICIES[1], POLICIES[0]),
+            "event_time": pa.array(np.arange(len(user_R)), schema.TIMESTAMP),
+            "reward": random.poisson(rate_R).astype(np.float64),
+        }
+    )
+    for look in range(1, case.looks + 1):
+        seen = Look("watching", "", champion="2", predecessor="1")
+        decide(seen, feedback.by_user(rows.slice(0, look * case.requests), *POLICIES), case.holdback)
+        if seen.state == "rolled_back":
+            return look
+    return None
+
+
+def rows_of(quick: bool) -> tuple[list[Row], list[Claim]]:
+    """The table and its claims."""
+    rows, claims = [], []
+    for case in QUICK if quick else FULL:
+        progress(f"{case.replays} replays of {case}")
+        found = [rolled_back_after(case, seed) for seed in range(case.replays)]
+        looks = [look for look in found if look is not None]
+        share = len(looks) / case.replays
+        rows.append(
+            {
+                "users": case.users,
+                "held back": case.holdback,
+                "loss": case.loss,
+                "uneven": case.uneven,
+                "replays": case.replays,
+                "rolled back": share,
+                "requests until then (median)": int(np.median(looks)) * case.requests if looks else "",
+            }
+        )
+        if case.loss == 0:
+            name = f"equal champion rolled back, {case.users} users, {case.holdback:.0%} held back"
+            claims.append(claim(name + (", uneven" if case.uneven else ""), share, "at most", ALPHA / 2))
+    return rows, claims
+
+
+if __name__ == "__main__":
+    run("watch", rows_of, __doc__ or "")

@@ -1,0 +1,1 @@
+"""After a promotion: live feedback of the new champion against its predecessor's, and back again on a loss."""

@@ -1,0 +1,72 @@
+"""`goalrank watch`: look after the newest promotion, once or for as long as it runs."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console
+
+from components.watch_champion.main import Look, look, raise_for
+from console.settings import Settings
+from goalrank.errors import GoalRankError, TryAgain
+
+STYLES = {"alert": "bold red", "rolled_back": "bold red", "would_roll_back": "bold red", "watching": "green"}
+
+
+def watch_once(settings: Settings, dry_run: bool, console: Console, seen: dict[str, Any]) -> None:
+    """One look; says what it saw, and leaves it in `seen`.
+
+    Raises:
+        GoalRankError: as components.watch_champion.main: somebody must hear of a roll-back or an alert.
+    """
+    found = _look(settings, dry_run)
+    seen |= asdict(found)
+    raise_for(found)
+    _print(found, console)
+
+
+def watch(settings: Settings, every: float, dry_run: bool, console: Console, as_json: bool) -> None:
+    """Look every `every` seconds until interrupted; says what changed, and with JSON one object a look.
+
+    A store that is away, or a log that cannot be read, is said and tried again at the next look: the one who watches
+    must not be the first to go.
+    """
+    said: tuple[str, str | None] | None = None
+    while True:
+        try:
+            seen = _look(settings, dry_run)
+            now = (seen.state, seen.champion)
+            if now != said:
+                _print(seen, console)
+            document: dict[str, Any] = asdict(seen)
+        except GoalRankError as error:
+            now = (error.kind, str(error))
+            if now != said:
+                console.print(f"{error.kind.replace('_', ' ').capitalize()}: {error}", markup=False, highlight=False)
+            document = {"state": "away" if isinstance(error, TryAgain) else "alert", "reason": str(error)}
+        if as_json:
+            print(json.dumps(document), flush=True)
+        said = now
+        time.sleep(every)
+
+
+def _look(settings: Settings, dry_run: bool) -> Look:
+    return look(
+        str(settings.workspace / "served"),
+        settings.tracking_uri,
+        settings.journal_uri,
+        settings.holdback,
+        settings.watch_days,
+        dry_run=dry_run,
+    )
+
+
+def _print(seen: Look, console: Console) -> None:
+    word = seen.state.replace("_", " ").capitalize()
+    console.print(f"[{STYLES.get(seen.state, 'bold')}]{word}.[/] ", end="")
+    console.print(seen.reason, markup=False, highlight=False, soft_wrap=not console.is_terminal)
+    if seen.watched_until and seen.state in ("waiting", "watching"):
+        console.print(f"Watched until {seen.watched_until}.", highlight=False)

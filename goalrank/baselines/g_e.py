@@ -1,0 +1,51 @@
+"""G-E: one small generator proposes lists, an evaluator picks one (docs/method.md, the problem).
+
+The generator is a pointwise scorer; its proposals are its best list and samples around it (Plackett-Luce on its
+scores). It does not learn from the evaluator, as EGRank's does. The evaluator is the list-level reward model.
+
+Legend: B requests, G proposed lists, N candidates, L list length.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from goalrank.baselines.generators import Generators
+from goalrank.baselines.harness import Baseline, Lesson, Progress, Trained, best_of, learn_generators
+from goalrank.dataset import RequestBatch
+from goalrank.encoders import ModelSizes, z_scored
+from goalrank.policies import PERTURBATION_TEMPERATURE, top_lists
+from goalrank.reward import RewardModel
+
+PROPOSALS = 20
+"""Lists a request, the generator's best one first."""
+
+
+class GeneratorEvaluator(Baseline):
+    """One generator, PROPOSALS lists."""
+
+    def __init__(self, sizes: ModelSizes) -> None:
+        super().__init__()
+        self.sizes = sizes
+        self.generators = Generators(sizes, 1)
+        self.evaluator = RewardModel(sizes)
+
+    def propose(self, batch: RequestBatch, length: int) -> Tensor:
+        """lists_BGL: the best by score, then samples; the noise is the same at each call."""
+        score_BN = z_scored(self.generators.scores(batch)[:, 0], batch.mask_BN)
+        lists = [top_lists(score_BN, batch.mask_BN, length)]
+        chance = torch.Generator().manual_seed(0)
+        for _ in range(PROPOSALS - 1):
+            uniform_BN = torch.rand(score_BN.shape, generator=chance).clamp(1e-7, 1 - 1e-7).to(score_BN.device)
+            noisy_BN = score_BN / PERTURBATION_TEMPERATURE - (-uniform_BN.log()).log()
+            lists.append(top_lists(noisy_BN, batch.mask_BN, length))
+        return torch.stack(lists, dim=1)
+
+    def rank(self, batch: RequestBatch, length: int) -> Tensor:
+        """lists_BL: the proposal that the evaluator likes best."""
+        return best_of(self.evaluator, batch, self.propose(batch, length))
+
+    def learn(self, lesson: Lesson, progress: Progress | None = None) -> Trained:
+        """Train the generator, then the evaluator unless it is given."""
+        return learn_generators(self, self.generators, self.evaluator, lesson, progress)

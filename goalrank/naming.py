@@ -1,0 +1,93 @@
+"""What names and addresses from outside may look like: no way out of a folder, nothing that reads as something else.
+
+A name ends up in paths (a version's folder, a date's partition) and in URIs (models:/NAME/VERSION, sqlite:///FILE).
+There `..` climbs, `#` and `?` cut off the rest, `%2e` becomes a dot after the check, a newline starts a second line.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from goalrank.errors import GoalRankError, UsageError
+
+_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,127})")
+_VERSION = re.compile(r"[1-9][0-9]{0,17}")
+_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_ENCODED = re.compile(r"%(?:2e|2f|5c|23|3f|25|0[0-9a-f]|1[0-9a-f]|7f)", re.IGNORECASE)
+_CREDENTIALS = re.compile(r"(?<=//)[^/@\s]*@")
+
+
+def require_name(what: str, text: Any, error: type[GoalRankError] = UsageError) -> str:
+    """A registered model's name or a run's id: letters, digits, '.', '_', '-', no '..', at most 128.
+
+    Raises:
+        UsageError: it is anything else (or `error`, where the name comes from a document).
+    """
+    if not isinstance(text, str) or not _NAME.fullmatch(text) or ".." in text:
+        raise error(f"{what} {_shown(text)} found, expected letters, digits, '.', '_' and '-', without '..'")
+    return text
+
+
+def require_version(what: str, text: Any, error: type[GoalRankError] = UsageError) -> str:
+    """A registered version's number, as text.
+
+    Raises:
+        UsageError: it is no whole number from 1 (or `error`).
+    """
+    if not isinstance(text, str) or not _VERSION.fullmatch(text):
+        raise error(f"{what} {_shown(text)} found, expected a version number such as 7")
+    return text
+
+
+def require_day(what: str, text: Any, error: type[GoalRankError] = UsageError) -> str:
+    """A calendar day, YYYY-MM-DD and no other spelling.
+
+    Raises:
+        UsageError: it is no such day (or `error`).
+    """
+    try:
+        if isinstance(text, str) and _DAY.fullmatch(text):
+            return date.fromisoformat(text).isoformat()
+    except ValueError:
+        pass
+    raise error(f"{what} {_shown(text)} found, expected a day such as 2026-01-31")
+
+
+def require_address(what: str, text: Any, error: type[GoalRankError] = UsageError) -> str:
+    """A URI or a folder as it is given to the system: no '..' step, no '#', no encoded dots, slashes or controls.
+
+    User name and password of a URI may hold encoded characters; they never become a path.
+
+    Raises:
+        UsageError: one of these is in it, or it is empty (or `error`).
+    """
+    if not isinstance(text, str) or not text.strip():
+        raise error(f"{what} {_shown(text)} found, expected a folder or a URI")
+    rest = _CREDENTIALS.sub("", text)
+    if _CONTROL.search(text):
+        raise error(f"{what} {_shown(rest)} holds a line break or another control character; expected plain text")
+    if ".." in re.split(r"[/\\:]", rest):
+        raise error(f"{what} {_shown(rest)} climbs with '..'; give the place's own path")
+    if "#" in rest or _ENCODED.search(rest):
+        raise error(f"{what} {_shown(rest)} holds '#' or an encoded dot, slash or control; choose a plain name")
+    return text
+
+
+def require_folder(what: str, folder: Path | str, error: type[GoalRankError] = UsageError) -> Path:
+    """A folder that URIs are made from (sqlite:///FOLDER/...): as :func:`require_address`, and no '%' or '?'.
+
+    Raises:
+        UsageError: as above (or `error`).
+    """
+    text = require_address(what, str(folder), error)
+    if "%" in text or "?" in text:
+        raise error(f"{what} {_shown(text)} holds '%' or '?', which mean something else in a URI; choose a plain name")
+    return Path(text)
+
+
+def _shown(text: Any) -> str:
+    return repr(text if len(str(text)) <= 80 else f"{str(text)[:77]}...")

@@ -1,0 +1,156 @@
+"""The runbook's promises: its drill, performed as written; every exit code has its section; its commands exist."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+import typer
+
+from components.materialize_features.main import run as materialize
+from components.promote_model import journal
+from console.main import app
+from goalrank import errors
+from tests.components.promoted_workspace import COMMAND, PromotedWorkspace
+from tests.components.tiny_snapshot import write_snapshot
+from tests.components.untrained_models import NightInputs
+
+RUNBOOK = (Path(__file__).resolve().parents[2] / "docs" / "runbook.md").read_text(encoding="utf-8")
+LAST = "2026-01-04"
+
+CURL = f"""#!{sys.executable}
+import sys, urllib.request
+sys.stdout.write(urllib.request.urlopen(sys.argv[-1]).read().decode())
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> PromotedWorkspace:
+    """A workspace with features online and two promoted versions."""
+    folder = tmp_path_factory.mktemp("drill")
+    workspace, inputs = folder / "workspace", folder / "inputs"
+    artifact = write_snapshot(workspace / "snapshots", LAST, 2)
+    materialize(str(artifact), str(workspace / "feast"), str(inputs / "training_set"), 2, str(folder / "run"))
+    return PromotedWorkspace(workspace, NightInputs(inputs, made=True)).promoted(2)
+
+
+@pytest.fixture
+def environment(place: PromotedWorkspace, tmp_path: Path) -> dict[str, str]:
+    """What the drill is typed in: this interpreter's goalrank, a free port, the workspace."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    (folder / "goalrank").write_text(f"#!/bin/sh\nexec {COMMAND[0]} {COMMAND[1]} '{COMMAND[2]}' \"$@\"\n")
+    (folder / "python3").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    if shutil.which("curl") is None:
+        (folder / "curl").write_text(CURL)
+    for file in folder.iterdir():
+        file.chmod(0o755)
+    known = {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}", "GOALRANK_WORKSPACE": str(place.folder)}
+    return {**os.environ, **known, "GOALRANK_PORT": str(port)}
+
+
+def drill() -> str:
+    (block,) = re.findall(r"^```sh drill\n(.*?)^```$", RUNBOOK, re.DOTALL | re.MULTILINE)
+    return block
+
+
+def ready(port: str) -> dict[str, object]:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/ready", timeout=5) as answer:
+        return json.loads(answer.read())
+
+
+def test_the_roll_back_drill_as_written(place: PromotedWorkspace, environment: dict[str, str], tmp_path: Path) -> None:
+    before = place.aliases()
+    assert before == [("2", "1"), ("2", "1")]
+    journalled = len(journal.read(place.journal_uri))
+    server = subprocess.Popen(
+        [*COMMAND, "serve"], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while True:
+            try:
+                assert ready(environment["GOALRANK_PORT"])["model_version"] == "2"
+                break
+            except OSError:
+                assert server.poll() is None, server.stderr.read()
+                assert time.monotonic() < deadline, "the server did not start"
+                time.sleep(0.5)
+        typed = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", drill()],
+            env=environment,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+    finally:
+        server.terminate()
+        server.wait(30)
+    assert typed.returncode == 0, typed.stdout + typed.stderr
+    answers = [json.loads(found)["model_version"] for found in re.findall(r'\{"status".*?\}', typed.stdout)]
+    assert answers == ["1", "2"], typed.stdout
+    assert place.aliases() == before
+    moves = [event for event in journal.read(place.journal_uri)[journalled:] if event["event"] == "intent"]
+    assert [(move["kind"], move["reason"]) for move in moves] == [
+        ("rollback", "drill: nothing is wrong"),
+        ("rollback", "drill: over"),
+    ]
+    shown = typed.stdout.strip().splitlines()[-3:]
+    assert sum("rolled back" in line for line in shown) == 2, typed.stdout
+
+
+def test_every_exit_code_has_its_section() -> None:
+    codes = {value for name, value in vars(errors).items() if name.startswith("EXIT_")}
+    found = {int(code) for code in re.findall(r"^### (\d+): ", RUNBOOK, re.MULTILINE)}
+    assert found == codes
+
+
+@pytest.mark.parametrize(
+    "alert",
+    [
+        "The watch rolled back",
+        "The split is broken",
+        "The night never ran",
+        "Drift warning",
+        "Fallbacks high",
+        "Off-policy inconclusive",
+        "Disk full",
+        "Tracking server away",
+        "Damaged journal",
+        "Damaged checkpoint or model file",
+        "Another release",
+        "Two promoters",
+    ],
+)
+def test_every_alert_has_its_section(alert: str) -> None:
+    section = RUNBOOK.split(f"\n### {alert}\n", 1)[1].split("\n#", 1)[0]
+    assert len(section.split()) > 30
+
+
+def test_the_commands_it_tells_you_to_type_exist() -> None:
+    group = typer.main.get_command(app)
+    told = re.findall(r"\bgoalrank ([a-z][a-z-]*)((?: --?[a-z-]+| [^`\n#|]*?)*)", RUNBOOK)
+    assert len(told) > 30
+    for name, _ in told:
+        assert name in group.commands, f"goalrank {name}"
+    for line in re.findall(r"goalrank [a-z][^`\n#|)]*", RUNBOOK):
+        words = line.split()
+        command = group.commands[words[1]]
+        if hasattr(command, "commands"):
+            command = command.commands[words[2]]
+        known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+        for flag in re.findall(r"(?<=\s)--[a-z-]+", line):
+            assert flag in known, f"{flag} in {line!r}"

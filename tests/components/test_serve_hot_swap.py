@@ -1,0 +1,188 @@
+"""Following the registry: swaps, refusals, the holdback, and a registry that is away."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from components import registry
+from components.serve_model.bodies import parse_rank
+from components.serve_model.champion import Champion, Models, load_champion
+from components.serve_model.hot_swap import HotSwap, try_out
+from components.serve_model.metrics import Metrics
+from components.serve_model.ranking import NO_CHAMPION, RETRIEVER_POLICY, Ranking
+from goalrank.errors import ModelRefused, TryAgain
+from goalrank.verdict import ModelVersion
+from tests.components.serving import Caller, Place, address_of, body, by_score, launch, make_place, read_logs
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    return make_place(tmp_path_factory.mktemp("store"))
+
+
+@pytest.fixture
+def place(store: Place, tmp_path: Path) -> Place:
+    """The store, and a registry of its own with version 1 as champion."""
+    (tmp_path / "feast").symlink_to(store.folder / "feast")
+    made = Place(tmp_path)
+    made.register(seed=1)
+    return made
+
+
+class Following:
+    """A ranking that follows a registry, by hand."""
+
+    def __init__(self, place: Place, holdback: float = 0.0, clock=time.monotonic) -> None:
+        self.metrics = Metrics()
+        models = Models(load_champion(place.tracking_uri), holdback=holdback)
+        self.ranking = Ranking(place.features(), models)
+        self.swap = HotSwap(place.tracking_uri, self.ranking, self.metrics, clock=clock)
+
+    def swaps(self, outcome: str) -> float:
+        return self.metrics.registry.get_sample_value("goalrank_swaps_total", {"outcome": outcome}) or 0.0
+
+    def version(self) -> str:
+        return self.ranking.rank(parse_rank(body(1))).model_version
+
+
+def test_the_champion_is_swapped_and_a_known_version_is_not_loaded_again(place, monkeypatch):
+    following = Following(place, holdback=0.1)
+    following.swap.look()
+    assert following.version() == "1" and following.swaps("swapped") == 0
+    first = following.ranking.champion
+    place.register(seed=2, alias=None)
+    place.point("2", previous="1")
+    following.swap.look()
+    assert following.ranking.champion.version.version == "2" and following.ranking.models.previous is first
+    monkeypatch.setattr("components.serve_model.hot_swap.load_version", None)
+    place.point("1", previous=None)  # a roll-back
+    following.swap.look()
+    assert following.ranking.champion is first and following.ranking.models.previous is None
+    assert following.swaps("swapped") == 2 and following.swaps("refused") == 0
+
+
+def test_a_version_of_other_features_is_not_swapped_in(place):
+    """It was registered by a release whose features mean something else (FAULTS: roll-back, changed features)."""
+    following = Following(place)
+    place.register(seed=2)
+    registry.connect(place.tracking_uri).set_model_version_tag(registry.RANKER, "2", registry.FEATURE_SET, "other")
+    following.swap.look()
+    assert following.version() == "1" and following.swaps("refused") == 1
+
+
+def test_a_refused_version_is_left_alone_for_a_minute_and_a_good_one_taken_at_once(place, monkeypatch):
+    now = [0.0]
+    following = Following(place, clock=lambda: now[0])
+    directory = place.register(seed=2)
+    weights = (directory / "weights.safetensors").read_bytes()
+    (directory / "weights.safetensors").write_bytes(weights[:-1])
+    for expected in (1, 1):
+        following.swap.look()
+        assert following.swaps("refused") == expected
+    now[0] += 61
+    following.swap.look()
+    assert following.swaps("refused") == 2
+    now[0] += 61
+    (directory / "weights.safetensors").write_bytes(weights)
+    following.swap.look()
+    assert following.version() == "2" and following.swaps("swapped") == 1
+
+
+def test_a_model_that_fails_on_a_request_is_refused(place):
+    champion = load_champion(place.tracking_uri)
+    try_out(champion)
+    for parameter in champion.model.decoder.parameters():
+        parameter.data.fill_(float("nan"))
+    with pytest.raises(ModelRefused, match="finite"):
+        try_out(champion)
+
+    def raises(*args: object) -> None:
+        raise RuntimeError("a shape")
+
+    champion.model.greedy = raises  # type: ignore[method-assign]
+    with pytest.raises(ModelRefused, match="fails on a request: RuntimeError: a shape"):
+        try_out(champion)
+
+
+def test_the_registry_away_or_emptied_changes_nothing(place):
+    following = Following(place)
+    following.swap.look()
+    database = place.folder / "mlflow" / "mlflow.db"
+    shutil.move(database, database.with_suffix(".away"))
+    with pytest.raises(TryAgain):
+        following.swap.look()
+    assert not database.exists(), "looking must not make an empty registry"
+    assert following.version() == "1"
+    following.swap._client = None
+    registry.connect(place.tracking_uri)  # somebody else makes an empty one
+    with pytest.raises(TryAgain, match="knows no goalrank-ranker"):
+        following.swap.look()
+    assert following.version() == "1" and not following.ranking.models.withdrawn
+
+
+def test_a_withdrawn_champion_answers_no_more(place):
+    """Rolled back to nobody: the retriever's order, marked, until there is a champion again."""
+    following = Following(place)
+    registry.point(registry.connect(place.tracking_uri), registry.RANKER, registry.CHAMPION, None)
+    following.swap.look()
+    ranked = following.ranking.rank(parse_rank(body(1)))
+    assert (ranked.fallback, ranked.policy, ranked.propensities) == (NO_CHAMPION, RETRIEVER_POLICY, None)
+    assert ranked.items == by_score(body(1))
+    place.point("1")
+    following.swap.look()
+    assert following.ranking.rank(parse_rank(body(1))).fallback is None
+
+
+def test_the_holdback_is_a_share_of_users_that_stays_and_changes_with_the_version():
+    def nobody(version: str) -> Champion:
+        return Champion(torch.nn.Identity(), ModelVersion(name="m", version=version, weights_sha256="0" * 64))
+
+    models = Models(nobody("2"), nobody("1"), holdback=0.05)
+    users = range(1, 20_001)
+    held = {user for user in users if models.for_user(user).version.version == "1"}
+    assert len(held) / len(users) == pytest.approx(0.05, abs=0.005)
+    assert held == {user for user in users if models.for_user(user).version.version == "1"}
+    later = Models(nobody("3"), nobody("2"), holdback=0.05)
+    held_later = {user for user in users if later.for_user(user).version.version == "2"}
+    assert len(held & held_later) < len(held) / 4, "not always the same users get the older version"
+    for without in (Models(nobody("2"), None, 0.05), Models(nobody("2"), nobody("1"), 0.0)):
+        assert all(without.for_user(user).version.version == "2" for user in range(1, 500))
+
+
+def test_a_graceful_end_answers_what_is_under_way_and_writes_the_log(place, tmp_path):
+    place.register(seed=2, alias=registry.PREVIOUS)
+    process = launch(place, tmp_path / "served", "--exploration", "0", "--holdback", "0.5", told=None)
+    address = address_of(process)
+    answered: list[str] = []
+    refused = threading.Event()
+
+    def call() -> None:
+        caller = Caller(address)
+        try:
+            while True:
+                status, answers = caller.post("/rank", [body(number) for number in range(20)])
+                assert status == 200, answers
+                answered.extend(answer["request_id"] for answer in answers)
+        except (ConnectionError, OSError, Exception) as error:
+            if isinstance(error, AssertionError):
+                raise
+            refused.set()
+
+    callers = [threading.Thread(target=call) for _ in range(4)]
+    for caller in callers:
+        caller.start()
+    time.sleep(1.0)
+    process.terminate()
+    for caller in callers:
+        caller.join(60)
+    process.communicate(timeout=60)
+    assert refused.is_set() and answered
+    logged = read_logs(tmp_path / "served", "requests")
+    assert set(answered) <= set(logged["request_id"].to_pylist())
+    assert set(logged["policy"].to_pylist()) == {f"{registry.RANKER}:1", f"{registry.RANKER}:2"}
