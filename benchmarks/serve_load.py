@@ -22,6 +22,7 @@ the version that it names, or against the fallback it names while the store was 
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -42,7 +43,7 @@ import numpy as np
 
 from benchmarks.load_generator import Shot, fire, http_request
 from benchmarks.report import Claim, Row, claim, progress, run
-from benchmarks.serving_place import Place, build, feature_bodies, register_for_mlflow
+from benchmarks.serving_place import Place, build, feature_bodies, move_aliases, register_for_mlflow
 from components import registry
 from goalrank_platform import root
 
@@ -265,14 +266,6 @@ def _soak(place: Place, plan: Plan, core: list[str], rate: float) -> tuple[Row, 
     away = [float("inf"), float("inf")]
     ended = threading.Event()
 
-    def move_aliases() -> None:
-        client = registry.connect(place.tracking_uri)
-        champion = "1"
-        while not ended.wait(plan.swap_every):
-            before, champion = champion, "2" if champion == "1" else "1"
-            registry.point(client, registry.RANKER, registry.CHAMPION, champion)
-            registry.point(client, registry.RANKER, registry.PREVIOUS, before)
-
     def take_store_away() -> None:
         if ended.wait(min(seconds / 3, 60.0)):
             return
@@ -287,13 +280,18 @@ def _soak(place: Place, plan: Plan, core: list[str], rate: float) -> tuple[Row, 
 
     with _goalrank(place, core, *flags, logs=logs) as (port, requests, _):
         fire(port, requests, min(rate, 100.0), 5.0, seed=3)
-        others = [threading.Thread(target=one) for one in (move_aliases, take_store_away)]
-        for other in others:
-            other.start()
+        # A process of its own: MLflow's client would hold up the load generator.
+        mover = multiprocessing.get_context("spawn").Process(
+            target=move_aliases, args=(place.tracking_uri, plan.swap_every), daemon=True
+        )
+        mover.start()
+        taker = threading.Thread(target=take_store_away)
+        taker.start()
         shots = fire(port, requests, rate, seconds, seed=4)
         ended.set()
-        for other in others:
-            other.join()
+        taker.join()
+        mover.terminate()
+        mover.join()
         told = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30).read().decode()
     registry.point(registry.connect(place.tracking_uri), registry.RANKER, registry.CHAMPION, "1")
     figures = _figures(shots, lambda shot: _wrong(place, shot, (away[0], away[1])))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,17 @@ def register_for_mlflow(place: Place, keep_seconds: float) -> str:
             pip_requirements=_requirements(),
         )
     return f"models:/{name}/1"
+
+
+def move_aliases(tracking_uri: str, every_seconds: float) -> None:
+    """Make the other version champion every so many seconds, and this one previous, until killed."""
+    client = registry.connect(tracking_uri)
+    champion = "1"
+    while True:
+        time.sleep(every_seconds)
+        before, champion = champion, "2" if champion == "1" else "1"
+        registry.point(client, registry.RANKER, registry.CHAMPION, champion)
+        registry.point(client, registry.RANKER, registry.PREVIOUS, before)
 
 
 def feature_bodies(place: Place, count: int) -> list[dict[str, Any]]:

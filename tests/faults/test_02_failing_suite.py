@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from console.workspace import day_after
 from goalrank.errors import EXIT_DATA_REFUSED, EXIT_DONE, EXIT_USAGE
+from tests.faults import registry_on_disk
 from tests.faults.conftest import Seen
 from tests.faults.nights import Nights, answer, goalrank, run_night
 
@@ -50,14 +51,14 @@ def renumber_next_day(nights: Nights) -> None:
 
 
 def kept(nights: Nights) -> dict[str, str]:
-    """What must not change: the online store's record, the journal of promotions, the registry's versions."""
-    registry = nights.registry()
-    versions = sorted(f"{one.name} {one.version}" for one in registry.search_model_versions())
+    """What must not change: the online store's record, the journal of promotions, the registry."""
+    names = ("goalrank-ranker", "goalrank-reward")
+    versions = {name: registry_on_disk.versions(nights.database, name) for name in names}
     return {
         "online": (nights.workspace / "feast/online.json").read_text(),
         "journal": json.dumps(nights.journal()),
-        "champion": nights.champion(),
-        "versions": ", ".join(versions),
+        "champion": str(nights.champion()),
+        "versions": json.dumps(versions),
     }
 
 

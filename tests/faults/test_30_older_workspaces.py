@@ -282,6 +282,7 @@ def test_a_user_is_erased(nights: Nights, seen: Seen) -> None:
     place = ["--workspace", str(nights.workspace), "--json"]
     user, requests = user_and_requests(nights.workspace / "logs")
     requests.add(f"served-{user}")
+    candidates = pq.read_table(nights.workspace / "logs/requests")["candidates"][0].as_py()
     journal = serve_to(nights, user)
     held = len(traces(nights.workspace, user, requests))
     database = nights.workspace / "feast/online.db"
@@ -309,7 +310,7 @@ def test_a_user_is_erased(nights: Nights, seen: Seen) -> None:
         keys = [row[0] for table in tables for row in connection.execute(f'SELECT entity_key FROM "{table}"')]
     assert keys and not [one for one in keys if key in bytes(one)]
     assert f"served-{user + 1}" in journal.read_text(), "others' lines stay"
-    asked = {"user_id": user, "candidates": [{"item_id": item, "score": 1 / item} for item in range(1, 9)]}
+    asked = {"user_id": user, "candidates": [{"item_id": item, "score": 1 / item} for item in candidates]}
     ranked = answer(goalrank("rank", json.dumps(asked), "--workspace", str(nights.workspace)).stdout)
     assert ranked["fallback"] == "unknown_user"
     again = answer(goalrank("erase-user", str(user), *place).stdout)
