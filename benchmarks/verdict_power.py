@@ -34,6 +34,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 from scipy import stats
+from threadpoolctl import threadpool_limits
 
 from benchmarks.report import Claim, Row, claim, progress, run
 from benchmarks.verdict_night import FILE
@@ -320,8 +321,10 @@ def measure(quick: bool) -> tuple[list[Row], list[Claim]]:
         if not (quick and chain.careless):
             jobs.append((chains, (name, max(20, lives // chain.rarer), CHAIN_USERS)))
     rows = []
-    # Fewer processes than processors serve best: a resample's product of matrices is bound by memory.
-    with ProcessPoolExecutor(max_workers=min(2, os.cpu_count() or 1)) as workers:
+    # One thread each: threads that share a product of small matrices wait for one another (nine times slower).
+    # Fewer processes than processors serve best: the product is bound by memory.
+    processes = min(2, os.cpu_count() or 1)
+    with ProcessPoolExecutor(max_workers=processes, initializer=threadpool_limits, initargs=(1,)) as workers:
         waiting = [(work, arguments, workers.submit(work, *arguments)) for work, arguments in jobs]
         for number, (_, arguments, done) in enumerate(waiting, start=1):
             rows.append(done.result())

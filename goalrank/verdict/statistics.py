@@ -92,7 +92,9 @@ class Comparisons:
 
     def users(self, chosen_R: np.ndarray | None = None) -> int:
         """Users that have one of the requests."""
-        return self._users if chosen_R is None else len(np.unique(self._user_R[chosen_R]))
+        if chosen_R is None:
+            return self._users
+        return int(np.count_nonzero(np.bincount(self._user_R[chosen_R], minlength=self._users)))
 
     def mean(self, name: str) -> float:
         """The mean difference as observed."""
