@@ -33,6 +33,7 @@ from goalrank.verdict.document import (
     OffPolicySection,
     Slice,
     Status,
+    judged_now,
 )
 from goalrank.verdict.slices import add_slices, judge_slices, slices_check
 from goalrank.verdict.statistics import Comparisons
@@ -171,6 +172,7 @@ class _Night:
             **self._about,
             decision=decision,
             reason=reason,
+            judged_at=judged_now(),
             requests=self.requests,
             users=self.users,
             thresholds={

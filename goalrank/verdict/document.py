@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-FORMAT: Literal[2] = 2
+FORMAT: Literal[3] = 3
 
 MAXIMUM_BYTES = 1_000_000
 """A verdict is a few kilobytes; what is larger is something else."""
@@ -92,12 +93,24 @@ class OffPolicySection(_Document):
 
 
 class _Verdict(_Document):
-    format: Literal[2]
+    format: Literal[3]
     model: ModelVersion
     snapshot_id: str = Field(min_length=1)
     date: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}$")
     reason: str = Field(min_length=1)
+    judged_at: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z$")
+    """By the judging machine's clock, in UTC. In the document, since a file's own time does not survive a copy."""
     checks: list[Check] = Field(min_length=1)
+
+    @field_validator("judged_at")
+    @classmethod
+    def _a_time(cls, value: str) -> str:
+        datetime.fromisoformat(value)
+        return value
+
+    def age_hours(self, now: datetime | None = None) -> float:
+        """Hours since it was judged; negative for one from the future."""
+        return ((now or datetime.now(UTC)) - datetime.fromisoformat(self.judged_at)).total_seconds() / 3600
 
     def _named(self) -> dict[str, Check]:
         checks = {check.name: check for check in self.checks}
@@ -161,6 +174,11 @@ class ServingVerdict(_Verdict):
         if self.decision == "pass" and self.requests == 0:
             raise ValueError("decision pass without a single request asked")
         return self
+
+
+def judged_now() -> str:
+    """The present, as a verdict's `judged_at`."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def together(statuses: Iterable[Status]) -> Status:

@@ -1,6 +1,7 @@
 """15. A verdict missing, malformed, or about something else -> refused, by the gate and by the promotion itself."""
 
 import json
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -8,13 +9,18 @@ from components import registry
 from components.gate_promotion.main import gate
 from components.promote_model.main import run as promote
 from goalrank.errors import EXIT_MODEL_REFUSED, ModelRefused
-from goalrank.verdict import FORMAT, to_json
+from goalrank.verdict import FORMAT, MAX_AGE_HOURS, to_json
 from tests.components.graded_night import shared_night
 from tests.verdicts import passing
 
 
 def change(**fields):
     return lambda text: json.dumps(json.loads(text) | fields)
+
+
+def judged(hours_ago):
+    at = datetime.now(UTC) - timedelta(hours=hours_ago)
+    return change(judged_at=at.strftime("%Y-%m-%dT%H:%M:%SZ"))
 
 
 def model(**fields):
@@ -39,6 +45,9 @@ SPOILT = {
     "a key twice": lambda text: text.replace('"reason"', '"reason": "no", "reason"', 1),
     "a field too many": change(approved_by="me"),
     "of an older release": change(format=FORMAT - 1),
+    "judged too long ago": judged(hours_ago=MAX_AGE_HOURS + 1),
+    "judged in the future": judged(hours_ago=-24),
+    "judged on no day": change(judged_at="2026-02-30T00:00:00Z"),
     "of the other kind": lambda text: text.replace('"evaluation"', '"x"').replace('"serving"', '"evaluation"'),
     "an unknown decision": change(decision="yes"),
     "without checks": change(checks=[]),

@@ -41,6 +41,7 @@ def _serving(failed: bool) -> v.ServingVerdict:
         **NIGHT,
         decision="refuse" if failed else "pass",
         reason="two lists differ" if failed else "20 logged requests answered as offline",
+        judged_at=v.judged_now(),
         checks=[check.model_copy(update={"status": "failed"}) if failed else check],
         requests=20,
     )

@@ -426,7 +426,7 @@ def _with(*path_and_value):
         (_without("checks"), "checks"),
         (_with("decision", "yes"), "decision"),
         (_with("decision", True), "decision"),
-        (_with("format", 1), "format 1 found, expected 2"),
+        (_with("format", v.FORMAT - 1), f"format {v.FORMAT - 1} found, expected {v.FORMAT}"),
         (_with("kind", "serving"), "kind"),
         (_with("model", "version", 8), "model.version"),
         (_with("model", "version", "08"), "model.version"),
@@ -496,7 +496,7 @@ def test_a_missing_verdict_is_refused(tmp_path):
 
 
 def test_a_serving_verdict_passes_only_with_requests_and_all_checks(tmp_path, document):
-    serving = {key: document[key] for key in ("format", "model", "snapshot_id", "date")}
+    serving = {key: document[key] for key in ("format", "model", "snapshot_id", "date", "judged_at")}
     check = {"name": "equal", "value": 0, "threshold": 0, "status": "passed", "detail": ""}
     serving |= {"kind": "serving", "decision": "pass", "reason": "equal", "checks": [check], "requests": 20}
     assert v.load_verdict(write(tmp_path, serving), "serving").requests == 20
