@@ -44,10 +44,11 @@ from goalrank.verdict import (
     LATENCY_BUDGET_MS,
     SIZE_BUDGET_MB,
     SLICE_MARGIN,
-    Check,
     EvaluationVerdict,
     ModelVersion,
+    OffPolicySection,
     decide,
+    off_policy_gate,
     within_budget,
 )
 
@@ -140,8 +141,9 @@ def replay(
     if anchor_gain is not None:
         rewards["anchor"] = champion_R * (1 + anchor_gain) + sign_R * taken["anchor"]
     lost = random.normal(gain / OFF_POLICY_ERROR) < stats.norm.ppf(0.025)
+    drawn = OffPolicySection(setting="required", status="failed" if lost else "passed", reason="drawn", estimates={})
     gates = [
-        Check(name="off_policy", value=None, threshold=None, status="failed" if lost else "passed"),
+        off_policy_gate(drawn),
         within_budget("latency", 10.0, LATENCY_BUDGET_MS, "ms"),
         within_budget("size", 1.0, SIZE_BUDGET_MB, "MB"),
     ]
@@ -156,6 +158,7 @@ def replay(
         allow_bootstrap=False,
         seed=seed,
         gates=gates,
+        off_policy=drawn,
         slices={name: chosen[rows_R] for name, chosen in real.slices.items()},
         anchor=None if anchor_gain is None else MODELS[-1],
         no_anchor="the champion has reigned for a week",

@@ -5,6 +5,7 @@
     slices.py       non-inferiority on the slices that a mean can hide
     decision.py     decide(): rewards and gates in, a verdict out
     gates.py        checks that others measured: off-policy estimate, latency, size
+    consistency.py  what a yes must carry, recomputed from its numbers
     document.py     the verdict's schema and its JSON
     reader.py       reading it back, strictly: what is malformed is a no
     schema.py       docs/verdict.schema.json

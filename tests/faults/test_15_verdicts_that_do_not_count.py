@@ -65,6 +65,22 @@ EVALUATION_ONLY = {
 } | {
     "against no champion": change(champion=None),
     "without a difference": change(difference=None),
+    "without thresholds": change(thresholds={}),
+    "judged by thresholds of its own": lambda text: change(
+        thresholds=json.loads(text)["thresholds"] | {"superiority": -100.0}
+    )(text),
+    "a check passed that its numbers fail": checks(
+        lambda all_: [check | ({"value": -5.0} if check["name"] == "floor" else {}) for check in all_]
+    ),
+    "superiority that does not apply": checks(
+        lambda all_: [check | ({"status": "not_applicable"} if check["name"] == "superiority" else {}) for check in all_]
+    ),
+    "without a look at any slice": change(slices=[]),
+    "without the off-policy section": change(off_policy=None),
+}
+SERVING_ONLY = {
+    "without the check equal_lists": checks(lambda all_: [one for one in all_ if one["name"] != "equal_lists"]),
+    "lists that differed, called passed": checks(lambda all_: [one | {"value": 5.0} for one in all_]),
 }
 
 
@@ -89,14 +105,15 @@ def refused():
 @pytest.mark.parametrize(
     ("which", "how"),
     [(kind, how) for kind in ("evaluation", "serving") for how in SPOILT]
-    + [("evaluation", how) for how in EVALUATION_ONLY],
+    + [("evaluation", how) for how in EVALUATION_ONLY]
+    + [("serving", how) for how in SERVING_ONLY],
 )
 def test_no_gate_opens_and_no_alias_moves(night, tmp_path, refused, which, how):
     graded, evaluated, evaluation, serving = night
     graded.forget()
     champion = graded.crown("good")
     texts = {"evaluation": evaluation, "serving": serving}
-    texts[which] = (SPOILT | EVALUATION_ONLY)[how](texts[which])
+    texts[which] = (SPOILT | EVALUATION_ONLY | SERVING_ONLY)[how](texts[which])
     for name, text in texts.items():
         if text is not None:
             (tmp_path / name).write_text(text)
