@@ -150,12 +150,15 @@ def _decide(client: MlflowClient, night: Promotable, journal_uri: str) -> dict[s
             f"promoted again by itself; if that was a mistake: `goalrank rollback --to {ranker.version} --reason ...`"
         )
     for model in models.values():
-        registered = client.get_model_version(model.name, model.version)
+        registered = registry.registered(client, model.name, model.version)
+        if registered is None:
+            raise ModelRefused(f"{_name(model)} is not in the registry any more; run the night again")
         if registry.identity(registered) != model:
             raise ModelRefused(
                 f"{_name(registry.identity(registered))} is registered, expected {_name(model)}; register again"
             )
-    registry.require_feature_set(client.get_model_version(ranker.name, ranker.version))
+        if model == ranker:
+            registry.require_feature_set(registered)
     moves = [_move(client, model.name, model.version) for model in models.values()]
     return {
         "promoted": True,

@@ -73,7 +73,9 @@ EVALUATION_ONLY = {
         lambda all_: [check | ({"value": -5.0} if check["name"] == "floor" else {}) for check in all_]
     ),
     "superiority that does not apply": checks(
-        lambda all_: [check | ({"status": "not_applicable"} if check["name"] == "superiority" else {}) for check in all_]
+        lambda all_: [
+            check | ({"status": "not_applicable"} if check["name"] == "superiority" else {}) for check in all_
+        ]
     ),
     "without a look at any slice": change(slices=[]),
     "without the off-policy section": change(off_policy=None),
