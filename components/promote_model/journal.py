@@ -162,7 +162,9 @@ def repair_locked(client: MlflowClient, tracking_uri: str, journal_uri: str) -> 
         for move in intent["moves"]:
             now = registry.by_alias(client, move["name"], registry.CHAMPION)
             found = None if now is None else str(now.version)
-            if found not in (move["from"], move["to"]):
+            # An alias goes with the version it points to, so where one of the two was deleted it may point nowhere.
+            lost = found is None and not all(_there(client, move["name"], move[place]) for place in ("from", "to"))
+            if found not in (move["from"], move["to"]) and not lost:
                 note = (
                     f"{intent['kind']} {intent['id']} abandoned: champion of {move['name']} is version {found}, "
                     f"expected {move['from']} or {move['to']}; aliases left as found"
