@@ -98,7 +98,7 @@ def begin(folder: Path) -> Nights:
         titles = [HOSTILE_TITLE.format(item=item) for item in table["item_id"].to_pylist()]
         place = table.column_names.index("title")
         pq.write_table(table.set_column(place, table.schema.field(place), pa.array(titles)), file)
-    first = run_night(workspace)
+    first = run_night(workspace, "--allow-bootstrap")
     assert (first["verdict"], first["exit_code"]) == ("promoted", 0), first["reason"]
     shutil.copytree(workspace, folder / "kept", symlinks=True)
     return Nights(workspace, folder / "kept", first)
