@@ -29,10 +29,11 @@ def test_errors_are_shares_of_the_champions_reward_and_outliers_are_told_apart(t
     rows, claims = judge_error.measure(tmp_path)
     assert [row["error"] for row in rows[:-1]] == pytest.approx([0.005, 0.03, -0.01, 0.2])
     assert rows[-1]["error"] == pytest.approx(0.025 / 3)
-    found = {claim["name"].split(",")[0]: claim for claim in claims}
-    assert found["promoted challengers that are truly better"]["value"] == 0.5
-    assert found["worst true loss of one promoted"]["value"] == pytest.approx(0.02)
-    assert found["judged better and truly far worse"]["holds"]
+    better, gain, loss, stopped = claims
+    assert better["value"] == 0.5
+    assert gain["value"] == pytest.approx(-0.0075)
+    assert loss["value"] == pytest.approx(0.02)
+    assert (stopped["value"], stopped["holds"]) == (1.0, True)
 
 
 def test_a_workspace_without_such_nights_is_refused(tmp_path):
