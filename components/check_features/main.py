@@ -47,8 +47,8 @@ def run(snapshot: str, snapshots_uri: str, data_docs: str, run_uri: str) -> None
         accepted = tonight.date in day_decisions.read(root).accepted
         step.figures["days"] = [days[0], days[-1]]
         with gate:
-            examples = prepare.counted(prepare.example_rows(tonight, days), tonight)
-            gate.check("examples", examples, suites.examples(), ["dt", "request_id"])
+            examples = prepare.example_ranges(prepare.example_rows(tonight, days), tonight, days)
+            gate.check("examples", prepare.counted(examples, tonight), suites.examples(), ["dt", "request_id"])
             for done, view in enumerate(schema.FEATURE_VIEWS.values()):
                 step.progress(done, len(schema.FEATURE_VIEWS), view.name)
                 rows = _rows(tonight, view, days)
@@ -93,7 +93,9 @@ def _rows(snapshot: Snapshot, view: schema.FeatureView, days: list[str]) -> pd.D
     if view is schema.USER_STATS:
         return prepare.user_stats_ranges(rows, snapshot, days)
     if view is schema.USER_HISTORY:
-        return prepare.user_history_ranges(rows)
+        return prepare.user_history_ranges(rows, snapshot, days)
+    if view is schema.ITEM_CONTENT:
+        return prepare.item_content_ranges(rows, snapshot, days)
     if view is schema.ITEM_STATS:
         return prepare.item_stats_ranges(rows)
     return rows

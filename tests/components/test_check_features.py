@@ -171,6 +171,17 @@ def set_values(table: str, row: int, **values: Any) -> Callable[[Tables], None]:
     return lambda tables: tables[table][row].update(values)
 
 
+def new_item(**values: Any) -> Callable[[Tables], None]:
+    """An item that is announced that day, with one value otherwise than it should be."""
+
+    def change(tables: Tables) -> None:
+        when = {name: tables["item_stats"][0][name] for name in ("event_timestamp", "created_timestamp")}
+        content: dict[str, Any] = {"topic_mask": 5, "duration_seconds": None, "title": "new"} | values
+        tables["item_content"].append({"item_id": 9000 + len(tables["item_content"]), **content, **when})
+
+    return change
+
+
 DEFECTS = [
     ("user_stats: expected user_id never null", "dt=2026-01-03", set_values("user_stats", 0, user_id=None)),
     ("user_stats: expected one row for each", "user_id=2", set_values("user_stats", 2, user_id=2)),
@@ -200,6 +211,81 @@ DEFECTS = [
     ("examples: expected at least one item shown", "2026-01-03-2", set_values("examples", 2, slate=[])),
     ("examples: expected one score for each candidate", "2026-01-03-3", set_values("examples", 3, candidates=[1])),
     ("examples: expected one entry of clicks", "2026-01-03-4", set_values("examples", 4, clicks=[1])),
+    *(
+        (f"examples: expected {name} never null", f"2026-01-03-{row}", set_values("examples", row, **{name: None}))
+        for row, name in enumerate(("slate", "candidates", "candidate_scores", "clicks", "likes", "policy"), start=10)
+    ),
+    ("examples: expected user_id of 1 and above", "2026-01-03-20", set_values("examples", 20, user_id=0)),
+    (
+        "examples: expected candidates to be item ids",
+        "request_id=2026-01-03-21 candidates_outside=12",
+        set_values("examples", 21, candidates=[None] * 12),
+    ),
+    (
+        "examples: expected distinct candidates",
+        "request_id=2026-01-03-22 candidates_repeated=10",
+        set_values("examples", 22, candidates=[7, 8] * 6, slate=[7, 8, 7]),
+    ),
+    (
+        "examples: expected distinct items in a slate",
+        "request_id=2026-01-03-22 slate_repeated=1",
+        lambda tables: None,
+    ),
+    *(
+        (
+            "examples: expected finite candidate_scores",
+            f"request_id=2026-01-03-{row} scores_not_finite=1",
+            set_values("examples", row, candidate_scores=[score, *[0.5] * 11]),
+        )
+        for row, score in enumerate((NAN, None, float("inf")), start=23)
+    ),
+    (
+        "examples: expected every item shown among the candidates",
+        "request_id=2026-01-03-26 slate_outside=2",
+        set_values("examples", 26, candidates=list(range(1, 13)), slate=[13, 1, None]),
+    ),
+    *(
+        (
+            f"examples: expected {name} 0 or 1",
+            f"request_id=2026-01-03-{row} {name}_outside=1",
+            set_values("examples", row, **{name: [0, 1, value]}),
+        )
+        for row, (name, value) in enumerate((("clicks", 7), ("clicks", None), ("likes", -1), ("likes", 2)), start=27)
+    ),
+    *(
+        (
+            "examples: expected propensities null or in (0, 1]",
+            f"request_id=2026-01-03-{row} propensities_outside={len(shares)}",
+            set_values("examples", row, propensities=[*shares, *[None] * (SHOWN - len(shares))]),
+        )
+        for row, shares in enumerate(([2.0, 0.0], [NAN], [-0.5, 1.5, NAN]), start=31)
+    ),
+    *(
+        (
+            "examples: expected watch_seconds null or finite",
+            f"request_id=2026-01-03-{row} watch_seconds_outside=1",
+            set_values("examples", row, watch_seconds=[None, seconds, 0.0]),
+        )
+        for row, seconds in enumerate((NAN, -1.0, float("inf")), start=34)
+    ),
+    (
+        "user_history: expected histories of item ids",
+        "history_items_outside=2",
+        set_values("user_history", 30, history_items=[-5, None, 3], history_topics=[1, 1, 1]),
+    ),
+    (
+        "user_history: expected topic masks of 32 bits",
+        "history_topics_outside=2",
+        set_values("user_history", 31, history_items=[1, 2, 3], history_topics=[-1, 2**32, 0]),
+    ),
+    (
+        "user_stats: expected no topic_clicks below 0",
+        "topic_clicks_negative=1",
+        set_values("user_stats", 32, topic_clicks=[None, *[1] * 31]),
+    ),
+    ("user_stats: expected user_id of 1 and above", "user_id=0", set_values("user_stats", 33, user_id=0)),
+    ("item_content: expected a topic_mask of 32 bits", "topic_mask=-1", new_item(topic_mask=-1)),
+    ("item_content: expected duration_seconds null or a", "item_id=9001", new_item(duration_seconds=NAN)),
 ]
 
 
