@@ -19,7 +19,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from components import registry
+from components.check_features import passed
 from components.extract_features import erasures
+from components.extract_features.snapshots import Snapshot
 from components.feature_store import online_rows, open_store
 from components.serve_model.journal import SUFFIX, Segment
 from components.serve_model.served_log import JOURNAL
@@ -95,6 +97,19 @@ def test_what_is_needed_stays(forty_days: OldWorkspace, seen: Seen) -> None:
         f"{len(done['taken'])} things, {done['bytes']:,} bytes collected; champion, previous, challenger, the champion "
         "of 20 days ago, the drift snapshot and what is online stay; a second time takes nothing",
     )
+
+
+def test_the_night_started_last_can_be_resumed_however_old(forty_days: OldWorkspace, seen: Seen) -> None:
+    artifact = forty_days.interrupted_again(30)
+    clean(forty_days, "--keep-nights", "2")
+    resumed = Snapshot.load(artifact)
+    assert resumed.problem() == "", "the next step reads every row of it"
+    assert Snapshot.read(resumed.root, day(30)).manifest == resumed.manifest
+    against = passed.newest_before(resumed.root, day(30))
+    assert against is not None and against.date == day(31), "its drift is judged as it was"
+    assert forty_days.contents()["manifests"] == [day(ago) for ago in (31, 30, 21, 20, 1, 0)]
+    assert clean(forty_days, "--keep-nights", "2")["taken"] == []
+    seen("a night of 30 days ago, run again and interrupted", "its snapshot stays whole, and what it is held against")
 
 
 def test_a_long_reign_and_an_unfinished_move(forty_days: OldWorkspace) -> None:
