@@ -164,17 +164,18 @@ def _has_rows(day: dict[str, Any]) -> bool:
 def references(snapshot: Snapshot, refusable: bool) -> pd.DataFrame:
     """Who is known, one row a kind of reference of the newest day's examples.
 
-    Columns: reference, distinct, unknown (ids never announced up to tonight), for_example (three of them), and the
-    share of unknown ones as unknown_items or unknown_users; unknown_items_tonight is null unless `refusable`.
+    Columns: reference, distinct, unknown (ids never announced up to tonight), for_example (three of them, each with the
+    name of its column, by which an erased user's is found in texts), and the share of unknown ones as unknown_items or
+    unknown_users; unknown_items_tonight is null unless `refusable`.
     """
     examples = snapshot.read_examples(snapshot.days[-1:])
     known_items = snapshot.read_view(schema.ITEM_CONTENT.name)["item_id"].combine_chunks()
     known_users = snapshot.read_view(schema.USER_PROFILE.name)["user_id"].combine_chunks()
     rows = []
-    for reference, ids, known, column in (
-        ("shown items", pc.list_flatten(examples["slate"]), known_items, "unknown_items"),
-        ("candidates", pc.list_flatten(examples["candidates"]), known_items, "unknown_items"),
-        ("users", examples["user_id"], known_users, "unknown_users"),
+    for reference, key, ids, known, column in (
+        ("shown items", "item_id", pc.list_flatten(examples["slate"]), known_items, "unknown_items"),
+        ("candidates", "item_id", pc.list_flatten(examples["candidates"]), known_items, "unknown_items"),
+        ("users", "user_id", examples["user_id"], known_users, "unknown_users"),
     ):
         distinct = pc.unique(ids.drop_null())
         unknown = distinct.filter(pc.invert(pc.is_in(distinct, value_set=known)))
@@ -183,7 +184,7 @@ def references(snapshot: Snapshot, refusable: bool) -> pd.DataFrame:
                 "reference": reference,
                 "distinct": len(distinct),
                 "unknown": len(unknown),
-                "for_example": " ".join(map(str, unknown[:3].to_pylist())) or None,
+                "for_example": ", ".join(f"{key} {one}" for one in unknown[:3].to_pylist()) or None,
                 column: len(unknown) / len(distinct) if len(distinct) else None,
             }
         )

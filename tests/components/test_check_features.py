@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from components.check_features import passed
+from components.check_features import passed, prepare
 from components.check_features.drift import NOISE_QUANTILE, Column, compare, moved, population_stability
 from components.check_features.main import run
 from components.extract_features import day_decisions
@@ -571,12 +571,24 @@ def test_items_that_nobody_announced(tmp_path: Path, share: float, said: str) ->
     if said == "refused":
         with pytest.raises(DataRefused, match=f"at most {UNKNOWN_ITEMS.critical:.0%} of the items unknown") as refused:
             check(tmp_path, snapshot)
-        assert "reference=candidates" in str(refused.value) and "for_example=10" in str(refused.value)
+        assert "reference=candidates" in str(refused.value) and "for_example=item_id 10" in str(refused.value)
         return
     warnings = check(tmp_path, snapshot)["figures"]["warnings"]
     assert len(warnings) == bool(said)
     if said:
         assert f"at most {UNKNOWN_ITEMS.warning:.0%} of the items unknown, found 2 of 3" in warnings[0]
+
+
+def test_unknown_users_are_quoted_as_users(tmp_path: Path) -> None:
+    """By the name of their column, so that an erased one is found in the texts that quote them."""
+
+    def strangers(tables: Tables) -> None:
+        for number, row in enumerate(tables["examples"]):
+            row["user_id"] = 4711 + number
+
+    snapshot = Snapshot.load(write_snapshot(tmp_path, DAYS[:1], strangers))
+    users = prepare.references(snapshot, refusable=True).set_index("reference").loc["users"]
+    assert (users.unknown, users.for_example) == (REQUESTS, "user_id 4711, user_id 4712, user_id 4713")
 
 
 def test_an_item_that_was_never_announced_has_no_age_and_is_no_fault(tmp_path: Path) -> None:
