@@ -17,6 +17,7 @@ import goalrank_platform
 from components.dask_tokens import cheap_list_tokens
 from components.feature_store import ENTITIES, offline_rows, online_rows, open_store, views_of
 from components.materialize_features.main import run
+from components.materialize_features.online import read_record
 from goalrank import schema
 from goalrank.errors import DataRefused, TryAgain
 from tests.components.tiny_snapshot import feature_row, midnight, write_snapshot
@@ -394,6 +395,8 @@ def test_a_feature_that_differs_online_is_refused_with_entity_and_both_values(tm
     assert "item_stats:clicks_7d (1)" in str(refused.value) and "To mend:" in str(refused.value)
     assert outcome(tmp_path)["exit_code"] == DataRefused.exit_code
     assert outcome(tmp_path)["figures"]["skew"]["differing"] == 1
+    record = read_record(tmp_path / "feast")
+    assert record.keys() == {"may"}, "no night goes on from what is online: the next one writes all rows"
 
 
 def test_a_list_that_differs_online_is_refused_too(tmp_path, monkeypatch):
