@@ -56,6 +56,7 @@ def run(snapshot: str, snapshots_uri: str, data_docs: str, run_uri: str) -> None
                     gate.check(view.name, rows, suites.of_view(view), ["dt", view.entity])
             known = prepare.references(tonight, refusable=not accepted)
             gate.check("references", known, suites.references(), ["reference", "distinct", "unknown", "for_example"])
+            _check_propensities(gate, suites, tonight)
             _check_volume(gate, suites, tonight, refusable=not accepted)
             if earlier is None:
                 gate.leave_unjudged("drift (no earlier snapshot has passed)")
@@ -67,6 +68,16 @@ def run(snapshot: str, snapshots_uri: str, data_docs: str, run_uri: str) -> None
                 gate.check("drift", shifts, suites.drift(), told, examples=len(shifts))
         gate.decide(step, f"the features of {tonight.date}", day_decisions.way_out([tonight.date]))
         passed.mark(root, tonight)
+
+
+def _check_propensities(gate: Gate, suites: ModuleType, tonight: Snapshot) -> None:
+    shares = prepare.propensities(tonight)
+    gate.check("propensities", shares, suites.propensities(), ["dt", "lists", "share", "usual_share"])
+    (found,) = shares.itertuples()
+    if not found.lists:
+        gate.leave_unjudged(f"the propensities of {tonight.date} (no ranker chose a list)")
+    elif shares.times_fewer.isna().all():
+        gate.leave_unjudged(f"the propensities of {tonight.date} (fewer than {FEWEST_TRAILING_DAYS} days before it)")
 
 
 def _check_volume(gate: Gate, suites: ModuleType, tonight: Snapshot, refusable: bool) -> None:

@@ -17,7 +17,7 @@ import pyarrow.dataset as ds
 from components.check_features import lists
 from components.check_features.drift import Column
 from components.extract_features.snapshots import Snapshot
-from components.trailing_volume import against_usual
+from components.trailing_volume import FEWEST_TRAILING_DAYS, against_usual, trailing
 from goalrank import schema
 
 DAILY = ("examples", schema.USER_STATS.name, schema.USER_HISTORY.name, schema.ITEM_STATS.name)
@@ -159,6 +159,42 @@ def volumes(snapshot: Snapshot, refusable: bool) -> pd.DataFrame:
 def _has_rows(day: dict[str, Any]) -> bool:
     """A skipped day has none."""
     return any(day["rows"].get(table) for table in DAILY)
+
+
+def propensities(snapshot: Snapshot) -> pd.DataFrame:
+    """The newest day's lists that a ranker chose and how many have propensities, against the days before it; one row.
+
+    Columns: dt, lists, share (of them with the propensities of all their items: the off-policy comparison uses no
+    other), usual_share (median of the trailing days that had such lists), times_fewer (usual_share / share; 1 where
+    there usually are none). Shares are null where there is no list, times_fewer also where too few days are known.
+    """
+    shares = {day: _propensity_share(snapshot, day) for day in trailing(snapshot.days, snapshot.date)}
+    known = [share for lists_of_day, share in shares.values() if lists_of_day]
+    usual = float(np.median(known)) if len(known) >= FEWEST_TRAILING_DAYS else np.nan
+    count, share = _propensity_share(snapshot, snapshot.date)
+    if np.isnan(usual) or np.isnan(share):
+        fewer = np.nan
+    elif usual == 0:
+        fewer = 1.0
+    else:
+        fewer = usual / share if share else np.inf
+    row = {"dt": snapshot.date, "lists": count, "share": share, "usual_share": usual, "times_fewer": fewer}
+    return pd.DataFrame([row])
+
+
+def _propensity_share(snapshot: Snapshot, day: str) -> tuple[int, float]:
+    """How many lists of a day a ranker chose, and the share of them with a propensity for every item (NaN of none)."""
+    columns = ["policy", "slate", "propensities"]
+    files = snapshot.examples_paths([day])
+    table = ds.dataset(files, schema=schema.EXAMPLES, format="parquet").to_table(columns=columns) if files else None
+    if table is None:
+        return 0, np.nan
+    table = table.filter(pc.not_equal(table["policy"], schema.SELF_SELECTED))
+    if not table.num_rows:
+        return 0, np.nan
+    unknown = lists.wrong(table["propensities"], lambda share: ~np.isnan(share))
+    lengths = [pc.list_value_length(table[name]).to_numpy(zero_copy_only=False) for name in columns[1:]]
+    return table.num_rows, float(np.mean((unknown == 0) & (lengths[0] == lengths[1])))
 
 
 def references(snapshot: Snapshot, refusable: bool) -> pd.DataFrame:

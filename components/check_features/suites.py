@@ -10,7 +10,7 @@ from great_expectations import expectations as gxe
 from great_expectations.expectations.expectation import Expectation
 from great_expectations.expectations.metadata_types import FailureSeverity
 
-from components.gate_limits import UNKNOWN_ITEMS, UNKNOWN_USERS, VOLUME
+from components.gate_limits import FEWER_PROPENSITIES, UNKNOWN_ITEMS, UNKNOWN_USERS, VOLUME
 from goalrank import schema
 
 EXTRACTION = "run the night with --full-rebuild; if it stays, extract_features has a bug"
@@ -96,6 +96,21 @@ def volume() -> list[Expectation]:
         for column, limit, severity, mend in (
             ("times_usual_tonight", VOLUME.critical, FailureSeverity.CRITICAL, ACCEPT),
             ("times_usual", VOLUME.warning, FailureSeverity.WARNING, LOGS),
+        )
+    ]
+
+
+def propensities() -> list[Expectation]:
+    """Suite of the share of lists with propensities (prepare.propensities)."""
+    return [
+        gxe.ExpectColumnValuesToBeBetween(
+            column="times_fewer",
+            max_value=FEWER_PROPENSITIES.warning,
+            severity=FailureSeverity.WARNING,
+            description="propensities on the usual share of the rankers' lists (the trailing days' median), divided by "
+            f"{FEWER_PROPENSITIES.warning:g} at most",
+            notes="see whether whoever writes the impressions still logs the propensity of every item, and whether the "
+            "service answered by its fallback; until then the off-policy comparison says less, or nothing",
         )
     ]
 

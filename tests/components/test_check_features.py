@@ -549,8 +549,60 @@ def test_rows_against_the_trailing_days(tmp_path: Path, share: float, said: str)
 
 def test_too_few_days_are_not_judged_and_that_is_said(tmp_path: Path) -> None:
     outcome = check(tmp_path, write_snapshot(tmp_path, DAYS[:2]))
-    assert len(outcome["figures"]["not_judged"]) == 2
-    assert "not judged: the volume of 2026-01-02 (fewer than 3 days before it); drift" in outcome["reason"]
+    assert len(outcome["figures"]["not_judged"]) == 3
+    assert "not judged: the propensities of 2026-01-02 (fewer than 3 days before it); the volume" in outcome["reason"]
+    assert "the volume of 2026-01-02 (fewer than 3 days before it); drift" in outcome["reason"]
+
+
+def propensities_on(share: float, missing: list[float | None] | None = None) -> Callable[[Tables], None]:
+    """Propensities on so many of the day's lists, `missing` on the others."""
+
+    def change(tables: Tables) -> None:
+        for row in tables["examples"][int(share * REQUESTS) :]:
+            row["propensities"] = missing
+
+    return change
+
+
+def test_a_producer_that_stops_writing_propensities_is_a_warning(tmp_path: Path) -> None:
+    days = [f"2026-01-0{number}" for number in range(1, 5)]
+    outcome = check(tmp_path, write_snapshot(tmp_path, days, propensities_on(0)))
+    assert outcome["kind"] == "done"
+    (warning,) = outcome["figures"]["warnings"]
+    assert warning.startswith("propensities: expected propensities on the usual share of the rankers' lists")
+    assert f"dt=2026-01-04 lists={REQUESTS} share=0.0 usual_share=1.0 times_fewer=inf" in warning
+
+
+A_WEEK = [f"2026-01-0{number}" for number in range(1, 8)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "fewer"),
+    [
+        ([nothing], 1.0),
+        ([propensities_on(0.4)], 2.5),
+        ([propensities_on(0.4, [0.5] * (SHOWN - 1) + [None])], 2.5),  # a list counts if every item has one
+        ([propensities_on(0.0)] * 3, np.inf),  # the days before still remember
+        ([propensities_on(0.0)] * 7, 1.0),  # there never were any
+        ([propensities_on(0.0)] * 6 + [nothing], 1.0),
+        ([propensities_on(0.1)] * 6 + [propensities_on(0.0)], np.inf),
+    ],
+)
+def test_lists_with_propensities_against_the_trailing_days(tmp_path: Path, changes: list[Any], fewer: float) -> None:
+    (found,) = prepare.propensities(Snapshot.load(write_snapshot(tmp_path, A_WEEK, *changes))).itertuples()
+    assert found.times_fewer == pytest.approx(fewer) and found.lists == REQUESTS
+
+
+def test_propensities_that_nobody_can_judge(tmp_path: Path) -> None:
+    (few,) = prepare.propensities(Snapshot.load(write_snapshot(tmp_path / "few", A_WEEK[:3]))).itertuples()
+    assert few.lists == REQUESTS and np.isnan(few.times_fewer)
+
+    def users_chose(tables: Tables) -> None:
+        for row in tables["examples"]:
+            row.update(policy=schema.SELF_SELECTED, propensities=None)
+
+    (none,) = prepare.propensities(Snapshot.load(write_snapshot(tmp_path, A_WEEK, users_chose))).itertuples()
+    assert none.lists == 0 and np.isnan(none.share) and np.isnan(none.times_fewer)
 
 
 def renumbered(share: float) -> Callable[[Tables], None]:
