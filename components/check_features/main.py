@@ -62,7 +62,10 @@ def run(snapshot: str, snapshots_uri: str, data_docs: str, run_uri: str) -> None
                 gate.leave_unjudged("drift (no earlier snapshot has passed)")
             # Shifts of rows that are wrong already say nothing more.
             elif not gate.refused:
-                shifts = drift.compare(prepare.drift_columns(earlier), prepare.drift_columns(tonight, days), accepted)
+                before, now = prepare.drift_columns(earlier), prepare.drift_columns(tonight, days)
+                for column in drift.without_values(before, now):
+                    gate.leave_unjudged(f"the drift of {column}")
+                shifts = drift.compare(before, now, accepted)
                 step.figures["drift"] = {row.column: round(row.psi, 4) for row in shifts.itertuples()}
                 told = ["column", "rows_before", "rows_tonight", "median_before", "median_tonight", "moved_by"]
                 gate.check("drift", shifts, suites.drift(), told, examples=len(shifts))

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from components.check_features import passed, prepare
-from components.check_features.drift import NOISE_QUANTILE, Column, compare, moved, population_stability
+from components.check_features.drift import NOISE_QUANTILE, Column, compare, moved, population_stability, without_values
 from components.check_features.main import run
 from components.extract_features import day_decisions
 from components.extract_features.snapshots import Snapshot, manifest_path
@@ -162,7 +162,9 @@ def test_good_features_pass_the_first_night_and_the_next(tmp_path: Path) -> None
     assert second["kind"] == "done" and second["figures"]["days"] == [DAYS[2], DAYS[2]]
     assert second["figures"]["rows"]["item_stats"] == ITEMS
     assert second["figures"]["warnings"] == []
-    assert len(second["figures"]["drift"]) == 11  # no new item, hence no durations
+    assert len(second["figures"]["drift"]) == 11
+    no_new_item = "the drift of item_content.duration_seconds (no value tonight)"
+    assert no_new_item in second["figures"]["not_judged"] and no_new_item in second["reason"]
     assert max(second["figures"]["drift"].values()) < PSI.warning
     assert (tmp_path / "docs" / "index.html").is_file()
 
@@ -493,6 +495,30 @@ def test_small_samples_of_one_distribution_stay_below_the_limits() -> None:
         assert row.warning_limit > PSI.warning  # forty rows are too few for the usual limit
         beyond += row.psi > row.warning_limit
     assert beyond <= 300 * 10 * (1 - NOISE_QUANTILE)
+
+
+def test_a_column_without_values_is_named_and_not_passed_over() -> None:
+    """A rate whose wholes are all null or 0 has no value left, and is no column that stood still."""
+    some, none = Column(np.ones(5)), Column(np.empty(0))
+    earlier = {"both": none, "gone": some, "new": none, "there": some}
+    tonight = {"both": none, "gone": none, "new": some, "there": some}
+    assert compare(earlier, tonight).column.tolist() == ["there"]
+    assert without_values(earlier, tonight) == [
+        "both (no value before and tonight)",
+        "gone (no value tonight)",
+        "new (no value before)",
+    ]
+
+
+def test_a_rate_that_lost_its_wholes_is_told(tmp_path: Path) -> None:
+    def nobody_clicks(tables: Tables) -> None:
+        for row in tables["user_stats"]:
+            row.update(clicks=0, likes=0, watch_ms=0)
+
+    before = prepare.drift_columns(Snapshot.load(write_snapshot(tmp_path, DAYS[:2])), DAYS[:1])
+    now = prepare.drift_columns(Snapshot.load(write_snapshot(tmp_path, DAYS, nobody_clicks)), DAYS[:1])
+    assert without_values(before, now) == ["user_stats.watch_ms / clicks (no value tonight)"]
+    assert "user_stats.watch_ms / clicks" not in compare(before, now).column.tolist()
 
 
 # ------------------------------------------------------------------------------------- volume, references, acceptance
