@@ -1,9 +1,9 @@
 """Feature rows of the requests in hand: read online in large pieces, encoded once, kept until a night brings new ones.
 
-Features change when a night materialises, and not in between, so a row is kept until then (OnlineReader.stamp), and
-in no case longer than `keep_seconds`: whoever writes to the store by other ways is seen by that time. After a night the
-kept rows are read anew within seconds, spread over those, not all at once: nobody waits for it. Rows live in one array
-per feature, hence a batch is gathered by index as in training.
+Features change when a night materialises or a user is erased, and not in between, so a row is kept until then
+(OnlineReader.stamp), and in no case longer than `keep_seconds`: whoever writes to the store by other ways is seen by
+that time. After a night the kept rows are read anew within seconds, spread over those, not all at once: nobody waits
+for it. Rows live in one array per feature, hence a batch is gathered by index as in training.
 
 Legend: B requests, N candidates, U user slots, I item slots, F dense features.
 """
