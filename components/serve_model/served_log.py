@@ -71,25 +71,39 @@ class ServedLog:
 
     # ------------------------------------------------------------------------------------------------------ recording
 
-    def record_all(self, answers: Sequence[tuple[RankBody, Ranked]]) -> list[str | RepeatedRequestError]:
-        """Journal answers with one write; the id of each request (made here if the client gave none), or its error."""
-        now = self._clock()
-        found: list[str | RepeatedRequestError] = []
-        events = []
+    def claim(self, bodies: Sequence[RankBody], together: bool = False) -> list[RepeatedRequestError | None]:
+        """Take the ids that clients chose, before anything is answered under them; an error for each used before.
+
+        `together`: all of these or none. One repetition refuses them all, and takes none of their ids.
+        """
         with self._lock:
-            for body, ranked in answers:
-                if body.request_id is not None:
-                    if body.request_id in self._client_ids:
-                        found.append(
-                            RepeatedRequestError(
-                                f"request_id {body.request_id!r} was used before; send a new one or none"
-                            )
-                        )
-                        continue
-                    self._client_ids.add(body.request_id)
-                request_id = body.request_id or new_request_id()
-                found.append(request_id)
-                events.append(_event(request_id, now, body, ranked))
+            refused: list[RepeatedRequestError | None] = []
+            taken: set[str] = set()
+            for body in bodies:
+                name = body.request_id
+                if name is not None and (name in self._client_ids or name in taken):
+                    refused.append(RepeatedRequestError(f"request_id {name!r} was used before; send a new one or none"))
+                    continue
+                refused.append(None)
+                if name is not None:
+                    taken.add(name)
+            first = next((error for error in refused if error is not None), None)
+            if together and first is not None:
+                return [first] * len(bodies)
+            self._client_ids |= taken
+            return refused
+
+    def give_back(self, bodies: Sequence[RankBody]) -> None:
+        """Forget claimed ids: nothing was recorded under them, so they may be used again."""
+        with self._lock:
+            self._client_ids -= {body.request_id for body in bodies if body.request_id is not None}
+
+    def record_all(self, answers: Sequence[tuple[RankBody, Ranked]]) -> list[str]:
+        """Journal answers to claimed requests with one write; their ids, made here where the client gave none."""
+        now = self._clock()
+        names = [body.request_id or new_request_id() for body, _ in answers]
+        events = [_event(name, now, body, ranked) for name, (body, ranked) in zip(names, answers, strict=True)]
+        with self._lock:
             try:
                 if events:
                     if self._open is None:
@@ -98,7 +112,7 @@ class ServedLog:
             except OSError as error:
                 self.unlogged += len(events)
                 _log.error("%d requests are answered but not logged: %s", len(events), error)
-        return found
+        return names
 
     def record(self, body: RankBody, ranked: Ranked) -> str:
         """Journal one answer; the request's id.
@@ -106,10 +120,10 @@ class ServedLog:
         Raises:
             RepeatedRequestError: the client's id was used before.
         """
-        (found,) = self.record_all([(body, ranked)])
-        if isinstance(found, RepeatedRequestError):
-            raise found
-        return found
+        (refused,) = self.claim([body])
+        if refused is not None:
+            raise refused
+        return self.record_all([(body, ranked)])[0]
 
     def feedback(self, body: FeedbackBody) -> None:
         """Journal what the user did.

@@ -1,0 +1,102 @@
+"""What the service logs: request ids taken once, segments written once, damage that stops nobody."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from starlette.testclient import TestClient
+
+from components import registry
+from components.serve_model.app import create_app
+from components.serve_model.bodies import RankBody
+from components.serve_model.ranking import Ranked
+from components.serve_model.served_log import RepeatedRequestError, ServedLog
+from goalrank import schema
+from tests.unit.instant_service import INFER, request, service, tensors
+
+DAY = 86_400.0
+NOON = datetime(2026, 1, 5, 12, tzinfo=UTC).timestamp()
+
+
+def asked(request_id: str | None = None, user_id: int = 7) -> RankBody:
+    offered = [{"item_id": 1, "score": 0.5}, {"item_id": 2, "score": 0.25}]
+    return RankBody.model_validate({"user_id": user_id, "candidates": offered, "request_id": request_id})
+
+
+RANKED = Ranked([2, 1], [0.5, 1.0], f"{registry.RANKER}:1", registry.RANKER, "1", None, False)
+
+
+def written(logs: Path, table: str) -> pa.Table:
+    files = sorted((logs / table).glob("dt=*/served-*.parquet"))
+    tables = [pq.read_table(file, partitioning=None) for file in files]
+    return pa.concat_tables(tables) if tables else schema.LOG_TABLES[table].empty_table()
+
+
+def days(logs: Path, table: str) -> list[str]:
+    return sorted(path.parent.name.removeprefix("dt=") for path in (logs / table).glob("dt=*/served-*.parquet"))
+
+
+# ---------------------------------------------------------------------------------------------------------- request ids
+
+
+def test_ids_are_claimed_one_by_one_or_all_together(tmp_path):
+    log = ServedLog(tmp_path)
+    assert log.claim([asked("a"), asked(), asked("b")]) == [None] * 3
+    first, again, none, twice = log.claim([asked("c"), asked("a"), asked(), asked("c")])
+    assert first is None and none is None
+    assert "'a' was used before" in str(again) and "'c' was used before" in str(twice)
+    for bodies in ([asked("d"), asked("e"), asked("a")], [asked("d"), asked("d")]):
+        assert {type(one) for one in log.claim(bodies, together=True)} == {RepeatedRequestError}
+    assert log.claim([asked("d"), asked("e")], together=True) == [None] * 2, "a refused body takes no id"
+    log.give_back([asked("d"), asked()])
+    assert log.claim([asked("d")]) == [None]
+
+
+def test_one_repeated_id_refuses_a_whole_inference_and_logs_nothing_of_it(tmp_path):
+    served = service(tmp_path, exploration=0.0)
+    with TestClient(create_app(served)) as client:
+
+        def infer(*ids: str) -> tuple[int, dict[str, Any]]:
+            requests = [request(number) for number in range(len(ids))]
+            answer = client.post(INFER, json=tensors(*requests, request_id=list(ids)))
+            return answer.status_code, answer.json()
+
+        assert infer("a", "b")[0] == 200
+        status, document = infer("c", "d", "a")
+        assert status == 409 and "'a' was used before" in document["error"]
+        assert infer("x", "x")[0] == 409, "twice in one body"
+        feedback = client.post("/feedback", json={"request_id": "c", "position": 1, "click": 1})
+        assert feedback.status_code == 404, "nothing was served under it"
+        assert infer("c", "d")[0] == 200 and infer("x")[0] == 200, "ids of refused bodies are free"
+        # A batch of /rank has an answer for each: one repetition harms no other, and is not ranked at all.
+        answers = client.post("/rank", json=[request(1, request_id=name) for name in ("e", "a", "e")]).json()
+        assert [answer.get("status") for answer in answers] == [None, 409, 409]
+        assert served.metrics.registry.get_sample_value("goalrank_answers_total", {"version": "1"}) == 6
+        assert served.metrics.registry.get_sample_value("goalrank_repeated_total") == 3 + 2 + 2
+    assert sorted(written(tmp_path, "requests")["request_id"].to_pylist()) == ["a", "b", "c", "d", "e", "x"]
+
+
+def test_a_batch_that_could_not_be_answered_used_no_id(tmp_path, monkeypatch):
+    served = service(tmp_path)
+
+    def breaks(asked: object) -> None:
+        raise RuntimeError("a bug")
+
+    with TestClient(create_app(served), raise_server_exceptions=False) as client:
+        with monkeypatch.context() as patched:
+            patched.setattr(served.ranking, "rank_all", breaks)
+            assert client.post("/rank", json=request(1, request_id="mine")).status_code == 500
+        assert client.post("/rank", json=request(1, request_id="mine")).status_code == 200
+        assert client.post("/rank", json=request(1, request_id="mine")).status_code == 409
+
+
+def test_record_refuses_an_id_used_before(tmp_path):
+    log = ServedLog(tmp_path)
+    assert log.record(asked("mine"), RANKED) == "mine"
+    with pytest.raises(RepeatedRequestError, match="'mine' was used before"):
+        log.record(asked("mine"), RANKED)
