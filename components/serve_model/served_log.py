@@ -99,7 +99,10 @@ class ServedLog:
             self._client_ids -= {body.request_id for body in bodies if body.request_id is not None}
 
     def record_all(self, answers: Sequence[tuple[RankBody, Ranked]]) -> list[str]:
-        """Journal answers to claimed requests with one write; their ids, made here where the client gave none."""
+        """Journal answers to claimed requests with one write; their ids, made here where the client gave none.
+
+        What the disk does not take is answered all the same, and its ids are free again.
+        """
         now = self._clock()
         names = [body.request_id or new_request_id() for body, _ in answers]
         events = [_event(name, now, body, ranked) for name, (body, ranked) in zip(names, answers, strict=True)]
@@ -111,6 +114,7 @@ class ServedLog:
                     self._open.append(events)
             except OSError as error:
                 self.unlogged += len(events)
+                self.give_back([body for body, _ in answers])
                 _log.error("%d requests are answered but not logged: %s", len(events), error)
         return names
 

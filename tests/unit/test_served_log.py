@@ -13,9 +13,9 @@ from starlette.testclient import TestClient
 
 from components import registry
 from components.serve_model.app import create_app
-from components.serve_model.bodies import RankBody
+from components.serve_model.bodies import FeedbackBody, RankBody
 from components.serve_model.ranking import Ranked
-from components.serve_model.served_log import RepeatedRequestError, ServedLog
+from components.serve_model.served_log import RepeatedRequestError, ServedLog, UnknownRequestError
 from goalrank import schema
 from tests.unit.instant_service import INFER, request, service, tensors
 
@@ -93,6 +93,21 @@ def test_a_batch_that_could_not_be_answered_used_no_id(tmp_path, monkeypatch):
             assert client.post("/rank", json=request(1, request_id="mine")).status_code == 500
         assert client.post("/rank", json=request(1, request_id="mine")).status_code == 200
         assert client.post("/rank", json=request(1, request_id="mine")).status_code == 409
+
+
+def test_a_full_disk_uses_no_id(tmp_path, monkeypatch):
+    log = ServedLog(tmp_path)
+    with monkeypatch.context() as full:
+        full.setattr("os.write", lambda descriptor, content: 0)
+        assert log.record(asked("mine"), RANKED) == "mine" and log.unlogged == 1
+    with pytest.raises(UnknownRequestError):
+        log.feedback(FeedbackBody(request_id="mine", position=1, click=1))
+    assert log.record(asked("mine"), RANKED) == "mine" and log.unlogged == 1, "sent again, it is taken"
+    log.feedback(FeedbackBody(request_id="mine", position=1, click=1))
+    with pytest.raises(RepeatedRequestError):
+        log.record(asked("mine"), RANKED)
+    log.close()
+    assert written(tmp_path, "requests")["request_id"].to_pylist() == ["mine"]
 
 
 def test_record_refuses_an_id_used_before(tmp_path):
