@@ -13,7 +13,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +81,7 @@ class ServedLog:
             taken: set[str] = set()
             for body in bodies:
                 name = body.request_id
-                if name is not None and (name in self._client_ids or name in taken):
+                if name is not None and (name in taken or any(name in ids for ids in self._client_ids.values())):
                     refused.append(RepeatedRequestError(f"request_id {name!r} was used before; send a new one or none"))
                     continue
                 refused.append(None)
@@ -90,13 +90,15 @@ class ServedLog:
             first = next((error for error in refused if error is not None), None)
             if together and first is not None:
                 return [first] * len(bodies)
-            self._client_ids |= taken
+            self._client_ids.setdefault(self._today(), set()).update(taken)
             return refused
 
     def give_back(self, bodies: Sequence[RankBody]) -> None:
         """Forget claimed ids: nothing was recorded under them, so they may be used again."""
+        names = {body.request_id for body in bodies if body.request_id is not None}
         with self._lock:
-            self._client_ids -= {body.request_id for body in bodies if body.request_id is not None}
+            for ids in self._client_ids.values():
+                ids -= names
 
     def record_all(self, answers: Sequence[tuple[RankBody, Ranked]]) -> list[str]:
         """Journal answers to claimed requests with one write; their ids, made here where the client gave none.
@@ -178,6 +180,7 @@ class ServedLog:
             due = [segment for segment in self._waiting if now - (segment.closed_at or now) >= self.window_seconds]
             for segment in due:
                 self._waiting.remove(segment)  # from here on, feedback on it comes too late
+            self._forget_ids(due)
         # Without the lock: neither the disk nor Parquet may hold up an answer.
         if closed is not None:
             closed.sync()
@@ -188,7 +191,9 @@ class ServedLog:
                 with self._lock:
                     self._waiting = due + self._waiting
                 raise
-            due.pop(0)
+            arrived = {name for name in due.pop(0).shown if not name.startswith(ISSUED_PREFIX)}
+            with self._lock:  # they count from the day of their partition on, as they will after a restart
+                self._client_ids.setdefault(self._today(), set()).update(arrived)
 
     def close(self) -> None:
         """Stop, and write everything, waiting for feedback or not."""
@@ -240,20 +245,30 @@ class ServedLog:
         with open(aside, "rb") as written:
             os.fsync(written.fileno())
         # The day is taken last: midnight may have passed while the file was written, and yesterday is closed.
-        day = datetime.fromtimestamp(self._clock(), UTC).date().isoformat()
-        target = self.logs / table / f"dt={day}" / file
+        target = self.logs / table / f"dt={self._today()}" / file
         target.parent.mkdir(parents=True, exist_ok=True)
         os.replace(aside, target)
 
-    def _recent_client_ids(self) -> set[str]:
-        """Ids that clients chose in the days in which a repetition would still meet its first use."""
-        today = datetime.fromtimestamp(self._clock(), UTC).date()
-        days = [(today - timedelta(days=back)).isoformat() for back in range(schema.LATENESS_DAYS + 1)]
-        found: set[str] = set()
-        for day in days:
+    def _today(self) -> date:
+        return datetime.fromtimestamp(self._clock(), UTC).date()
+
+    def _recent_client_ids(self) -> dict[date, set[str]]:
+        """Ids that clients chose, by arrival day, as far back as a repetition would still meet its first use."""
+        recent: dict[date, set[str]] = {}
+        for back in range(schema.LATENESS_DAYS + 1):
+            day = self._today() - timedelta(days=back)
             for file in sorted((self.logs / "requests" / f"dt={day}").glob("served-*.parquet")):
-                found.update(pq.read_table(file, columns=["request_id"])["request_id"].to_pylist())
-        return {name for name in found if not name.startswith(ISSUED_PREFIX)}
+                found = pq.read_table(file, columns=["request_id"])["request_id"].to_pylist()
+                recent.setdefault(day, set()).update(name for name in found if not name.startswith(ISSUED_PREFIX))
+        return recent
+
+    def _forget_ids(self, due: Sequence[Segment]) -> None:
+        """Let go of the ids of days that no repetition can meet any more, those still to be written excepted."""
+        unwritten = [*due, *self._waiting, *([self._open] if self._open is not None else [])]
+        oldest = min([self._clock(), *(segment.opened_at for segment in unwritten)])
+        kept_from = datetime.fromtimestamp(oldest, UTC).date() - timedelta(days=schema.LATENESS_DAYS)
+        for day in [day for day in self._client_ids if day < kept_from]:
+            del self._client_ids[day]
 
 
 def new_request_id() -> str:

@@ -110,6 +110,51 @@ def test_a_full_disk_uses_no_id(tmp_path, monkeypatch):
     assert written(tmp_path, "requests")["request_id"].to_pylist() == ["mine"]
 
 
+def kept(log: ServedLog) -> set[str]:
+    return set().union(*log._client_ids.values())
+
+
+def test_ids_are_forgotten_once_no_repetition_can_meet_them(tmp_path):
+    """A process that lives for weeks holds the ids a fresh start would read, and those not written yet."""
+    now = [NOON]
+    log = ServedLog(tmp_path, window_seconds=600, segment_seconds=60, clock=lambda: now[0])
+    for day in range(20):
+        log.record(asked(f"day-{day}"), RANKED)
+        now[0] += 61
+        log.flush_due()
+        now[0] += 600
+        log.flush_due()
+        expected = {f"day-{one}" for one in range(max(0, day - schema.LATENESS_DAYS), day + 1)}
+        assert kept(log) == expected == kept(ServedLog(tmp_path, clock=lambda: now[0]))
+        now[0] += DAY - 661
+    log.record(asked("day-0"), RANKED)
+    with pytest.raises(RepeatedRequestError):
+        log.record(asked("day-19"), RANKED)
+
+
+def test_ids_that_could_not_be_written_for_days_are_kept_from_the_day_they_arrive(tmp_path, monkeypatch):
+    now = [NOON]
+    log = ServedLog(tmp_path, window_seconds=600, segment_seconds=60, clock=lambda: now[0])
+    log.record(asked("mine"), RANKED)
+
+    def full(*args: object) -> None:
+        raise OSError(28, "no space left")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(pq, "write_table", full)
+        for _ in range(12):
+            now[0] += DAY / 2
+            try:
+                log.flush_due()
+            except OSError:
+                assert kept(log) == {"mine"}
+    for back in range(schema.LATENESS_DAYS + 2):
+        log.flush_due()
+        assert kept(log) == ({"mine"} if back <= schema.LATENESS_DAYS else set())
+        now[0] += DAY
+    assert days(tmp_path, "requests") == ["2026-01-11"]
+
+
 def test_record_refuses_an_id_used_before(tmp_path):
     log = ServedLog(tmp_path)
     assert log.record(asked("mine"), RANKED) == "mine"
