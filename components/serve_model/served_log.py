@@ -238,16 +238,31 @@ class ServedLog:
 
     def _write_table(self, name: str, table: str, rows: pa.Table) -> None:
         file = f"served-{name}.parquet"
-        if any((self.logs / table).glob(f"dt=*/{file}")):
+        if self._arrivals(table, file):
             return  # a process died between the two tables, or before it could remove the segment
         aside = self._folder / f".{table}-{file}"
         pq.write_table(rows, aside)
         with open(aside, "rb") as written:
             os.fsync(written.fileno())
         # The day is taken last: midnight may have passed while the file was written, and yesterday is closed.
-        target = self.logs / table / f"dt={self._today()}" / file
+        today = self._today()
+        for asked in self._arrivals("requests", file) if table == "impressions" else ():
+            if (today - asked).days > schema.LATENESS_DAYS:
+                _log.warning(
+                    "%d impressions of %s are dropped: their requests arrived on %s, more than %d days ago; a night "
+                    "would refuse them; the disk was full, or no server ran since then",
+                    *(rows.num_rows, file, asked, schema.LATENESS_DAYS),
+                )
+                aside.unlink()
+                return
+        target = self.logs / table / f"dt={today}" / file
         target.parent.mkdir(parents=True, exist_ok=True)
         os.replace(aside, target)
+
+    def _arrivals(self, table: str, file: str) -> list[date]:
+        """Days whose partition of the table holds the file; one at most."""
+        found = (self.logs / table).glob(f"dt=*/{file}")
+        return [date.fromisoformat(path.parent.name.removeprefix("dt=")) for path in found]
 
     def _today(self) -> date:
         return datetime.fromtimestamp(self._clock(), UTC).date()

@@ -15,7 +15,7 @@ from components import registry
 from components.serve_model.app import create_app
 from components.serve_model.bodies import FeedbackBody, RankBody
 from components.serve_model.ranking import Ranked
-from components.serve_model.served_log import RepeatedRequestError, ServedLog, UnknownRequestError
+from components.serve_model.served_log import JOURNAL, RepeatedRequestError, ServedLog, UnknownRequestError
 from goalrank import schema
 from tests.unit.instant_service import INFER, request, service, tensors
 
@@ -160,3 +160,33 @@ def test_record_refuses_an_id_used_before(tmp_path):
     assert log.record(asked("mine"), RANKED) == "mine"
     with pytest.raises(RepeatedRequestError, match="'mine' was used before"):
         log.record(asked("mine"), RANKED)
+
+
+# -------------------------------------------------------------------------------------------------------------- writing
+
+
+@pytest.mark.parametrize("later", [schema.LATENESS_DAYS, schema.LATENESS_DAYS + 1, 30])
+def test_impressions_that_come_too_late_for_their_requests_are_dropped(tmp_path, monkeypatch, caplog, later):
+    """A disk that fills between the two tables, and a start days later: a night would refuse the impressions."""
+    log = ServedLog(tmp_path, clock=lambda: NOON)
+    log.record(asked("mine"), RANKED)
+    write = pq.write_table
+
+    def fills_up(rows: pa.Table, path: Path) -> None:
+        if "impressions" in path.name:
+            raise OSError(28, "no space left")
+        write(rows, path)
+
+    with monkeypatch.context() as disk:
+        disk.setattr(pq, "write_table", fills_up)
+        log.close()
+    assert days(tmp_path, "requests") == ["2026-01-05"] and not days(tmp_path, "impressions")
+    caplog.clear()
+    ServedLog(tmp_path, clock=lambda: NOON + later * DAY)
+    assert days(tmp_path, "requests") == ["2026-01-05"]
+    if later <= schema.LATENESS_DAYS:
+        assert days(tmp_path, "impressions") == ["2026-01-08"] and not caplog.records
+    else:
+        assert not days(tmp_path, "impressions")
+        assert "2 impressions of served-" in caplog.text and "arrived on 2026-01-05" in caplog.text
+    assert list((tmp_path / JOURNAL).iterdir()) == [], "nothing is tried again for ever"
