@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import math
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -190,3 +193,96 @@ def test_impressions_that_come_too_late_for_their_requests_are_dropped(tmp_path,
         assert not days(tmp_path, "impressions")
         assert "2 impressions of served-" in caplog.text and "arrived on 2026-01-05" in caplog.text
     assert list((tmp_path / JOURNAL).iterdir()) == [], "nothing is tried again for ever"
+
+
+GOOD = {
+    "request_id": "good",
+    "user_id": 7,
+    "event_time": int(NOON * 1_000_000),
+    "candidates": [1, 2, 3],
+    "candidate_scores": [0.5, 0.25, 1],
+    "policy": "goalrank-ranker:1",
+    "items": [2, 1],
+    "propensities": [0.5, 1.0],
+}
+TOLD = {"feedback_on": "good", "position": 1, "click": 1, "like": 0, "watch_seconds": 2.5}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"request_id": "a", "user_id": "x"},
+        {"request_id": "a"},
+        {},
+        5,
+        [],
+        b"\x00\x00",
+        b'{"request_id": "a", "user_',
+        json.dumps(GOOD).encode().replace(b"ranker", b"\xff\xfe"),
+        b'{"a":' * 500,
+        GOOD | {"colour": "red"},
+        GOOD | {"user_id": 7.5},
+        GOOD | {"user_id": 0},
+        GOOD | {"user_id": 2**63},
+        GOOD | {"event_time": "2026-01-05"},
+        GOOD | {"policy": None},
+        GOOD | {"candidates": []},
+        GOOD | {"candidates": [1, 2]},
+        GOOD | {"candidates": [1, 2, None]},
+        GOOD | {"candidates": [[1], [2], [3]]},
+        GOOD | {"candidate_scores": [0.5, 0.25, math.nan]},
+        GOOD | {"items": None},
+        GOOD | {"items": []},
+        GOOD | {"items": [1, 2, 3, 4]},
+        GOOD | {"items": [2, -1]},
+        GOOD | {"propensities": [0.5]},
+        GOOD | {"propensities": [0.5, 1.5]},
+        GOOD | {"propensities": [0.5, None]},
+        GOOD | TOLD,
+        TOLD | {"position": None},
+        TOLD | {"position": 0},
+        TOLD | {"position": "first"},
+        TOLD | {"click": 2},
+        TOLD | {"like": None},
+        TOLD | {"watch_seconds": -1},
+        TOLD | {"watch_seconds": math.inf},
+    ],
+)
+def test_a_damaged_line_is_set_aside_and_stops_nobody(tmp_path, caplog, line):
+    content = line if isinstance(line, bytes) else json.dumps(line).encode()
+    lines = [json.dumps(GOOD).encode(), content, json.dumps(TOLD).encode()]
+    folder = tmp_path / JOURNAL
+    folder.mkdir()
+    (folder / "1-abc.jsonl").write_bytes(b"\n".join(lines) + b"\n")
+    ServedLog(tmp_path, clock=lambda: NOON)
+    assert written(tmp_path, "requests")["request_id"].to_pylist() == ["good"]
+    impressions = written(tmp_path, "impressions")
+    assert impressions["item_id"].to_pylist() == [2, 1] and impressions["click"].to_pylist() == [1, 0]
+    assert [path.name for path in folder.iterdir()] == ["1-abc.damaged"]
+    assert (folder / "1-abc.damaged").read_bytes() == content + b"\n"
+    assert "1 lines of" in caplog.text and "1-abc.damaged" in caplog.text
+
+
+def test_feedback_whose_answer_is_damaged_or_that_has_no_place_is_passed_over(tmp_path):
+    """Also where no answer is left at all."""
+    folder = tmp_path / JOURNAL
+    folder.mkdir()
+    orphan, beyond = TOLD | {"feedback_on": "gone"}, TOLD | {"position": 3}
+    for name, lines in (("1-a", [GOOD, orphan, beyond]), ("2-b", [GOOD | {"user_id": "x"}, TOLD])):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    ServedLog(tmp_path, clock=lambda: NOON)
+    assert written(tmp_path, "requests").num_rows == 1
+    assert written(tmp_path, "impressions")["click"].to_pylist() == [0, 0]
+    assert [path.name for path in folder.iterdir()] == ["2-b.damaged"]
+
+
+def test_what_the_service_writes_is_no_damage(tmp_path, caplog):
+    log = ServedLog(tmp_path, clock=lambda: NOON)
+    by_retriever = Ranked([1, 2], None, "goalrank-fallback:retriever", registry.RANKER, "1", "store_away", False)
+    smallest = Ranked([2], [float(np.finfo(np.float64).tiny)], "p", registry.RANKER, "1", None, True)
+    log.record_all([(asked("a"), RANKED), (asked("b"), by_retriever), (asked("c"), smallest)])
+    log.feedback(FeedbackBody(request_id="b", position=2))
+    log.feedback(FeedbackBody(request_id="c", position=1, like=1, watch_seconds=0))
+    log.close()
+    assert not caplog.records and written(tmp_path, "requests").num_rows == 3
+    assert written(tmp_path, "impressions")["propensity"].null_count == 2
