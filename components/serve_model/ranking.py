@@ -4,7 +4,7 @@ What happens when something is missing is defined, and said in the answer's `fal
     None                features found, the model answered
     unknown_user        nobody has features of this user: the model answered on the items alone, as it learnt to
     missing_features    the store has no features of any candidate: the retriever's order
-    store_away          the online store did not answer: the retriever's order
+    store_away          the online store did not answer, or nothing readable: the retriever's order
     model_failed        the model gave no valid list: the retriever's order
     no_champion         the champion was withdrawn from the registry: the retriever's order
 
