@@ -68,6 +68,7 @@ def build(folder: Path, users: int, items: int, requests: int, size: str, seed: 
     for number in (1, 2):
         place.lists[_register(place, size, seed + number)] = []
     rows = _rows(place)
+    torch.set_num_threads(1)  # as the service; more threads than cores wait for one another
     for version, lists in place.lists.items():
         model = load_model(folder / f"version-{version}" / registry.MODEL_FOLDER)
         lists += offline.lists_of(model, place.requests, rows)  # type: ignore[arg-type]

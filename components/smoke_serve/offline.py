@@ -62,20 +62,23 @@ def lists_of(ranker: Ranker, requests: list[dict[str, Any]], offline: dict[str, 
     """Item ids of the ranker's greedy list for each request, one request at a time as the service does."""
     import torch
 
-    from goalrank.dataset import batch_from_rows
+    from goalrank.dataset import assemble
+    from goalrank.features import encode_items, encode_users
 
     row_of = {
         entity: {key: row for row, key in enumerate(table[entity].to_pylist())} for entity, table in offline.items()
     }
+    users, items = encode_users(offline["user_id"]), encode_items(offline["item_id"])
     lists = []
     for request in requests:
         ids = [candidate["item_id"] for candidate in request["candidates"]]
-        batch = batch_from_rows(
-            offline["user_id"],
-            offline["item_id"],
-            [row_of["user_id"][request["user_id"]]],
-            [[row_of["item_id"][item] for item in ids]],
-            [[candidate["score"] for candidate in request["candidates"]]],
+        batch = assemble(
+            users,
+            items,
+            np.array([row_of["user_id"][request["user_id"]]]),
+            np.array([[row_of["item_id"][item] for item in ids]]),
+            np.array([[candidate["score"] for candidate in request["candidates"]]], dtype=np.float64),
+            np.ones((1, len(ids)), dtype=bool),
         )
         with torch.inference_mode():
             chosen_L = ranker.greedy(ranker.encode(batch), min(LIST_LENGTH, len(ids)))[0].tolist()
