@@ -49,7 +49,9 @@ class DecoderLayer(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
         self.norm_mlp = nn.LayerNorm(width)
-        self.mlp = nn.Sequential(nn.Linear(width, EXPANSION * width), nn.ReLU(), nn.Linear(EXPANSION * width, width))
+        self.mlp = nn.Sequential(
+            nn.Linear(width, EXPANSION * width), nn.ReLU(inplace=True), nn.Linear(EXPANSION * width, width)
+        )
 
     def forward(self, tokens_MTD: Tensor) -> Tensor:
         """tokens_MTD -> tokens_MTD, each token seeing itself and those before it."""
@@ -83,7 +85,7 @@ class CachedLayer:
         self.values = v if self.values is None else torch.cat([self.values, v], dim=2)
         attended_MD = scaled_dot_product_attention(q, self.keys, self.values).flatten(1)
         token_MD = token_MD + dropout(linear(attended_MD, *self.out), self.dropout, True)
-        hidden = relu(linear(layer_norm(token_MD, *self.norms[1]), *self.expand))
+        hidden = relu(linear(layer_norm(token_MD, *self.norms[1]), *self.expand), inplace=True)
         return token_MD + dropout(linear(hidden, *self.contract), self.dropout, True)
 
 

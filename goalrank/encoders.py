@@ -112,7 +112,7 @@ class AttentionLayer(nn.Module):
         # No dropout on attention weights: it costs a random number a pair and shuts out the fused kernels.
         mixed = _attention(query, self._split(key), self._split(value), bias)
         x_BSD = x_BSD + self._drop(self.merge(mixed.transpose(1, 2).flatten(2)))
-        hidden = functional.relu(self.expand(self.norm_forward(x_BSD)))
+        hidden = functional.relu(self.expand(self.norm_forward(x_BSD)), inplace=True)
         return x_BSD + self._drop(self.contract(hidden))
 
     def _split(self, x_BSD: Tensor) -> Tensor:
@@ -171,13 +171,15 @@ class HistoryEncoder(nn.Module):
     def forward(self, items_BHD: Tensor, mask_BH: Tensor) -> Tensor:
         """States [B, H, D]: state h has seen items 0..h. Histories are right-padded, so none sees padding."""
         length = items_BHD.shape[1]
-        steps = torch.arange(length, device=items_BHD.device)
-        distance = steps[:, None] - steps
-        bias_KHH = self.distance_bias[:, distance.clamp(0, HISTORY_LENGTH - 1)]
-        bias_KHH = bias_KHH.masked_fill(distance < 0, -math.inf)
+        by_distance_KH = self.distance_bias[
+            :, torch.arange(length, device=items_BHD.device).clamp(max=HISTORY_LENGTH - 1)
+        ]
+        # Row h of the bias is a window on [nothing of the future, then by distance], one further than row h - 1's.
+        windows_KHH = functional.pad(by_distance_KH, (length - 1, 0), value=-math.inf).unfold(1, length, 1)
+        bias_1KHH = windows_KHH.flip(2)[None]  # fused kernels want four dimensions
         states_BHD = items_BHD * mask_BH[..., None]
         for layer in self.layers:
-            states_BHD = layer(states_BHD, bias_KHH[None])  # fused kernels want four dimensions
+            states_BHD = layer(states_BHD, bias_1KHH)
         return self.norm_out(states_BHD)
 
 
