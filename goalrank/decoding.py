@@ -10,11 +10,20 @@ Legend: B requests, G lists a request, M = B*G, N candidates, L list length, T t
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import embedding, scaled_dot_product_attention
+from torch.nn.functional import (
+    cross_entropy,
+    embedding,
+    layer_norm,
+    linear,
+    relu,
+    scaled_dot_product_attention,
+)
 
+from goalrank.dropout import dropout
 from goalrank.encoders import EXPANSION, Encoded
 
 BLOCKED = -1e9
@@ -35,28 +44,49 @@ class DecoderLayer(nn.Module):
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.dropout = heads, dropout
         self.norm_attention = nn.LayerNorm(width)
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
         self.norm_mlp = nn.LayerNorm(width)
-        self.mlp = nn.Sequential(nn.Linear(width, EXPANSION * width), nn.ReLU(), nn.Linear(EXPANSION * width, width))
-        self.dropout = nn.Dropout(dropout)
+        self.mlp = nn.Sequential(
+            nn.Linear(width, EXPANSION * width), nn.ReLU(inplace=True), nn.Linear(EXPANSION * width, width)
+        )
 
-    def forward(self, tokens_MTD: Tensor, cache: list[Tensor] | None = None) -> Tensor:
-        """tokens_MTD -> tokens_MTD. With a cache, T is 1 and `cache` ([keys, values], or empty) grows by one token."""
-        q, k, v = self._split(self.qkv(self.norm_attention(tokens_MTD)))
-        if cache is not None:
-            if cache:
-                k, v = torch.cat([cache[0], k], dim=2), torch.cat([cache[1], v], dim=2)
-            cache[:] = [k, v]
-        attended = scaled_dot_product_attention(q, k, v, is_causal=cache is None)
-        tokens_MTD = tokens_MTD + self.dropout(self.out(attended.transpose(1, 2).flatten(2)))
-        return tokens_MTD + self.dropout(self.mlp(self.norm_mlp(tokens_MTD)))
+    def forward(self, tokens_MTD: Tensor) -> Tensor:
+        """tokens_MTD -> tokens_MTD, each token seeing itself and those before it."""
+        q, k, v = self.qkv(self.norm_attention(tokens_MTD)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        attended_MTD = scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2)
+        tokens_MTD = tokens_MTD + dropout(self.out(attended_MTD), self.dropout, self.training)
+        return tokens_MTD + dropout(self.mlp(self.norm_mlp(tokens_MTD)), self.dropout, self.training)
 
-    def _split(self, qkv_MTE: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        q, k, v = qkv_MTE.unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each [M, K, T, D/K]
-        return q, k, v
+
+class CachedLayer:
+    """A DecoderLayer that is fed its lists a token at a time and keeps their keys and values, each [M, K, T, D/K].
+
+    For a single request a module costs as much as the arithmetic in it, so the weights are looked up once; and tokens
+    have two dimensions, since linear layers are slower on three.
+    """
+
+    def __init__(self, layer: DecoderLayer) -> None:
+        self.heads, self.dropout = layer.heads, layer.dropout if layer.training else 0.0
+        norms = (layer.norm_attention, layer.norm_mlp)
+        self.norms = [(norm.normalized_shape, norm.weight, norm.bias, norm.eps) for norm in norms]
+        linears = (layer.qkv, layer.out, *(part for part in layer.mlp if isinstance(part, nn.Linear)))
+        self.qkv, self.out, self.expand, self.contract = [(part.weight, part.bias) for part in linears]
+        self.keys: Tensor | None = None
+        self.values: Tensor | None = None
+
+    def step(self, token_MD: Tensor) -> Tensor:
+        """token_MD -> token_MD, seeing itself and the tokens of the steps before."""
+        qkv_ME = linear(layer_norm(token_MD, *self.norms[0]), *self.qkv)
+        q, k, v = qkv_ME.view(len(token_MD), 3, self.heads, 1, -1).unbind(1)
+        self.keys = k if self.keys is None else torch.cat([self.keys, k], dim=2)
+        self.values = v if self.values is None else torch.cat([self.values, v], dim=2)
+        attended_MD = scaled_dot_product_attention(q, self.keys, self.values).flatten(1)
+        token_MD = token_MD + dropout(linear(attended_MD, *self.out), self.dropout, True)
+        hidden = relu(linear(layer_norm(token_MD, *self.norms[1]), *self.expand), inplace=True)
+        return token_MD + dropout(linear(hidden, *self.contract), self.dropout, True)
 
 
 class PointerDecoder(nn.Module):
@@ -105,7 +135,7 @@ class PointerDecoder(nn.Module):
         target_BGL = torch.where(lists_BGL >= 0, lists_BGL, candidates)  # -1 goes to a spare column
         place_BGN = place_BGN.scatter_reduce(2, target_BGL, steps_L.expand_as(target_BGL), "amin")[:, :, :candidates]
         blocked_BGLN = (place_BGN.unsqueeze(2) < steps_L.view(1, 1, -1, 1)) | ~encoded.mask_BN[:, None, None, :]
-        return logits_BGLN.masked_fill(blocked_BGLN, BLOCKED)
+        return logits_BGLN.masked_fill_(blocked_BGLN, BLOCKED)
 
     @torch.no_grad()
     def decode(
@@ -115,41 +145,54 @@ class PointerDecoder(nn.Module):
         length: int,
         temperature: float | None,
         generator: torch.Generator | None,
-    ) -> tuple[Tensor, Tensor]:
-        """lists_BGL and the log-probabilities steps_BGL they were drawn with, a token at a time.
+    ) -> tuple[Tensor, list[Tensor]]:
+        """lists_BGL, drawn a token at a time, and the logits_BGN of each step they were drawn from, the temperature
+        included.
 
-        temperature None takes the likeliest item at each step; its log-probabilities are those at temperature 1.
+        temperature None takes the likeliest item at each step; its logits are those at temperature 1.
         """
-        batch = encoded.mask_BN.shape[0]
-        items_BND, keys_BDN = self.item(encoded.candidates_BND), self.keys(encoded.candidates_BND).transpose(1, 2)
-        positions_LD = self.position(sinusoid(length, self.width, encoded.user_BD.device))
-        token_BGD = self.start(encoded.user_BD).unsqueeze(1).expand(-1, group, -1)
-        available_BGN = encoded.mask_BN.unsqueeze(1).repeat(1, group, 1)
-        caches: list[list[Tensor]] = [[] for _ in self.layers]
-        lists, steps = [], []
+        candidates_BND, mask_BN = encoded.candidates_BND, encoded.mask_BN
+        batch, candidates = mask_BN.shape
+        device = mask_BN.device
+        items_XD, keys_BDN = self.item(candidates_BND).flatten(0, 1), self.keys(candidates_BND).transpose(1, 2)
+        row_B1 = torch.arange(0, batch * candidates, candidates, device=device).unsqueeze(1)
+        positions_LD = self.position(sinusoid(length, self.width, device))
+        token_MD = (self.start(encoded.user_BD) + positions_LD[0]).repeat_interleave(group, dim=0)
+        blocked_BGN = (~mask_BN).unsqueeze(1).repeat(1, group, 1)
+        layers = [CachedLayer(cast(DecoderLayer, layer)) for layer in self.layers]
+        lists, logits = [], []
         for step in range(length):
-            state_M1D = (token_BGD + positions_LD[step]).reshape(batch * group, 1, self.width)
-            for layer, cache in zip(self.layers, caches, strict=True):
-                state_M1D = layer(state_M1D, cache)
-            query_BGD = self.query(self.norm(state_M1D)).view(batch, group, self.width)
-            logits_BGN = torch.bmm(query_BGD, keys_BDN) / (temperature or 1.0)
-            logits_BGN = logits_BGN.masked_fill(~available_BGN, BLOCKED)
-            chosen_BG1 = _choose(logits_BGN, temperature is not None, generator)
-            left_BG1 = available_BGN.any(dim=-1, keepdim=True)  # False once a request's candidates are used up
-            step_BG1 = torch.log_softmax(logits_BGN, dim=-1).gather(2, chosen_BG1)
-            available_BGN = available_BGN.scatter(2, chosen_BG1, False)
-            token_BGD = torch.take_along_dim(items_BND, chosen_BG1, dim=1)
-            lists.append(chosen_BG1.masked_fill(~left_BG1, -1))
-            steps.append(step_BG1.masked_fill(~left_BG1, 0.0))
-        return torch.cat(lists, dim=2), torch.cat(steps, dim=2)
+            state_MD = token_MD
+            for layer in layers:
+                state_MD = layer.step(state_MD)
+            query_BGD = self.query(self.norm(state_MD)).view(batch, group, self.width)
+            logits_BGN = torch.bmm(query_BGD, keys_BDN)
+            if temperature is not None:
+                logits_BGN = logits_BGN / temperature
+            logits_BGN = logits_BGN.masked_fill_(blocked_BGN, BLOCKED)
+            chosen_BG = _choose(logits_BGN, temperature is not None, generator)
+            lists.append(chosen_BG)
+            logits.append(logits_BGN)
+            if step + 1 < length:
+                blocked_BGN.scatter_(2, chosen_BG.unsqueeze(2), True)
+                token_MD = embedding((chosen_BG + row_B1).flatten(), items_XD) + positions_LD[step + 1]
+        beyond_B1L = (torch.arange(length, device=device) >= mask_BN.sum(dim=1, keepdim=True)).unsqueeze(1)
+        return torch.stack(lists, dim=2).masked_fill_(beyond_B1L, -1), logits
+
+
+def chosen_log_prob(logits_BGLN: Tensor, lists_BGL: Tensor) -> Tensor:
+    """steps_BGL: log-softmax of the logits at each list's items, 0 where a list holds -1."""
+    # Fused in both directions, where a gather less a logsumexp goes over the logits several times more.
+    loss_X = cross_entropy(logits_BGLN.flatten(0, 2), lists_BGL.flatten(), reduction="none", ignore_index=-1)
+    return -loss_X.view(lists_BGL.shape)
 
 
 def _choose(logits_BGN: Tensor, sample: bool, generator: torch.Generator | None) -> Tensor:
-    """chosen_BG1: the argmax, after Gumbel noise if a draw from softmax(logits) is wanted."""
+    """chosen_BG: the argmax, after Gumbel noise if a draw from softmax(logits) is wanted."""
     if sample:
         # Drawn where the generator lives: a CPU generator gives the same lists on every device.
         device = logits_BGN.device if generator is None else generator.device
         uniform = torch.rand(logits_BGN.shape, generator=generator, device=device).to(logits_BGN.device)
         tiny = torch.finfo(uniform.dtype).tiny
         logits_BGN = logits_BGN - (-uniform.clamp_min(tiny).log()).clamp_min(tiny).log()
-    return logits_BGN.argmax(dim=-1, keepdim=True)
+    return logits_BGN.argmax(dim=-1)

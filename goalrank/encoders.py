@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from goalrank.dataset import RequestBatch
+from goalrank.dropout import dropout
 from goalrank.errors import ModelRefused
 from goalrank.features import ITEM_DENSE, USER_DENSE
 from goalrank.presets import Preset
@@ -102,23 +103,32 @@ class AttentionLayer(nn.Module):
 
         Args:
             x_BSD: queries, and keys too unless `memory_BMD` is given.
-            bias: boolean (True = may look) or float (added), broadcastable to [B, heads, S, S or M].
+            bias: boolean (True = may look) or float (added), four dimensions broadcastable to [B, heads, S, S or M].
             memory_BMD: keys and values of cross-attention, taken as they are.
         """
         normed_BSD = self.norm_attention(x_BSD)
         query = self._split(self.query(normed_BSD))
         key, value = self.key_value(normed_BSD if memory_BMD is None else memory_BMD).chunk(2, dim=-1)
         # No dropout on attention weights: it costs a random number a pair and shuts out the fused kernels.
-        mixed = functional.scaled_dot_product_attention(query, self._split(key), self._split(value), bias)
+        mixed = _attention(query, self._split(key), self._split(value), bias)
         x_BSD = x_BSD + self._drop(self.merge(mixed.transpose(1, 2).flatten(2)))
-        hidden = functional.relu(self.expand(self.norm_forward(x_BSD)))
+        hidden = functional.relu(self.expand(self.norm_forward(x_BSD)), inplace=True)
         return x_BSD + self._drop(self.contract(hidden))
 
     def _split(self, x_BSD: Tensor) -> Tensor:
         return x_BSD.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
     def _drop(self, x: Tensor) -> Tensor:
-        return functional.dropout(x, self.dropout, self.training)
+        return dropout(x, self.dropout, self.training)
+
+
+def _attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
+    """softmax(query . key / sqrt(D) + bias) . value."""
+    if bias is not None and bias.requires_grad and bias.device.type == "cpu":
+        # No fused kernel of the CPU learns its bias, and torch's fallback searches every row for one that sees nothing.
+        scores = torch.matmul(query * query.shape[-1] ** -0.5, key.transpose(-1, -2))
+        return torch.matmul((scores + bias).softmax(dim=-1), value)
+    return functional.scaled_dot_product_attention(query, key, value, bias)
 
 
 class ItemEncoder(nn.Module):
@@ -161,13 +171,15 @@ class HistoryEncoder(nn.Module):
     def forward(self, items_BHD: Tensor, mask_BH: Tensor) -> Tensor:
         """States [B, H, D]: state h has seen items 0..h. Histories are right-padded, so none sees padding."""
         length = items_BHD.shape[1]
-        steps = torch.arange(length, device=items_BHD.device)
-        distance = steps[:, None] - steps
-        bias_KHH = self.distance_bias[:, distance.clamp(0, HISTORY_LENGTH - 1)]
-        bias_KHH = bias_KHH.masked_fill(distance < 0, -math.inf)
+        by_distance_KH = self.distance_bias[
+            :, torch.arange(length, device=items_BHD.device).clamp(max=HISTORY_LENGTH - 1)
+        ]
+        # Row h of the bias is a window on [nothing of the future, then by distance], one further than row h - 1's.
+        windows_KHH = functional.pad(by_distance_KH, (length - 1, 0), value=-math.inf).unfold(1, length, 1)
+        bias_1KHH = windows_KHH.flip(2)[None]  # fused kernels want four dimensions
         states_BHD = items_BHD * mask_BH[..., None]
         for layer in self.layers:
-            states_BHD = layer(states_BHD, bias_KHH)
+            states_BHD = layer(states_BHD, bias_1KHH)
         return self.norm_out(states_BHD)
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from goalrank.dataset import RequestBatch
-from goalrank.decoding import PointerDecoder
+from goalrank.decoding import PointerDecoder, chosen_log_prob
 from goalrank.encoders import Encoded, ModelSizes, RequestEncoder
 
 
@@ -35,11 +35,7 @@ class Ranker(nn.Module):
 
         A list that repeats an item or names padding is impossible: its value is about decoding.BLOCKED.
         """
-        logits_BGLN = self.decoder.logits(encoded, lists_BGL)
-        chosen_BGL1 = lists_BGL.clamp_min(0).unsqueeze(-1)
-        # log-softmax of the chosen item alone: the other N - 1 are never needed.
-        steps_BGL = logits_BGLN.gather(3, chosen_BGL1).squeeze(-1) - logits_BGLN.logsumexp(dim=-1)
-        steps_BGL = steps_BGL.masked_fill(lists_BGL < 0, 0.0)
+        steps_BGL = chosen_log_prob(self.decoder.logits(encoded, lists_BGL), lists_BGL)
         return steps_BGL.sum(dim=-1), steps_BGL
 
     def sample(
@@ -51,7 +47,7 @@ class Ranker(nn.Module):
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """lists_BGL: `count` lists a request, drawn independently, items distinct within a list."""
-        return self.sample_with_log_prob(encoded, count, length, temperature, generator)[0]
+        return self.decoder.decode(encoded, count, length, temperature, generator)[0]
 
     def sample_with_log_prob(
         self,
@@ -63,7 +59,8 @@ class Ranker(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """lists_BGL and steps_BGL, the log-probability of each item under the distribution it was drawn from, the
         temperature included: exp(steps_BGL) are the propensities a log of exploration needs."""
-        return self.decoder.decode(encoded, count, length, temperature, generator)
+        lists_BGL, logits = self.decoder.decode(encoded, count, length, temperature, generator)
+        return lists_BGL, chosen_log_prob(torch.stack(logits, dim=2), lists_BGL)
 
     def greedy(self, encoded: Encoded, length: int) -> Tensor:
         """lists_BL: the likeliest item at each step; what is served."""

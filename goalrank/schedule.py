@@ -7,6 +7,7 @@ uses the same learning rates as an undisturbed one.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 
@@ -27,8 +28,15 @@ def batch_rows(requests: int, batch_requests: int, step: int, seed: int) -> np.n
     """Rows of the groups that step `step` trains on: a part of the epoch's permutation, seeded by (seed, epoch)."""
     size = min(batch_requests, requests)
     epoch, number = divmod(step, requests // size)
+    return _epoch_order(requests, epoch, seed)[number * size : (number + 1) * size]
+
+
+@lru_cache(maxsize=2)
+def _epoch_order(requests: int, epoch: int, seed: int) -> np.ndarray:
+    """The epoch's permutation, read-only: drawn once, not at each of its steps."""
     order = np.random.default_rng(derived_seed(seed, ORDER, epoch)).permutation(requests)
-    return order[number * size : (number + 1) * size]
+    order.flags.writeable = False
+    return order
 
 
 def rate_share(step: int, steps: int) -> float:

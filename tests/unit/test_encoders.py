@@ -63,6 +63,18 @@ def test_padding_does_not_matter(encoder: RequestEncoder, batch: RequestBatch) -
     assert not padded.candidates_BND[:, 10:].any()
 
 
+def test_attention_with_a_learned_bias_is_the_fused_one(encoder: RequestEncoder, batch: RequestBatch) -> None:
+    """What training computes for the sake of the bias's gradient is what evaluation gets from the fused kernel."""
+    layer, x = encoder.history.layers[0], encoder.items(batch.item_id_BN, batch.item_topics_BNT)
+    bias = torch.randn(1, SIZES.heads, 10, 10).masked_fill(torch.ones(10, 10).triu(1).bool(), -torch.inf)
+    fused, learned = layer(x, bias), layer(x, bias.clone().requires_grad_())
+    torch.testing.assert_close(learned, fused, rtol=1e-5, atol=1e-6)
+    weights = [
+        torch.autograd.grad(out.square().sum(), layer.query.weight, retain_graph=True)[0] for out in (fused, learned)
+    ]
+    torch.testing.assert_close(*weights, rtol=1e-4, atol=1e-5)
+
+
 def test_history_is_causal(encoder: RequestEncoder, batch: RequestBatch) -> None:
     items = batch.history_items_BH.clone()
     before, _, _ = encoder.encode_history(items, batch.history_topics_BH)

@@ -241,6 +241,9 @@ def test_batches_go_through_every_request_once_an_epoch() -> None:
     assert len({*epoch[3], *epoch[4], *epoch[5]}) == 9
     assert epoch[:3] != epoch[3:]
     assert sorted(batch_rows(4, 64, 5, seed=1)) == [0, 1, 2, 3]
+    assert batch_rows(10, 3, 4, seed=2).tolist() != epoch[4] == batch_rows(10, 3, 4, seed=1).tolist()
+    with pytest.raises(ValueError, match="read-only"):  # the epoch's other steps read the same array
+        batch_rows(10, 3, 4, seed=1)[0] = 0
 
 
 def test_derived_seeds_are_all_different() -> None:

@@ -1,0 +1,140 @@
+"""The teacher-forced training step on a GPU: float32, bf16 and bf16 compiled, and what share of the GPU's bf16 peak the
+model's arithmetic gets (model FLOPs utilisation, as PaLM's authors define it, arXiv 2204.02311, appendix B)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.ranker_steps import OBJECTIVE, OURS, Work, backward, fresh, optimizer_of
+from benchmarks.report import Claim, Row, claim, progress
+from goalrank.objective import group_relative_loss
+from goalrank.presets import preset
+from goalrank.ranker import Ranker
+from goalrank.train import CLIP_NORM
+
+PEAK_BF16 = {
+    "H200": 989e12,
+    "H100 PCIe": 756e12,
+    "H100 NVL": 835e12,
+    "H100": 989e12,
+    "A100": 312e12,
+    "L40S": 362e12,
+    "L4": 121e12,
+}
+"""Dense bf16 operations a second, from the makers' data sheets, by a part of the device's name; the first that fits."""
+
+GOAL = 0.40
+WARM_UP, TIMED, COUNTED = 5, 20, 4  # steps, steps, requests
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row."""
+
+    preset: str
+    bf16: bool
+    compiled: bool
+
+
+CASES = [Case(name, *mode) for name in ("base", "large") for mode in ((False, False), (True, False), (True, True))]
+
+
+def model_flops(ranker: Ranker, work: Work) -> float:
+    """Floating-point operations of the matrix products of one step, forward and backward, an add and a multiply as two.
+
+    Counted with attention as plain matrix products, since not every fused kernel is known to the counter.
+    """
+    ranker.zero_grad(set_to_none=True)
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        backward(OURS, ranker, work)
+    ranker.zero_grad(set_to_none=True)
+    return float(counter.get_total_flops())
+
+
+def peak_bf16(device_name: str) -> float | None:
+    """The device's peak, None if its name is not known here."""
+    return next((peak for part, peak in PEAK_BF16.items() if part in device_name), None)
+
+
+def training_step(ranker: Ranker, work: Work, case: Case) -> Callable[[], Tensor]:
+    """A call that takes one optimiser step and gives its loss."""
+    device = work.lists_BGL.device.type
+    optimizer = optimizer_of(ranker, preset(case.preset).learning_rate)
+
+    def loss_of(work: Work) -> Tensor:
+        log_prob_BG, _ = ranker.log_prob(ranker.encode(work.batch), work.lists_BGL)
+        return group_relative_loss(log_prob_BG, work.rewards_BG, work.mask_BG, work.weight_B, OBJECTIVE)
+
+    computed = torch.compile(loss_of) if case.compiled else loss_of
+
+    def step() -> Tensor:
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(device, torch.bfloat16) if case.bf16 else nullcontext():
+            loss = computed(work)
+        loss.backward()
+        nn.utils.clip_grad_norm_(ranker.parameters(), CLIP_NORM)
+        optimizer.step()
+        return loss.detach()
+
+    return step
+
+
+def measure(case: Case, requests: int, device: str) -> Row:
+    """One row of the table."""
+    ranker, _ = fresh(case.preset)
+    flops = model_flops(ranker, Work.drawn(COUNTED)) * requests / COUNTED
+    ranker.to(device)
+    step = training_step(ranker, Work.drawn(requests).to(device), case)
+    for _ in range(WARM_UP):
+        loss = step()
+    _wait(device)
+    begun = time.perf_counter()
+    for _ in range(TIMED):
+        loss = step()
+    _wait(device)
+    seconds = (time.perf_counter() - begun) / TIMED
+    name = torch.cuda.get_device_name() if device == "cuda" else device
+    row: Row = {
+        "preset": case.preset,
+        "way": OURS + (", bf16" if case.bf16 else "") + (", compiled" if case.compiled else ""),
+        "device": name,
+        "requests": requests,
+        "step_ms": 1e3 * seconds,
+        "lists_s": Work.drawn(1).lists * requests / seconds,
+        "tflop_s": flops / seconds / 1e12,
+        "loss": float(loss),
+    }
+    peak = peak_bf16(name)
+    if peak is not None:
+        row["utilisation"] = flops / seconds / peak
+    if device == "cuda":
+        row["memory_mb"] = torch.cuda.max_memory_allocated() / 1e6
+    return row
+
+
+def gpu_rows() -> tuple[list[Row], list[Claim]]:
+    """Rows and claims of the GPU at hand, at the presets' own batches."""
+    rows, claims = [], []
+    for case in CASES:
+        progress(f"{case} on the GPU")
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        rows.append(measure(case, preset(case.preset).batch_requests, "cuda"))
+    for name in ("base", "large"):
+        found = [row["utilisation"] for row in rows if row["preset"] == name and "utilisation" in row]
+        if found:
+            claims.append(claim(f"{name}: model FLOPs utilisation", max(found), "at least", GOAL))
+    return rows, claims
+
+
+def _wait(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
