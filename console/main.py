@@ -158,7 +158,7 @@ def replay(
 @app.command("ab-test")
 def ab_test(
     policies: Annotated[
-        str, typer.Option(help="Two or more: champion, previous, version:3, retriever, pier, mg-e-100...")
+        str, typer.Option(help="Two or more: champion, previous, version:3, retriever, prm, mg-e-100...")
     ],
     workspace: WorkspaceOption = None,
     days: Annotated[int, typer.Option(min=1, max=60, help="Days at most; it ends sooner once decided.")] = 14,

@@ -207,9 +207,16 @@ class RequestEncoder(nn.Module):
         with torch.no_grad():
             self.attributes.weight[0].zero_()
 
-    def forward(self, batch: RequestBatch) -> Encoded:
-        """Encode B requests; equivariant to the order of candidates, indifferent to padding."""
-        states_BHD, history_mask_BH, taste_BD = self.encode_history(batch.history_items_BH, batch.history_topics_BH)
+    def forward(self, batch: RequestBatch, history: tuple[Tensor, Tensor, Tensor] | None = None) -> Encoded:
+        """Encode B requests; equivariant to the order of candidates, indifferent to padding.
+
+        Args:
+            batch: of the requests.
+            history: what :meth:`encode_history` said of them, from a caller who needs it too.
+        """
+        if history is None:
+            history = self.encode_history(batch.history_items_BH, batch.history_topics_BH)
+        states_BHD, history_mask_BH, taste_BD = history
         user_BD = self._encode_user(batch, taste_BD)
         items_BND = self.items(batch.item_id_BN, batch.item_topics_BNT)
         match_BNM = self._match(batch, items_BND, taste_BD)
@@ -245,11 +252,15 @@ class RequestEncoder(nn.Module):
 
     def _match(self, batch: RequestBatch, items_BND: Tensor, taste_BD: Tensor) -> Tensor:
         """[B, N, MATCH_FEATURES]; a network of small width needs long to find these products on its own."""
-        next_item_BN = z_scored((items_BND * taste_BD[:, None]).sum(-1), batch.mask_BN)
+        next_item_BN = self._scaled((items_BND * taste_BD[:, None]).sum(-1), batch.mask_BN)
         share_BNT = batch.item_topics_BNT / batch.item_topics_BNT.sum(-1, keepdim=True).clamp(min=1.0)
         affinity_BN = (share_BNT * batch.user_topics_BT[:, None]).sum(-1)
         seen_BN = (batch.item_id_BN[:, :, None] == batch.history_items_BH[:, None, :]).any(-1) & batch.mask_BN
         return torch.stack([next_item_BN, 4 * affinity_BN, seen_BN.float()], dim=-1)
+
+    def _scaled(self, next_item_BN: Tensor, mask_BN: Tensor) -> Tensor:
+        """How the next-item scores are given to the network: as they stand among the request's candidates."""
+        return z_scored(next_item_BN, mask_BN)
 
 
 def z_scored(values_BN: Tensor, mask_BN: Tensor) -> Tensor:

@@ -244,9 +244,14 @@ def measure(model: RewardModel, training_set: TrainingSet, indices: np.ndarray, 
 
 def logged_reward(labelled: LabelledLists, weights: RewardWeights) -> Tensor:
     """Reward [B, G] of logged feedback; unknown watch time counts 0."""
+    return place_gains(labelled, weights).sum(dim=-1)
+
+
+def place_gains(labelled: LabelledLists, weights: RewardWeights) -> Tensor:
+    """What each place of each list earned [B, G, L], 0 where there is no item; unknown watch time counts 0."""
     minutes = labelled.minutes.nan_to_num(nan=0.0)
     value = weights.click * labelled.click + weights.like * labelled.like + weights.watch_minute * minutes
-    return (value * (labelled.lists >= 0)).sum(dim=-1)
+    return value * (labelled.lists >= 0)
 
 
 def _loss(model: RewardModel, encoded: Encoded, labelled: LabelledLists, weight_HB: Tensor) -> Tensor:

@@ -172,17 +172,18 @@ def learn_generators(
 ) -> Trained:
     """Train a method's generators, then its evaluator (or take the lesson's)."""
     parts = 1 if lesson.evaluator is not None else 2
-
-    def telling(part: int) -> Progress:
-        total = parts * lesson.step_count
-        return lambda done, _: None if progress is None else progress(part * lesson.step_count + done, total)
-
     figures = {
-        "generators": fit(generators, lesson, telling(0)),
-        "evaluator": fit_evaluator(evaluator, lesson, telling(1)),
+        "generators": fit(generators, lesson, part_of(progress, lesson, 0, parts)),
+        "evaluator": fit_evaluator(evaluator, lesson, part_of(progress, lesson, 1, parts)),
     }
     policy.eval()
     return Trained(policy, figures)
+
+
+def part_of(progress: Progress | None, lesson: Lesson, part: int, parts: int) -> Progress:
+    """Progress of one trained part (counted from 0) as progress of the whole method."""
+    steps = lesson.step_count
+    return lambda done, _: None if progress is None else progress(part * steps + done, parts * steps)
 
 
 def seeded(lesson: Lesson) -> None:

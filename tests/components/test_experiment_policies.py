@@ -44,7 +44,7 @@ def lists_of(night: Path, kept: Path, name: str = "g-e") -> torch.Tensor:
         return rank(TrainingSet.load(source.training_set).batch(range(40)), LIST_LENGTH)
 
 
-@pytest.mark.parametrize("name", ["mg-e-3", "pier"])
+@pytest.mark.parametrize("name", ["mg-e-3", "pier", "prm", "nar4rec+r"])
 def test_a_method_is_trained_once_and_then_found(name, night, tmp_path, monkeypatch) -> None:
     first = lists_of(night, tmp_path / "kept", name)
     monkeypatch.setattr(baselines, "train", lambda *_: pytest.fail("it was kept"))
@@ -53,6 +53,13 @@ def test_a_method_is_trained_once_and_then_found(name, night, tmp_path, monkeypa
     card = json.loads((place / CARD).read_text())
     assert card["made_of"]["name"] == name and card["made_of"]["seed"] == PARAMETERS["seed"]
     assert "curves" in json.dumps(card["figures"])
+
+
+@pytest.mark.parametrize("name", ["retriever-ascending", "sequence"])
+def test_a_method_without_training_is_kept_like_the_others(name, night, tmp_path, monkeypatch) -> None:
+    first = lists_of(night, tmp_path / "kept", name)
+    monkeypatch.setattr(baselines, "train", lambda *_: pytest.fail("it was kept"))
+    assert torch.equal(lists_of(night, tmp_path / "kept", name), first)
 
 
 def test_progress_is_told(night, tmp_path) -> None:
