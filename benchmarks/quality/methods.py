@@ -236,6 +236,17 @@ def ask(method: Method, problem: Problem, split: str, *, scored: bool) -> tuple[
     return np.concatenate(lists), np.concatenate(scores) if scores else None
 
 
+@torch.inference_mode()
+def opinion(guide: RewardModel, problem: Problem, split: str, lists_RL: np.ndarray) -> float:
+    """The mean of what a reward model expects of a list for each request of a split."""
+    total, done = 0.0, 0
+    for batch in batches(problem, problem.rows[split]):
+        lists_B1L = torch.from_numpy(lists_RL[done : done + len(batch), None])
+        total += float(guide.reward(guide.encode(batch), lists_B1L).double().sum())
+        done += len(batch)
+    return total / max(done, 1)
+
+
 def batches(problem: Problem, rows_R: np.ndarray) -> Iterator[RequestBatch]:
     """The requests, BATCH at a time."""
     for begin in range(0, len(rows_R), BATCH):

@@ -32,7 +32,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from benchmarks.quality import movielens, simulated
-from benchmarks.quality.methods import ask, batches, modules_of, train
+from benchmarks.quality.methods import ask, batches, modules_of, opinion, train
 from benchmarks.quality.problem import TEST, TRAIN, VALIDATION, Problem
 from benchmarks.quality.search import long_search
 from benchmarks.quality.settings import OURS, Scale, Trial
@@ -313,12 +313,14 @@ def _run(place: Place, task: Task, folder: Path) -> dict[str, Any]:
     encoder = encoder_of(place, _encoder(task))
     method = train(task.method, problem, encoder, guide, place.scale.preset, task.seed, task.trial)
     validation = problem.figures(VALIDATION, *ask(method, problem, VALIDATION, scored=False))
-    test = problem.figures(TEST, *ask(method, problem, TEST, scored=True))
+    lists_RL, scores_RN = ask(method, problem, TEST, scored=True)
+    test = problem.figures(TEST, lists_RL, scores_RN)
     _write_figures(folder, test)
     return {
         "parameters": method.parameters,
         "validation": _means(validation),
         "test": _means(test),
+        "r_hat": opinion(guide, problem, TEST, lists_RL),
         "training": method.figures,
     }
 

@@ -109,6 +109,7 @@ def _method_row(found: Results, kind: str, method: str, compared: Comparison) ->
         if metric in tested and len(values_SR) > 1:
             row[f"{metric} sd"] = round(spread(values_SR), 4)
     row |= _against(compared, method)
+    row["r_hat"] = round(float(np.mean([result["r_hat"] for result in results])), 4)
     row["seconds"] = round(float(np.median([result["seconds"] for result in results])), 1)
     return row
 
@@ -144,6 +145,7 @@ def _truth_rows(found: Results, kind: str, compared: Comparison) -> list[Row]:
             "seeds": len(found.searches[kind]),
             **{metric: round(compared.mean(SEARCH, metric), 4) for metric in COMPARED[SIMULATOR]},
             "reward sd": round(spread(compared.values[SEARCH]["reward"]), 4),
+            "r_hat": round(float(np.mean([found.results[task]["expected"] for task in found.searches[kind]])), 4),
             **_against(compared, SEARCH),
         },
     ]
