@@ -38,7 +38,7 @@ from benchmarks.quality.search import long_search
 from benchmarks.quality.settings import OURS, Scale, Trial
 from goalrank.checkpoint import load_model, save_model
 from goalrank.encoders import ModelSizes, RequestEncoder
-from goalrank.errors import ModelRefused
+from goalrank.errors import CheckpointDamaged, ModelRefused
 from goalrank.logs_writer import written_aside
 from goalrank.pretrain import copy_pretrained, histories_of, pretrain_on
 from goalrank.ranker import Ranker
@@ -95,7 +95,7 @@ def perform(place: Place, task: Task) -> dict[str, Any]:
         try:
             result = _WORK[task.stage](place, task, aside)
         except ModelRefused as error:
-            if task.stage not in ("run", "guide"):
+            if isinstance(error, CheckpointDamaged) or task.stage not in ("run", "guide"):
                 raise
             result = {"refused": str(error)}  # a setting that diverges loses; the study goes on
         result["seconds"] = round(time.perf_counter() - begun, 2)
@@ -142,7 +142,8 @@ def _depends_on(place: Place, task: Task) -> dict[str, Any]:
             code = code_digest(("benchmarks.quality.simulated",))
         return made | world | {"code": code}
     made["data"] = digest(place, _data(task))
-    made["preset"] = asdict(scale.preset)
+    preset = asdict(scale.preset)
+    made["preset"] = {name: value for name, value in preset.items() if name not in _UNUSED_BY.get(task.stage, ())}
     if task.stage == "encoder":
         return made | {"places": scale.pretrain_places, "code": code_digest(("goalrank.pretrain",))}
     made["encoder"] = digest(place, _encoder(task))
@@ -160,6 +161,15 @@ def _depends_on(place: Place, task: Task) -> dict[str, Any]:
     if task.stage == "overtrain":
         made["overtraining"] = scale.overtraining
     return made
+
+
+_OF_THE_RANKER = ("helper_lists", "on_policy_lists", "ranker_steps", "checkpoint_every")
+_UNUSED_BY = {
+    "encoder": ("reward_steps", *_OF_THE_RANKER),
+    "guide": ("pretrain_steps", *_OF_THE_RANKER),  # the encoder's digest has it
+    "stand_in": ("pretrain_steps", "reward_steps", *_OF_THE_RANKER),
+}
+"""Fields of the preset that a stage does not depend on."""
 
 
 def code_digest(modules: Iterable[str]) -> str:
