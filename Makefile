@@ -18,8 +18,8 @@ $(STAMP): pyproject.toml constraints.txt scripts/setup.sh
 	@PYTHON="$(PYTHON)" VENV="$(VENV)" TORCH_PIP="$(TORCH_PIP)" sh scripts/setup.sh
 	@touch $@
 
-nightly: $(STAMP) ## simulate feedback and run one night on it
-	@$(BIN)/goalrank nightly $(ARGS)
+nightly: $(STAMP) ## simulate feedback and run one night on it, a first champion allowed
+	@$(BIN)/goalrank nightly --allow-bootstrap $(ARGS)
 
 test: $(STAMP) ## unit, component and pipeline tests
 	@$(BIN)/python -m pytest $(ARGS)

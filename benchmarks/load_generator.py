@@ -144,7 +144,7 @@ def fire(
         every request that was due, in order.
     """
     random = np.random.default_rng(seed)
-    gaps = random.exponential(1.0 / rate, max(1, int(rate * seconds)))
+    gaps = random.exponential(1.0 / rate, max(1, round(rate * seconds)))
     first = int(random.integers(len(requests)))
     due = np.cumsum(gaps)
     gc.collect()

@@ -36,6 +36,7 @@ def run(
     rows_of: Callable[[bool], tuple[list[Row], list[Claim]]],
     description: str = "",
     argv: Sequence[str] | None = None,
+    figure: Callable[[list[Row], Path], None] | None = None,
 ) -> dict[str, Any]:
     """Parse --quick and --json, measure, print, write; the document that was printed.
 
@@ -45,6 +46,7 @@ def run(
             run is complete all the same.
         description: for --help.
         argv: the command line, sys.argv's without.
+        figure: draws the rows into a PNG file, which is written beside the JSON file where one is given.
     """
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=description)
     parser.add_argument("--quick", action="store_true", help="minutes on two cores")
@@ -70,6 +72,8 @@ def run(
     if given.json:
         given.json.parent.mkdir(parents=True, exist_ok=True)
         given.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        if figure:
+            figure(rows, given.json.with_suffix(".png"))
     print(line)
     return document
 

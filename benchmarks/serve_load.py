@@ -14,6 +14,9 @@ The servers compared:
     mlflow, cache       its model reads through the ranking service's cache of feature rows
     mlflow, features    the registered pyfunc; the client sends the features, the server reads no store at all
 
+The first claim is about what a team gets that serves the model with MLflow and reads Feast for each request. The second
+gives MLflow's server the same cache: what is left is answering in batches and the servers themselves.
+
 Then the soak: 100,000 requests at a steady rate, the champion's alias moving between two versions every few seconds,
 and the online store taken away and put back in the middle. Every answer is checked against the list made offline by
 the version that it names, or against the fallback it names while the store was away.
@@ -51,6 +54,8 @@ LIMIT_SECONDS = 0.1
 TARGET = 5.0
 SOAK_REQUESTS = 100_000
 ATTEMPTS = 2
+WARMING_PACE = {"goalrank": 150.0, "mlflow": 15.0}
+"""Requests a second while a server's caches fill."""
 FEWEST = 150
 """Requests at least at each rate: a 99th percentile needs some."""
 
@@ -64,6 +69,7 @@ class Plan:
     requests: int = 4000
     size: str = "small"
     seconds: float = 10.0
+    warming: int = 600
     refine: int = 3
     soak_requests: int = SOAK_REQUESTS
     soak_share: float = 0.65
@@ -74,10 +80,10 @@ class Plan:
     variants: bool = True
 
 
-QUICK = Plan(users=1000, items=1000, requests=1000, seconds=5.0, refine=1, soak_requests=10_000, swap_every=3.0,
-             away_seconds=5.0, soak_keep_seconds=4.0, variants=False)  # fmt: skip
-TINY = Plan(users=60, items=80, requests=60, size="tiny", seconds=1.0, refine=0, soak_requests=600, swap_every=1.0,
-            away_seconds=1.5, soak_keep_seconds=1.0, variants=False)  # fmt: skip
+QUICK = Plan(users=1000, items=1000, requests=1000, seconds=5.0, warming=200, refine=1, soak_requests=10_000,
+             swap_every=3.0, away_seconds=5.0, soak_keep_seconds=4.0, variants=False)  # fmt: skip
+TINY = Plan(users=60, items=80, requests=60, size="tiny", seconds=1.0, warming=20, refine=0, soak_requests=600,
+            swap_every=1.0, away_seconds=1.5, soak_keep_seconds=1.0, variants=False)  # fmt: skip
 
 
 def measure(plan: Plan) -> tuple[list[Row], list[Claim]]:
@@ -91,10 +97,13 @@ def measure(plan: Plan) -> tuple[list[Row], list[Claim]]:
             with started as (port, requests, wrong_with):
                 held[name] = _highest_rate(name, port, requests, wrong_with, plan, rows)
         ratio = held["goalrank"] / held["mlflow"] if held["mlflow"] else float("nan")
+        kept = held.get("mlflow, cache", 0.0)
+        cached = held["goalrank"] / kept if kept else float("nan")
         soak, wrong = _soak(place, plan, server_core, max(held["goalrank"] * plan.soak_share, 20.0))
         rows.append(soak)
         claims = [
             claim("highest rate, goalrank over mlflow (p99 under 100 ms, no error)", ratio, "at least", TARGET),
+            *([claim("the same over mlflow with this service's cache", cached, "at least", TARGET)] if kept else []),
             claim("soak: wrong or failed answers", wrong, "at most", 0),
             claim("soak: requests", soak["requests"], "at least", plan.soak_requests),
             claim("soak: champions swapped in while it ran", soak["swaps"], "at least", 2),
@@ -214,9 +223,10 @@ def _highest_rate(
     main = name in ("goalrank", "mlflow")
     seconds, refine = (plan.seconds, plan.refine) if main else (plan.seconds / 2, min(plan.refine, 1))
     ours = name.startswith("goalrank")
-    fire(port, requests, 10.0, seconds / 2, seed=1)  # warm
-    if ours:
-        fire(port, requests, 150.0, plan.seconds, seed=2)
+    fire(port, requests, 10.0, seconds / 2, seed=1)
+    # As many requests warm every cache, each server's at a pace it can keep.
+    pace = WARMING_PACE["goalrank" if ours else "mlflow"]
+    fire(port, requests, pace, plan.warming / pace, seed=2)
     low, high, rate, refined = 0.0, float("inf"), 50.0 if ours else 10.0, 0
     while high == float("inf") or refined < refine:
         held = False

@@ -72,6 +72,7 @@ def build(folder: Path, users: int, items: int, requests: int, size: str, seed: 
         model = load_model(folder / f"version-{version}" / registry.MODEL_FOLDER)
         lists += offline.lists_of(model, place.requests, rows)  # type: ignore[arg-type]
     registry.point(client, registry.RANKER, registry.CHAMPION, "1")
+    registry.point(client, registry.RANKER, registry.PREVIOUS, "2")  # without it nobody would be held back
     return place
 
 

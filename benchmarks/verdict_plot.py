@@ -23,7 +23,7 @@ COLOURS = {
 
 def draw(rows: list[dict[str, Any]]) -> Figure:
     """Left: share promoted over requests a night. Right: where thirty nights end."""
-    figure = Figure(figsize=(11, 4), layout="constrained")
+    figure = Figure(figsize=(12, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
     for arm, colour in COLOURS.items():
         found = [row for row in rows if row["arm"] == arm]
@@ -48,7 +48,7 @@ def draw(rows: list[dict[str, Any]]) -> Figure:
     right.barh(names, [100 * row["mean end"] for row in chains], color="#3b7dd8", label="mean")
     right.plot([100 * row["lowest end"] for row in chains], names, "|", color="#cf222e", markersize=14, label="lowest")
     right.axvline(-1, color="#999", linewidth=1, linestyle="--")
-    right.set_xlabel("champion's true reward after 30 nights, % above the first's")
+    right.set_xlabel("reward after 30 nights, % above the first champion's")
     right.legend(frameon=False)
     return figure
 

@@ -64,6 +64,14 @@ UNKNOWN_USERS = Limit(
     "share of a day's distinct users that were never announced",
     "visitors without an account are no fault, so this is only told",
 )
+FEWER_PROPENSITIES = Limit(
+    2.0,
+    None,
+    "usual share of rankers' lists with the propensities of all their items by the newest day's, as a factor",
+    "half of them gone halves what the off-policy comparison rests on; with all gone it does not apply, and the judge "
+    "alone speaks for a promotion, whatever GOALRANK_OFF_POLICY requires: a producer that stopped writing them must "
+    "not pass for logs that never had any",
+)
 GROUPS_WITHOUT_SIGNAL = Limit(
     0.5,
     None,
@@ -96,6 +104,7 @@ LIMITS = {
     "psi": PSI,
     "unknown_items": UNKNOWN_ITEMS,
     "unknown_users": UNKNOWN_USERS,
+    "fewer_propensities": FEWER_PROPENSITIES,
     "groups_without_signal": GROUPS_WITHOUT_SIGNAL,
     "groups_without_spread": GROUPS_WITHOUT_SPREAD,
     "reward_range": REWARD_RANGE,

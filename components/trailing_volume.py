@@ -6,7 +6,7 @@ A weekly season must not look like a fault, so a day is held against whichever o
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date as calendar_date
 from datetime import timedelta
@@ -45,13 +45,18 @@ def against_usual(rows_of_day: Mapping[str, int], dt: str) -> Volume:
         rows_of_day: arrival day (YYYY-MM-DD) -> rows, `dt` among them; days without rows (skipped ones) do not count.
     """
     rows = rows_of_day[dt]
-    known = {day: count for day, count in rows_of_day.items() if _back(dt, TRAILING_DAYS) <= day < dt and count > 0}
+    known = {day: rows_of_day[day] for day in trailing(rows_of_day, dt) if rows_of_day[day] > 0}
     if len(known) < FEWEST_TRAILING_DAYS:
         return Volume(rows, len(known), None, None)
     usuals = [float(median(known.values()))]
     usuals += [float(known[day]) for day in (_back(dt, WEEK), _back(dt, 2 * WEEK)) if day in known]
     usual = min(usuals, key=lambda count: abs(math.log(max(rows, 0.5) / count)))
     return Volume(rows, len(known), usual, rows / usual)
+
+
+def trailing(days: Iterable[str], dt: str) -> list[str]:
+    """Those of the arrival days that lie in the TRAILING_DAYS before `dt`."""
+    return [day for day in days if _back(dt, TRAILING_DAYS) <= day < dt]
 
 
 def _back(dt: str, days: int) -> str:

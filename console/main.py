@@ -64,7 +64,7 @@ def nightly(
         bool | None,
         typer.Option(
             "--allow-bootstrap/--no-allow-bootstrap",
-            help="May a first champion go live with only the absolute floor?  [default: yes]",
+            help="May a first champion go live with only the absolute floor?  [default: no]",
         ),
     ] = None,
     as_json: JsonOption = False,

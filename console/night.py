@@ -17,6 +17,7 @@ from typing import Any
 
 from rich.console import Console
 
+from components import registry
 from components.extract_features import day_decisions, locations
 from components.publish_report.result import FAILED, read_outcomes, summarise, unfinished_step
 from components.step import DONE, RESERVED_BYTES, give_back_reserve, keep_reserve
@@ -55,6 +56,12 @@ def start(
             world.live_until(source, date, settled_until(last_good, decisions.skipped), console)
         chosen = date or next_date(source, last_good, newest.date if newest else None, decisions.skipped)
         workspace.record_logs(source)
+        if not settings.allow_bootstrap and not registry.exists(settings.tracking_uri):
+            console.print(
+                "No champion yet: tonight's model will be judged but not promoted, unless started with "
+                "--allow-bootstrap.",
+                highlight=False,
+            )
         night = workspace.new_night(chosen, _parameters(settings, source, full_rebuild))
         return _run(night, settings, lock, console)
 

@@ -104,7 +104,7 @@ def build_groups(
 def group_statistics(groups: Groups, chunk: int = 4096) -> dict[str, Any]:
     """What the helpers bring, before any ranker is trained.
 
-    `reward_std` and `reward_noise` are means over requests (definitions in objective.py, duplicates counted once);
+    `reward_std` and `reward_noise` are means over requests (defined in objective/group.py, duplicates counted once);
     `without_signal` is the share of groups whose noise is not below their spread; `duplicates` the share of lists that
     an earlier column of the group already holds; `distinct_items` and `distinct_positions` are, for a mean pair of
     lists of a group, the share of items the other does not hold and the share of positions where they differ.

@@ -9,6 +9,7 @@ Legend: B requests, G lists in a group (helpers first, then on-policy), L list l
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -31,6 +32,7 @@ from goalrank.objective import (
     group_std,
     signal_weights,
     supervised_loss,
+    with_matched_temperature,
 )
 from goalrank.presets import Preset
 from goalrank.ranker import Ranker
@@ -77,6 +79,7 @@ class TrainedRanker:
     curves: dict[str, list[list[float]]]  # [[step, value], ...] of each of CURVES
     resumed_from: int  # step; 0: from the start
     damaged_checkpoints: list[str]  # files passed over when looking for one to resume from
+    objective: ObjectiveConfig  # as trained with: a temperature that had to be matched is found
 
 
 def train_ranker(
@@ -110,17 +113,20 @@ def train_ranker(
         DataRefused: there is no group.
         ModelRefused: loss, gradient or a weight is not finite.
         TryAgain: it was asked to stop.
+        UsageError: no temperature makes these groups as sharp as the objective asks.
     """
     if len(groups) == 0:
         raise DataRefused("the groups hold no request, expected at least one; run generate_groups again")
     objective = objective or ObjectiveConfig()
     identity = {**(fingerprint or {}), "preset": preset.name, "seed": seed, "objective": objective.to_dict()}
+    objective = _with_found_temperature(objective, groups, preset)
     steps = preset.ranker_steps
     curves = Curves(max(1, steps // CURVE_POINTS))
     begun = 0
     with torch.random.fork_rng(devices=[] if torch.device(device).type == "cpu" else None):
         torch.manual_seed(derived_seed(seed, START, 0))
         ranker = new_ranker(preset, reward_model).to(device)
+        initial = copy.deepcopy(ranker).eval() if objective.uses_initial_ranker else None
         reward_model = reward_model.to(device).eval()
         optimizer = torch.optim.AdamW(
             ranker.parameters(),
@@ -150,6 +156,7 @@ def train_ranker(
                 groups,
                 rows_B,
                 ranker,
+                initial,
                 reward_model,
                 optimizer,
                 preset,
@@ -174,7 +181,7 @@ def train_ranker(
     for name, weight in ranker.named_parameters():
         if not torch.isfinite(weight).all():
             raise ModelRefused(f"weight {name} of the ranker is not finite after training; lower the learning rate")
-    return TrainedRanker(ranker.eval(), curves.points, begun, damaged)
+    return TrainedRanker(ranker.eval(), curves.points, begun, damaged, objective)
 
 
 def new_ranker(preset: Preset, reward_model: RewardModel) -> Ranker:
@@ -183,6 +190,18 @@ def new_ranker(preset: Preset, reward_model: RewardModel) -> Ranker:
     ranker = Ranker(ModelSizes.from_preset(preset))
     ranker.encoder.load_state_dict(reward_model.encoder.state_dict())
     return ranker
+
+
+def _with_found_temperature(objective: ObjectiveConfig, groups: Groups, preset: Preset) -> ObjectiveConfig:
+    """The objective with its temperature found on the helpers' lists, if it has to be: one for the whole run, from what
+    is known before it begins, so that a resumed run finds the same."""
+    if not objective.matched:
+        return objective
+    lists_RGL, rewards_RG = torch.from_numpy(groups.lists_RGL), torch.from_numpy(groups.rewards_RG)
+    mask_RG = first_occurrence(lists_RGL)
+    if objective.duplicates == "each":
+        mask_RG = torch.ones_like(mask_RG)
+    return with_matched_temperature(objective, rewards_RG, mask_RG, lists_RGL.shape[1] + preset.on_policy_lists)
 
 
 @torch.inference_mode()
@@ -224,6 +243,7 @@ def _train_step(
     groups: Groups,
     rows_B: np.ndarray,
     ranker: Ranker,
+    initial: Ranker | None,
     reward_model: RewardModel,
     optimizer: torch.optim.Optimizer,
     preset: Preset,
@@ -258,7 +278,9 @@ def _train_step(
     weight_B = signal_weights(std_B, noise_B) if objective.signal == "reliability" else (std_B > 0).float()
 
     log_prob_BG, _ = ranker.log_prob(encoded, lists_BGL)
-    loss = group_relative_loss(log_prob_BG, rewards_BG, mask_BG, weight_B, objective)
+    with torch.no_grad():
+        initial_BG = None if initial is None else initial.log_prob(initial.encode(batch), lists_BGL)[0]
+    loss = group_relative_loss(log_prob_BG, rewards_BG, mask_BG, weight_B, objective, initial_BG)
     if objective.supervised_weight > 0:
         gain_BN, known_BN = logged_gains(training_set.feedback(indices_B).to(device), batch)
         supervised = supervised_loss(ranker.first_step_logits(encoded), gain_BN, known_BN).mean()

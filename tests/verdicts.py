@@ -7,9 +7,14 @@ from typing import Any
 import numpy as np
 
 from goalrank import verdict as v
+from goalrank.verdict.consistency import SERVED
+
+NO_PROPENSITIES = v.OffPolicySection(
+    setting="required", status="not_applicable", reason="no propensities", estimates={}
+)
 
 GATES = (
-    v.Check(name="off_policy", value=None, threshold=None, status="not_applicable", detail="no propensities"),
+    v.off_policy_gate(NO_PROPENSITIES),
     v.within_budget("latency", 5.0, v.LATENCY_BUDGET_MS, "ms"),
     v.within_budget("size", 1.0, v.SIZE_BUDGET_MB, "MB"),
 )
@@ -36,6 +41,7 @@ def promoting(
         allow_bootstrap=True,
         seed=0,
         gates=GATES,
+        off_policy=NO_PROPENSITIES,
         **(arguments | more),
     )
     assert decided.decision == "promote", decided.reason
@@ -52,6 +58,7 @@ def passing(model: v.ModelVersion, snapshot_id: str, date: str) -> v.ServingVerd
         date=date,
         decision="pass",
         reason="20 logged requests answered as offline",
-        checks=[v.Check(name="equal", value=0.0, threshold=0.0, status="passed")],
+        judged_at=v.judged_now(),
+        checks=[v.Check(name=name, value=0.0, threshold=0.0, status="passed") for name in SERVED],
         requests=20,
     )

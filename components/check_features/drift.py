@@ -95,12 +95,14 @@ def moved(earlier: np.ndarray, tonight: np.ndarray) -> float:
 def compare(earlier: dict[str, Column], tonight: dict[str, Column], accepted: bool = False) -> pd.DataFrame:
     """One row a column with values on both sides: rows and medians before and tonight, moved_by, psi, the two limits.
 
+    A column without any is not judged: `without_values` names it.
+
     The critical limit is infinite where a shift says nothing of what the data mean, or the day was `accepted` as it is.
     """
     rows = []
     for column in tonight:
         before, now = earlier[column].values, tonight[column].values
-        if not len(before) or not len(now):
+        if _lacks_values(earlier[column], tonight[column]):
             continue
         shift = population_stability(before, now)
         refusable = not accepted and _can_refuse(earlier[column], tonight[column])
@@ -119,6 +121,20 @@ def compare(earlier: dict[str, Column], tonight: dict[str, Column], accepted: bo
             }
         )
     return pd.DataFrame(rows)
+
+
+def without_values(earlier: dict[str, Column], tonight: dict[str, Column]) -> list[str]:
+    """The columns that cannot be compared, each with the side that has no value."""
+    return [
+        f"{column} (no value {_lacks_values(earlier[column], tonight[column])})"
+        for column in tonight
+        if _lacks_values(earlier[column], tonight[column])
+    ]
+
+
+def _lacks_values(before: Column, now: Column) -> str:
+    """Which side has no value; '' if both have."""
+    return " and ".join(side for side, one in (("before", before), ("tonight", now)) if not len(one.values))
 
 
 def _can_refuse(before: Column, now: Column) -> bool:

@@ -47,8 +47,8 @@ def run(snapshot: str, snapshots_uri: str, data_docs: str, run_uri: str) -> None
         accepted = tonight.date in day_decisions.read(root).accepted
         step.figures["days"] = [days[0], days[-1]]
         with gate:
-            examples = prepare.counted(prepare.example_rows(tonight, days), tonight)
-            gate.check("examples", examples, suites.examples(), ["dt", "request_id"])
+            examples = prepare.example_ranges(prepare.example_rows(tonight, days), tonight, days)
+            gate.check("examples", prepare.counted(examples, tonight), suites.examples(), ["dt", "request_id"])
             for done, view in enumerate(schema.FEATURE_VIEWS.values()):
                 step.progress(done, len(schema.FEATURE_VIEWS), view.name)
                 rows = _rows(tonight, view, days)
@@ -56,17 +56,31 @@ def run(snapshot: str, snapshots_uri: str, data_docs: str, run_uri: str) -> None
                     gate.check(view.name, rows, suites.of_view(view), ["dt", view.entity])
             known = prepare.references(tonight, refusable=not accepted)
             gate.check("references", known, suites.references(), ["reference", "distinct", "unknown", "for_example"])
+            _check_propensities(gate, suites, tonight)
             _check_volume(gate, suites, tonight, refusable=not accepted)
             if earlier is None:
                 gate.leave_unjudged("drift (no earlier snapshot has passed)")
             # Shifts of rows that are wrong already say nothing more.
             elif not gate.refused:
-                shifts = drift.compare(prepare.drift_columns(earlier), prepare.drift_columns(tonight, days), accepted)
+                before, now = prepare.drift_columns(earlier), prepare.drift_columns(tonight, days)
+                for column in drift.without_values(before, now):
+                    gate.leave_unjudged(f"the drift of {column}")
+                shifts = drift.compare(before, now, accepted)
                 step.figures["drift"] = {row.column: round(row.psi, 4) for row in shifts.itertuples()}
                 told = ["column", "rows_before", "rows_tonight", "median_before", "median_tonight", "moved_by"]
                 gate.check("drift", shifts, suites.drift(), told, examples=len(shifts))
         gate.decide(step, f"the features of {tonight.date}", day_decisions.way_out([tonight.date]))
         passed.mark(root, tonight)
+
+
+def _check_propensities(gate: Gate, suites: ModuleType, tonight: Snapshot) -> None:
+    shares = prepare.propensities(tonight)
+    gate.check("propensities", shares, suites.propensities(), ["dt", "lists", "share", "usual_share"])
+    (found,) = shares.itertuples()
+    if not found.lists:
+        gate.leave_unjudged(f"the propensities of {tonight.date} (no ranker chose a list)")
+    elif shares.times_fewer.isna().all():
+        gate.leave_unjudged(f"the propensities of {tonight.date} (fewer than {FEWEST_TRAILING_DAYS} days before it)")
 
 
 def _check_volume(gate: Gate, suites: ModuleType, tonight: Snapshot, refusable: bool) -> None:
@@ -93,7 +107,9 @@ def _rows(snapshot: Snapshot, view: schema.FeatureView, days: list[str]) -> pd.D
     if view is schema.USER_STATS:
         return prepare.user_stats_ranges(rows, snapshot, days)
     if view is schema.USER_HISTORY:
-        return prepare.user_history_ranges(rows)
+        return prepare.user_history_ranges(rows, snapshot, days)
+    if view is schema.ITEM_CONTENT:
+        return prepare.item_content_ranges(rows, snapshot, days)
     if view is schema.ITEM_STATS:
         return prepare.item_stats_ranges(rows)
     return rows

@@ -1,4 +1,8 @@
-"""The columns the suites judge, derived from tonight's rows of a snapshot: narrow pandas frames, no lists in them."""
+"""The columns the suites judge, derived from tonight's rows of a snapshot: narrow pandas frames, no lists in them.
+
+A list column stands here by its length, and what is in it by counts of wrong entries (lists.py). Such a count is null
+where the list is: the not-null checks name those rows, and no other check does.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
+from components.check_features import lists
 from components.check_features.drift import Column
 from components.extract_features.snapshots import Snapshot
-from components.trailing_volume import against_usual
+from components.trailing_volume import FEWEST_TRAILING_DAYS, against_usual, trailing
 from goalrank import schema
 
 DAILY = ("examples", schema.USER_STATS.name, schema.USER_HISTORY.name, schema.ITEM_STATS.name)
@@ -46,17 +51,29 @@ def view_rows(snapshot: Snapshot, view: schema.FeatureView, days: list[str]) -> 
 
 
 def user_stats_ranges(rows: pd.DataFrame, snapshot: Snapshot, days: list[str]) -> pd.DataFrame:
-    """Add what is left of impressions when clicks and likes are taken off, and the smallest topic count."""
+    """Add what is left of impressions when clicks and likes are taken off, and how many topic counts are below 0."""
     topics = snapshot.read_view(schema.USER_STATS.name, days)["topic_clicks"]
     rows["not_clicked"] = rows.impressions - rows.clicks
     rows["not_liked"] = rows.impressions - rows.likes
-    rows["fewest_topic_clicks"] = _smallest(topics)
+    rows["topic_clicks_negative"] = lists.wrong(topics, lambda count: count >= 0)
     return rows
 
 
-def user_history_ranges(rows: pd.DataFrame) -> pd.DataFrame:
-    """Add how many more items than topic masks a history has."""
+def user_history_ranges(rows: pd.DataFrame, snapshot: Snapshot, days: list[str]) -> pd.DataFrame:
+    """Add how many more items than topic masks a history has, and how many of either are none."""
+    histories = snapshot.read_view(schema.USER_HISTORY.name, days)
     rows["items_without_topics"] = rows.history_items - rows.history_topics
+    rows["history_items_outside"] = lists.wrong(histories["history_items"], _is_id)
+    rows["history_topics_outside"] = lists.wrong(histories["history_topics"], _is_topic_mask)
+    return rows
+
+
+def item_content_ranges(rows: pd.DataFrame, snapshot: Snapshot, days: list[str]) -> pd.DataFrame:
+    """Add whether a duration is known and no duration (1 or 0): NaN is a value, though pandas takes it for null."""
+    durations = snapshot.read_view(schema.ITEM_CONTENT.name, days)["duration_seconds"]
+    seconds = _floats(durations)
+    known = durations.is_valid().to_numpy()
+    rows["duration_outside"] = (known & ~((seconds >= 0) & np.isfinite(seconds))).astype(int)
     return rows
 
 
@@ -71,19 +88,41 @@ def item_stats_ranges(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def example_rows(snapshot: Snapshot, days: list[str]) -> pd.DataFrame:
-    """Tonight's examples: keys, list lengths against the slate's, and totals of the feedback."""
+    """Tonight's examples: a scalar column as it is, a list column by its length; totals of the feedback, mean score."""
     table = snapshot.read_examples(days)
-    length = {name: pc.list_value_length(table[name]) for name in (*_PER_POSITION, "candidates", "candidate_scores")}
-    frame = pd.DataFrame({name: table[name].to_pandas() for name in ("dt", "request_id", "user_id", "event_time")})
-    frame["shown"] = length["slate"].to_numpy(zero_copy_only=False)
-    frame["candidates"] = length["candidates"].to_numpy(zero_copy_only=False)
-    frame["scores_surplus"] = pc.subtract(length["candidate_scores"], length["candidates"]).to_pandas()
-    for name in _PER_POSITION[1:]:
-        frame[f"{name}_surplus"] = pc.subtract(length[name], length["slate"]).to_pandas()
+    frame = pd.DataFrame(index=range(table.num_rows))
+    for field in schema.EXAMPLES:
+        column = table[field.name]
+        if pa.types.is_list(field.type):
+            frame[field.name] = pc.list_value_length(column).to_numpy(zero_copy_only=False)
+        else:
+            frame[field.name] = column.to_pandas()
     for name in ("clicks", "likes", "watch_seconds"):
-        frame[f"total_{name}"] = _reduced(table[name], "sum")
-    frame["mean_score"] = _reduced(table["candidate_scores"], "mean")
+        frame[f"total_{name}"] = lists.reduced(table[name], "sum")
+    frame["mean_score"] = lists.reduced(table["candidate_scores"], "mean")
     return frame
+
+
+def example_ranges(rows: pd.DataFrame, snapshot: Snapshot, days: list[str]) -> pd.DataFrame:
+    """Add the lists' lengths against each other, and how many of their entries are wrong."""
+    table = snapshot.read_examples(days)
+    rows["scores_surplus"] = rows.candidate_scores - rows.candidates
+    for name in ("propensities", "clicks", "likes", "watch_seconds"):
+        rows[f"{name}_surplus"] = rows[name] - rows.slate
+    rows["candidates_outside"] = lists.wrong(table["candidates"], _is_id)
+    rows["candidates_repeated"] = lists.repeated(table["candidates"])
+    rows["scores_not_finite"] = lists.wrong(table["candidate_scores"], np.isfinite)
+    rows["slate_outside"] = lists.outside(table["slate"], among=table["candidates"])
+    rows["slate_repeated"] = lists.repeated(table["slate"])
+    for name in ("clicks", "likes"):
+        rows[f"{name}_outside"] = lists.wrong(table[name], lambda value: (value == 0) | (value == 1))
+    rows["propensities_outside"] = lists.wrong(
+        table["propensities"], lambda share: (share > 0) & (share <= 1), nullable=True
+    )
+    rows["watch_seconds_outside"] = lists.wrong(
+        table["watch_seconds"], lambda seconds: (seconds >= 0) & np.isfinite(seconds), nullable=True
+    )
+    return rows
 
 
 def counted(examples: pd.DataFrame, snapshot: Snapshot) -> pd.DataFrame:
@@ -122,20 +161,57 @@ def _has_rows(day: dict[str, Any]) -> bool:
     return any(day["rows"].get(table) for table in DAILY)
 
 
+def propensities(snapshot: Snapshot) -> pd.DataFrame:
+    """The newest day's lists that a ranker chose and how many have propensities, against the days before it; one row.
+
+    Columns: dt, lists, share (of them with the propensities of all their items: the off-policy comparison uses no
+    other), usual_share (median of the trailing days that had such lists), times_fewer (usual_share / share; 1 where
+    there usually are none). Shares are null where there is no list, times_fewer also where too few days are known.
+    """
+    shares = {day: _propensity_share(snapshot, day) for day in trailing(snapshot.days, snapshot.date)}
+    known = [share for lists_of_day, share in shares.values() if lists_of_day]
+    usual = float(np.median(known)) if len(known) >= FEWEST_TRAILING_DAYS else np.nan
+    count, share = _propensity_share(snapshot, snapshot.date)
+    if np.isnan(usual) or np.isnan(share):
+        fewer = np.nan
+    elif usual == 0:
+        fewer = 1.0
+    else:
+        fewer = usual / share if share else np.inf
+    row = {"dt": snapshot.date, "lists": count, "share": share, "usual_share": usual, "times_fewer": fewer}
+    return pd.DataFrame([row])
+
+
+def _propensity_share(snapshot: Snapshot, day: str) -> tuple[int, float]:
+    """How many lists of a day a ranker chose, and the share of them with a propensity for every item (NaN of none)."""
+    columns = ["policy", "slate", "propensities"]
+    files = snapshot.examples_paths([day])
+    table = ds.dataset(files, schema=schema.EXAMPLES, format="parquet").to_table(columns=columns) if files else None
+    if table is None:
+        return 0, np.nan
+    table = table.filter(pc.not_equal(table["policy"], schema.SELF_SELECTED))
+    if not table.num_rows:
+        return 0, np.nan
+    unknown = lists.wrong(table["propensities"], lambda share: ~np.isnan(share))
+    lengths = [pc.list_value_length(table[name]).to_numpy(zero_copy_only=False) for name in columns[1:]]
+    return table.num_rows, float(np.mean((unknown == 0) & (lengths[0] == lengths[1])))
+
+
 def references(snapshot: Snapshot, refusable: bool) -> pd.DataFrame:
     """Who is known, one row a kind of reference of the newest day's examples.
 
-    Columns: reference, distinct, unknown (ids never announced up to tonight), for_example (three of them), and the
-    share of unknown ones as unknown_items or unknown_users; unknown_items_tonight is null unless `refusable`.
+    Columns: reference, distinct, unknown (ids never announced up to tonight), for_example (three of them, each with the
+    name of its column, by which an erased user's is found in texts), and the share of unknown ones as unknown_items or
+    unknown_users; unknown_items_tonight is null unless `refusable`.
     """
     examples = snapshot.read_examples(snapshot.days[-1:])
     known_items = snapshot.read_view(schema.ITEM_CONTENT.name)["item_id"].combine_chunks()
     known_users = snapshot.read_view(schema.USER_PROFILE.name)["user_id"].combine_chunks()
     rows = []
-    for reference, ids, known, column in (
-        ("shown items", pc.list_flatten(examples["slate"]), known_items, "unknown_items"),
-        ("candidates", pc.list_flatten(examples["candidates"]), known_items, "unknown_items"),
-        ("users", examples["user_id"], known_users, "unknown_users"),
+    for reference, key, ids, known, column in (
+        ("shown items", "item_id", pc.list_flatten(examples["slate"]), known_items, "unknown_items"),
+        ("candidates", "item_id", pc.list_flatten(examples["candidates"]), known_items, "unknown_items"),
+        ("users", "user_id", examples["user_id"], known_users, "unknown_users"),
     ):
         distinct = pc.unique(ids.drop_null())
         unknown = distinct.filter(pc.invert(pc.is_in(distinct, value_set=known)))
@@ -144,7 +220,7 @@ def references(snapshot: Snapshot, refusable: bool) -> pd.DataFrame:
                 "reference": reference,
                 "distinct": len(distinct),
                 "unknown": len(unknown),
-                "for_example": " ".join(map(str, unknown[:3].to_pylist())) or None,
+                "for_example": ", ".join(f"{key} {one}" for one in unknown[:3].to_pylist()) or None,
                 column: len(unknown) / len(distinct) if len(distinct) else None,
             }
         )
@@ -165,7 +241,7 @@ def drift_columns(snapshot: Snapshot, arrived: list[str] | None = None) -> dict[
     contents = snapshot.read_view(schema.ITEM_CONTENT.name, arrived)
     return {
         "examples.candidates": _column(examples.candidates),
-        "examples.shown": _column(examples.shown),
+        "examples.shown": _column(examples.slate),
         "examples.mean_score": _column(examples.mean_score),
         "examples.total_clicks": _column(examples.total_clicks),
         "examples.total_likes": _column(examples.total_likes),
@@ -179,7 +255,12 @@ def drift_columns(snapshot: Snapshot, arrived: list[str] | None = None) -> dict[
     }
 
 
-_PER_POSITION = ("slate", "propensities", "clicks", "likes", "watch_seconds")
+def _is_id(values: lists.Values) -> np.ndarray:
+    return values >= schema.SMALLEST_ID
+
+
+def _is_topic_mask(values: lists.Values) -> np.ndarray:
+    return (values >= 0) & (values < 2.0**schema.TOPIC_BUCKETS)
 
 
 def _numbers(column: pa.ChunkedArray) -> np.ndarray:
@@ -200,17 +281,3 @@ def _rate(part: pa.ChunkedArray, whole: pa.ChunkedArray) -> Column:
     some = wholes > 0
     pooled = float(parts[some].sum() / wholes[some].sum()) if some.any() else None
     return Column(parts[some] / wholes[some], pooled=pooled)
-
-
-def _reduced(lists: pa.ChunkedArray, how: str) -> np.ndarray:
-    """Sum or mean of each row's list, NaN where it is null, empty or all null; shape (rows,)."""
-    array = lists.combine_chunks()
-    flat = pa.table({"row": pc.list_parent_indices(array), "value": pc.list_flatten(array)})
-    grouped = flat.group_by("row").aggregate([("value", how)])
-    values = np.full(len(array), np.nan)
-    values[grouped["row"].to_numpy()] = grouped[f"value_{how}"].cast(pa.float64()).to_numpy(zero_copy_only=False)
-    return values
-
-
-def _smallest(lists: pa.ChunkedArray) -> np.ndarray:
-    return _reduced(lists, "min")

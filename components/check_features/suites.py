@@ -1,7 +1,7 @@
 """What a night's features must be, view by view, as Great Expectations suites.
 
-A list column stands here by its length (prepare.py). Map expectations skip nulls: a column that must not be null says
-so itself. `description` is what is expected, `notes` how to mend it.
+A list column stands here by its length, and what is in it by counts of wrong entries (prepare.py). Map expectations
+skip nulls: a column that must not be null says so itself. `description` is what is expected, `notes` how to mend it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from great_expectations import expectations as gxe
 from great_expectations.expectations.expectation import Expectation
 from great_expectations.expectations.metadata_types import FailureSeverity
 
-from components.gate_limits import UNKNOWN_ITEMS, UNKNOWN_USERS, VOLUME
+from components.gate_limits import FEWER_PROPENSITIES, UNKNOWN_ITEMS, UNKNOWN_USERS, VOLUME
 from goalrank import schema
 
 EXTRACTION = "run the night with --full-rebuild; if it stays, extract_features has a bug"
@@ -34,20 +34,34 @@ def of_view(view: schema.FeatureView) -> list[Expectation]:
 
 
 def examples() -> list[Expectation]:
-    """Suite of the examples (prepare.example_rows)."""
+    """Suite of the examples (prepare.example_rows and example_ranges)."""
     surplus = [
         _exactly(0, f"{name}_surplus", f"one entry of {name} for each item shown")
         for name in ("propensities", "clicks", "likes", "watch_seconds")
     ]
+    outside = [
+        _exactly(0, column, expected)
+        for column, expected in (
+            ("candidates_outside", f"candidates to be item ids of {schema.SMALLEST_ID} and above, none null"),
+            ("candidates_repeated", "distinct candidates"),
+            ("scores_not_finite", "finite candidate_scores, none null"),
+            ("slate_outside", "every item shown among the candidates"),
+            ("slate_repeated", "distinct items in a slate"),
+            ("clicks_outside", "clicks 0 or 1, none null"),
+            ("likes_outside", "likes 0 or 1, none null"),
+            ("propensities_outside", "propensities null or in (0, 1], never 0 or NaN"),
+            ("watch_seconds_outside", "watch_seconds null or finite numbers of at least 0"),
+        )
+    ]
     return [
-        _not_null("request_id"),
+        *(_not_null(field.name) for field in schema.EXAMPLES if not field.nullable),
         _exactly(1, "rows_of_key", "one example for each request_id in all days of the snapshot", REQUEST_IDS),
-        _not_null("user_id"),
-        _not_null("event_time"),
-        _at_least(1, "shown", "at least one item shown"),
+        _at_least(schema.SMALLEST_ID, "user_id", f"user_id of {schema.SMALLEST_ID} and above"),
+        _at_least(1, "slate", "at least one item shown"),
         _at_least(1, "candidates", "at least one candidate"),
         _exactly(0, "scores_surplus", "one score for each candidate"),
         *surplus,
+        *outside,
     ]
 
 
@@ -86,6 +100,21 @@ def volume() -> list[Expectation]:
     ]
 
 
+def propensities() -> list[Expectation]:
+    """Suite of the share of lists with propensities (prepare.propensities)."""
+    return [
+        gxe.ExpectColumnValuesToBeBetween(
+            column="times_fewer",
+            max_value=FEWER_PROPENSITIES.warning,
+            severity=FailureSeverity.WARNING,
+            description="propensities on the usual share of the rankers' lists (the trailing days' median), divided by "
+            f"{FEWER_PROPENSITIES.warning:g} at most",
+            notes="see whether whoever writes the impressions still logs the propensity of every item, and whether the "
+            "service answered by its fallback; until then the off-policy comparison says less, or nothing",
+        )
+    ]
+
+
 def references() -> list[Expectation]:
     """Suite of who is known (prepare.references): items and users of the examples among those ever announced."""
     announce = "announce new items and users in their own tables; compare the ids of the tables"
@@ -114,6 +143,7 @@ def references() -> list[Expectation]:
 def _keys_and_times(view: schema.FeatureView) -> list[Expectation]:
     return [
         _not_null(view.entity),
+        _at_least(schema.SMALLEST_ID, view.entity, f"{view.entity} of {schema.SMALLEST_ID} and above"),
         _exactly(1, "rows_of_key", f"one row for each ({view.entity}, event_timestamp)"),
         _not_null("event_timestamp"),
         _exactly(0, "hours_off_midnight", "event_timestamp at the midnight that ends the arrival day"),
@@ -132,7 +162,7 @@ def _user_stats() -> list[Expectation]:
         _at_least(0, "not_liked", "no more likes than impressions"),
         _not_null("topic_clicks"),
         _exactly(schema.TOPIC_BUCKETS, "topic_clicks", f"{schema.TOPIC_BUCKETS} topic_clicks"),
-        _at_least(0, "fewest_topic_clicks", "no topic_clicks below 0"),
+        _exactly(0, "topic_clicks_negative", "no topic_clicks below 0, none null"),
     ]
 
 
@@ -149,11 +179,25 @@ def _user_history() -> list[Expectation]:
             notes=EXTRACTION,
         ),
         _exactly(0, "items_without_topics", "one topic mask for each item of a history"),
+        _exactly(0, "history_items_outside", f"histories of item ids of {schema.SMALLEST_ID} and above, none null"),
+        _exactly(0, "history_topics_outside", f"topic masks of {schema.TOPIC_BUCKETS} bits, none null"),
     ]
 
 
 def _item_content() -> list[Expectation]:
-    return [_not_null("topic_mask"), _not_null("title"), _at_least(0, "duration_seconds", "no negative duration")]
+    return [
+        _not_null("topic_mask"),
+        gxe.ExpectColumnValuesToBeBetween(
+            column="topic_mask",
+            min_value=0,
+            max_value=2**schema.TOPIC_BUCKETS - 1,
+            severity=FailureSeverity.CRITICAL,
+            description=f"a topic_mask of {schema.TOPIC_BUCKETS} bits",
+            notes=EXTRACTION,
+        ),
+        _not_null("title"),
+        _exactly(0, "duration_outside", "duration_seconds null or a finite number of at least 0"),
+    ]
 
 
 def _item_stats() -> list[Expectation]:

@@ -75,7 +75,8 @@ def run(
 
     Raises:
         UsageError: off_policy is neither.
-        ModelRefused: the verdict is refuse, the champion has seen the evaluation day, or inputs do not belong together.
+        ModelRefused: the verdict is refuse, challenger, champion or judge has seen the evaluation day, the judge is the
+            guide, or inputs do not belong together.
         CheckpointDamaged: weights are not those the registry recorded.
         TryAgain: MLflow is away.
     """
@@ -100,6 +101,8 @@ def run(
                 step.figures["repaired"] = repaired
             champion = registry.champion(client)
             directories = {"challenger": registry.fetch_model(client, model, aside)}
+            models.require_unseen(directories["challenger"], f"challenger version {model.version}", date)
+            models.require_judge(Path(judge_model), document)
             if champion is not None:
                 directories["champion"] = registry.fetch_model(client, champion, aside)
                 models.require_unseen(directories["champion"], f"champion version {champion.version}", date)

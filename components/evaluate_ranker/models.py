@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -37,6 +38,31 @@ def require_unseen(directory: Path, what: str, date: str) -> None:
             f"{what} was trained on days up to {trained_until}, so it has seen the evaluation day {date}; run a night "
             f"after {trained_until}, or roll back to a version trained earlier"
         )
+
+
+def require_judge(directory: Path, registration: dict[str, Any]) -> None:
+    """Refuse a judge that is not tonight's own, or that guided the ranker it is to judge.
+
+    Args:
+        directory: of the judge's model.
+        registration: tonight's, as registry.read_registration gives it.
+
+    Raises:
+        ModelRefused: naming what was found and expected.
+    """
+    card = read_model_card(directory)
+    made_from = card["created_by"].get("snapshot_id")
+    if made_from != registration["snapshot_id"]:
+        raise ModelRefused(
+            f"the judge was trained on snapshot {made_from}, expected {registration['snapshot_id']}; pass the "
+            "artifacts of one night"
+        )
+    if card["weights_sha256"] == registration["reward"]["weights_sha256"]:
+        raise ModelRefused(
+            "the judge is the reward model that guided the ranker, expected another: a ranker has learnt its guide's "
+            "errors; pass train_reward's judge_model"
+        )
+    require_unseen(directory, "the judge", registration["date"])
 
 
 def load_ranker(directory: Path, wanted: ModelVersion) -> Ranker:

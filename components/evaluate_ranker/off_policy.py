@@ -13,7 +13,7 @@ from goalrank.errors import ModelRefused
 from goalrank.off_policy.comparison import compare_policies
 from goalrank.off_policy.logged import read_logged
 from goalrank.off_policy.rankers import greedy_targets
-from goalrank.off_policy.result import OffPolicyResult, not_applicable
+from goalrank.off_policy.result import OffPolicyResult
 from goalrank.ranker import Ranker
 from goalrank.reward import RewardModel
 
@@ -41,8 +41,8 @@ def compare(
         ModelRefused: the judge's rewards are not finite.
     """
     logged = read_logged(data, indices_R, judge.weights)
-    if isinstance(logged, str):
-        return not_applicable(logged)
+    if isinstance(logged, OffPolicyResult):
+        return logged
     rankers = {"challenger": challenger} | ({"champion": champion} if champion is not None else {})
     targets, model_RL = greedy_targets(data, logged, rankers, judge)
     values = [model_RL, *(target.model_value_R for target in targets.values())]

@@ -7,7 +7,7 @@ from typing import Any
 from components import registry
 from components.step import Step, run_alone
 from goalrank.errors import ModelRefused
-from goalrank.verdict import EvaluationVerdict, load_verdict, require_about
+from goalrank.verdict import EvaluationVerdict, load_verdict, require_about, require_recent
 
 
 def gate(registration: str, evaluation: str, serving: str, run_uri: str) -> bool:
@@ -20,8 +20,8 @@ def gate(registration: str, evaluation: str, serving: str, run_uri: str) -> bool
         run_uri: folder of this run.
 
     Raises:
-        ModelRefused: a verdict is missing, malformed, about something else, or a refusal. "Champion kept" ends a night
-            well, so it must never stand for a verdict that nobody gave.
+        ModelRefused: a verdict is missing, malformed, about something else, stale, or a refusal. "Champion kept" ends
+            a night well, so it must never stand for a verdict that nobody gave.
     """
     with Step("gate_promotion", run_uri) as step:
         step.figures["promote"] = False
@@ -35,13 +35,14 @@ def sound_verdict(registration: dict[str, Any], evaluation: str, serving: str) -
     """The evaluation verdict (promote or keep), once it and the serving verdict are found in order.
 
     Raises:
-        ModelRefused: one of them is missing, malformed, about something else, or a refusal.
+        ModelRefused: one of them is missing, malformed, about something else, stale, or a refusal.
     """
     model = registry.registered_identity(registration, "ranker")
     decided = load_verdict(evaluation, "evaluation")
     served = load_verdict(serving, "serving")
     for verdict in (decided, served):
         require_about(verdict, model, registration["snapshot_id"], registration["date"])
+        require_recent(verdict)
         if verdict.decision == "refuse":
             raise ModelRefused(f"the {verdict.kind} verdict refuses: {verdict.reason}")
     return decided

@@ -7,7 +7,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from components.feature_store import open_store, reaching_store, views_of
-from components.materialize_features.online import write_empty
+from components.materialize_features.online import have_servers_read_anew, write_empty
 
 if TYPE_CHECKING:
     from feast import FeatureStore
@@ -17,7 +17,8 @@ def erase_online(feast_uri: str, user_id: int) -> None:
     """What the online store knows of a user: nothing, from now on.
 
     Any store is first told empty rows, which readers take for an unknown user. In SQLite the rows themselves go too,
-    their bytes overwritten, the write-ahead log included.
+    their bytes overwritten, the write-ahead log included. Servers that kept the user's row are told to read it anew,
+    which they do within seconds (components/serve_model/feature_rows.py).
 
     Raises:
         TryAgain: the store does not open, or is away.
@@ -29,6 +30,7 @@ def erase_online(feast_uri: str, user_id: int) -> None:
             write_empty(store, view, [user_id])
         if store.config.online_store.type == "sqlite":
             _delete(store, user_id, [view.name for view in views])
+    have_servers_read_anew(feast_uri)
 
 
 def _delete(store: FeatureStore, user_id: int, views: list[str]) -> None:

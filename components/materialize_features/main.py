@@ -10,7 +10,7 @@ from components.extract_features.snapshots import Snapshot
 from components.feature_store import create_store
 from components.materialize_features.definitions import apply, check_supply, load_definitions
 from components.materialize_features.offline import drop_older, prepare_offline
-from components.materialize_features.online import materialize_online
+from components.materialize_features.online import materialize_online, record_online
 from components.materialize_features.skew import check_skew
 from components.materialize_features.training_set import write_training_set
 from components.step import Step, run_alone
@@ -32,7 +32,8 @@ def run(
 
     Raises:
         DataRefused: the definitions do not supply every feature, the snapshot and Feast's answers disagree, or the
-            online store answers otherwise than the offline store (skew.py).
+            online store answers otherwise than the offline store (skew.py). In the last two cases tonight's rows are
+            online already, so the next night writes all rows.
         TryAgain: the online store is away.
     """
     with Step("materialize_features", run_uri) as step:
@@ -63,6 +64,7 @@ def run(
         step.figures["online"] = materialize_online(store, loaded, folder, feast_uri, told)
         write_training_set(store, loaded, folder, training_set, window_days, step)
         check_skew(store, training_set, loaded.date, step)
+        record_online(feast_uri, loaded, folder)
         drop_older(feast_uri, keep={loaded.snapshot_id, f".{loaded.snapshot_id}.{os.getpid()}"})
         step.reason = f"{step.figures['examples_rows']} examples, online up to the end of {loaded.date}"
 

@@ -4,8 +4,8 @@ A night that goes on from the last one writes only rows newer than that; any oth
 a first night) writes every entity's newest row. Entities that the snapshot no longer knows get empty rows, so that what
 is online equals, entity by entity, what the offline store knows. Reads of other processes go on meanwhile.
 
-FEAST/online.json says what is online: the snapshot and its folder, and, while one is being written or after that was
-cut short, the folders that `may` have entities online besides.
+FEAST/online.json says what is online: the snapshot and its folder, or, from the first row written until the stores have
+been compared, and after that was cut short or refused, the folders that `may` have entities online.
 """
 
 from __future__ import annotations
@@ -50,6 +50,9 @@ def materialize_online(
 ) -> dict[str, Any]:
     """Bring the online store to the state of `snapshot`, whose offline folder is `folder`.
 
+    The record only says afterwards that these entities `may` be online: :func:`record_online` has the last word, once
+    the rows have been compared.
+
     Returns:
         figures: "mode" (new_rows or all_rows), "emptied" (entities written empty).
 
@@ -76,6 +79,14 @@ def materialize_online(
             f"the online store does not hold what was written: {wrong}; check that it is not being emptied or "
             "written to by somebody else, and run again"
         )
+    return figures
+
+
+def record_online(feast_uri: str, snapshot: Snapshot, folder: Path) -> None:
+    """Say that what is online is `snapshot`, and right: the next night may go on from it instead of writing all rows.
+
+    Servers read their kept rows anew when this changes.
+    """
     document = {
         "snapshot_id": snapshot.snapshot_id,
         "date": snapshot.date,
@@ -83,7 +94,12 @@ def materialize_online(
         "days": {day["dt"]: [day["path"], day.get("content", "")] for day in snapshot.manifest["days"]},
     }
     _write_record(feast_uri, document)
-    return figures
+
+
+def have_servers_read_anew(feast_uri: str) -> None:
+    """Change the record without changing what it says, after rows were written by another way than a night's."""
+    if record := read_record(feast_uri):
+        _write_record(feast_uri, record)
 
 
 def read_record(feast_uri: str | Path) -> dict[str, Any]:

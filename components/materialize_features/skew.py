@@ -74,7 +74,8 @@ def check_skew(store: FeatureStore, training_set: str | Path, date: str, step: S
     """Compare both stores on SAMPLED_REQUESTS requests of `date`; tells the step's figures what was compared.
 
     Raises:
-        DataRefused: a feature differs; names the feature, the entity and both values of three, and how many differ.
+        DataRefused: a feature differs; names the feature, the entity and both values of three, and how many differ. Or
+            there was no request of `date` to compare them on: nothing compared is nothing known to be equal.
     """
     keys = _sampled(Path(training_set) / "examples.parquet", date)
     offline = {entity: offline_rows(store, entity, ids, end_of(date)) for entity, ids in keys.items()}
@@ -86,6 +87,13 @@ def check_skew(store: FeatureStore, training_set: str | Path, date: str, step: S
         "compared": compared,
         "differing": len(found),
     }
+    if not compared:
+        raise DataRefused(
+            f"training-serving skew: expected requests of {date} among the examples, to compare their features online "
+            "and offline, found none, so nothing says that both stores agree. To mend: see why no request of that day "
+            "has impressions of the same day (a delivery that was held up?), deliver them, and run the same date again "
+            f"with --full-rebuild; or `goalrank day skip {date} --reason TEXT`"
+        )
     if SKEW.beyond_critical(len(found)):
         features = Counter(f"{one.view}:{one.feature}" for one in found)
         entities = len({(one.entity, one.key) for one in found})

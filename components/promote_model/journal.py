@@ -24,8 +24,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components import registry
+from components.promote_model.lineage import follow
 from goalrank import naming
-from goalrank.errors import ModelRefused, TryAgain
+from goalrank.errors import ModelRefused, TryAgain, UsageError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -43,7 +44,7 @@ def lock(journal_uri: str, who: str) -> Iterator[None]:
         UsageError: the folder's name has a trap in it.
         TryAgain: somebody else holds it; the message says who.
     """
-    folder = Path(naming.require_address("journal URI", journal_uri))
+    folder = folder_of(journal_uri)
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / LOCK, "a+", encoding="utf-8") as file:
         try:
@@ -64,13 +65,29 @@ def lock(journal_uri: str, who: str) -> Iterator[None]:
             file.truncate(0)
 
 
+def folder_of(journal_uri: str) -> Path:
+    """The journal's folder. One that all who move aliases share, since the lock is the file system's.
+
+    Raises:
+        UsageError: it is no folder, or its name has a trap in it.
+    """
+    naming.require_address("journal URI", journal_uri)
+    if "://" in journal_uri:
+        raise UsageError(
+            f"journal URI {journal_uri!r} found, expected a folder: its lock is the file system's, and an object store "
+            "has none; give a folder (a shared volume) that every promoter sees"
+        )
+    return Path(journal_uri)
+
+
 def read(journal_uri: str) -> list[dict[str, Any]]:
     """All events, oldest first. A last line cut short by a crash never took effect and is left out.
 
     Raises:
         ModelRefused: a line before the last is damaged, or of a format this release does not know.
+        UsageError: the journal URI is no folder.
     """
-    path = Path(journal_uri) / FILE
+    path = folder_of(journal_uri) / FILE
     if not path.exists():
         return []
     *lines, torn = path.read_bytes().split(b"\n")  # each line decoded on its own, so that a damaged one is named
@@ -123,8 +140,9 @@ def apply(client: MlflowClient, moves: list[dict[str, Any]]) -> None:
 def repair(tracking_uri: str, journal_uri: str, who: str = "repair") -> str | None:
     """Finish what a crash left half done, and say so; None where nothing was open.
 
-    The intent was written after every verdict had been checked, so it is carried through. Only where an alias has
-    meanwhile gone somewhere the intent does not know (moved by hand) is it abandoned, aliases left as found.
+    The intent was written after every verdict had been checked, so it is carried through. It is abandoned where an
+    alias has meanwhile gone somewhere the intent does not know (moved by hand; aliases left as found), and where the
+    version it leads to has been deleted (what had moved is put back).
 
     Raises:
         TryAgain: another promoter is at work, or MLflow is away.
@@ -144,18 +162,50 @@ def repair_locked(client: MlflowClient, tracking_uri: str, journal_uri: str) -> 
         for move in intent["moves"]:
             now = registry.by_alias(client, move["name"], registry.CHAMPION)
             found = None if now is None else str(now.version)
-            if found not in (move["from"], move["to"]):
+            # An alias goes with the version it points to, so where one of the two was deleted it may point nowhere.
+            lost = found is None and not all(_there(client, move["name"], move[place]) for place in ("from", "to"))
+            if found not in (move["from"], move["to"]) and not lost:
                 note = (
                     f"{intent['kind']} {intent['id']} abandoned: champion of {move['name']} is version {found}, "
                     f"expected {move['from']} or {move['to']}; aliases left as found"
                 )
                 end(journal_uri, intent["id"], "abandoned", note)
                 return note
-        apply(client, intent["moves"])
+        if gone := [move for move in intent["moves"] if not _there(client, move["name"], move["to"])]:
+            _put_back(client, journal_uri, intent["moves"])
+            versions = ", ".join(f"{move['name']} version {move['to']}" for move in gone)
+            note = (
+                f"{intent['kind']} {intent['id']} abandoned: {versions} is not in the registry any more; "
+                "what had moved was put back"
+            )
+            end(journal_uri, intent["id"], "abandoned", note)
+            return note
+        moves = [
+            move if _there(client, move["name"], move["previous"]) else move | {"previous": None}
+            for move in intent["moves"]
+        ]
+        apply(client, moves)
     versions = ", ".join(f"{move['name']} version {move['to'] or 'none'}" for move in intent["moves"])
     note = f"{intent['kind']} {intent['id']} of {intent['date']} was interrupted and is now complete: {versions}"
     end(journal_uri, intent["id"], note="repaired")
     return note
+
+
+def _there(client: MlflowClient, name: str, version: str | None) -> bool:
+    """Whether an alias can be pointed there; nowhere is always there."""
+    return version is None or registry.registered(client, name, version) is not None
+
+
+def _put_back(client: MlflowClient, journal_uri: str, moves: list[dict[str, Any]]) -> None:
+    """Undo what was moved of these: champion to where it was, previous to the one before it in the line."""
+    lineage = follow(read(journal_uri))
+    for move in moves:
+        name, champion = move["name"], move["from"]
+        before = lineage.before(champion)
+        if name != registry.RANKER:
+            before = lineage.rewards.get(lineage.before(lineage.ranker_beside(champion)) or "")
+        for alias, version in ((registry.CHAMPION, champion), (registry.PREVIOUS, before)):
+            registry.point(client, name, alias, version if _there(client, name, version) else None)
 
 
 def _is_intent(event: dict[str, Any]) -> bool:

@@ -35,6 +35,15 @@ class Lineage:
         """Every version that was champion once, by number."""
         return sorted(self.rewards.keys() | self.rolled_back.keys() | set(self.line), key=int)
 
+    def before(self, version: str | None) -> str | None:
+        """The champion before that one; None where there was none, or it is not in the line."""
+        at = self.line.index(version) if version in self.line else 0
+        return self.line[at - 1] if at else None
+
+    def ranker_beside(self, reward: str | None) -> str | None:
+        """The newest ranker that was champion together with that version of the reward model."""
+        return next((ranker for ranker in reversed(self.line) if self.rewards.get(ranker) == reward), None)
+
     def after(self, version: str | None) -> list[str]:
         """The line once `version` is rolled back to."""
         if version is None:

@@ -6,8 +6,6 @@ registry, and every doubt is a no.
 
 from __future__ import annotations
 
-import os
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +19,6 @@ from goalrank.verdict import EvaluationVerdict
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-
-MAX_VERDICT_AGE_HOURS = 72
-"""Older verdicts are stale: they have not seen what the days since hold. Counted from when the file was written."""
 
 
 @dataclass(frozen=True)
@@ -81,13 +76,6 @@ def read_night(registration: str, evaluation: str, serving: str, date: str, run_
     verdict = sound_verdict(document, evaluation, serving)
     if verdict.decision != "promote":
         raise ModelRefused(f"evaluation says {verdict.decision}, not promote: {verdict.reason}")
-    for kind, path in (("evaluation", evaluation), ("serving", serving)):
-        hours = (time.time() - os.stat(path).st_mtime) / 3600
-        if hours > MAX_VERDICT_AGE_HOURS:
-            raise ModelRefused(
-                f"the {kind} verdict is {hours:.0f} hours old, expected at most {MAX_VERDICT_AGE_HOURS}; run the night "
-                f"again (`goalrank nightly --date {date}`) so that it is judged anew"
-            )
     return Promotable(document, verdict, run_uri)
 
 
@@ -162,12 +150,15 @@ def _decide(client: MlflowClient, night: Promotable, journal_uri: str) -> dict[s
             f"promoted again by itself; if that was a mistake: `goalrank rollback --to {ranker.version} --reason ...`"
         )
     for model in models.values():
-        registered = client.get_model_version(model.name, model.version)
+        registered = registry.registered(client, model.name, model.version)
+        if registered is None:
+            raise ModelRefused(f"{_name(model)} is not in the registry any more; run the night again")
         if registry.identity(registered) != model:
             raise ModelRefused(
                 f"{_name(registry.identity(registered))} is registered, expected {_name(model)}; register again"
             )
-    registry.require_feature_set(client.get_model_version(ranker.name, ranker.version))
+        if model == ranker:
+            registry.require_feature_set(registered)
     moves = [_move(client, model.name, model.version) for model in models.values()]
     return {
         "promoted": True,

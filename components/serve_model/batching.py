@@ -35,6 +35,8 @@ class Ticket:
 
     asked: list[Asked]
     record: bool
+    together: bool
+    """All of them are to be answered, or none."""
     future: asyncio.Future[list[Any]]
     answers: list[Any] = field(default_factory=list)
     """Filled by the answering thread, one entry a request."""
@@ -75,7 +77,7 @@ class Batches:
         self._queue.put(None)
         self._thread.join()
 
-    async def ask(self, asked: list[Asked], record: bool = True) -> list[Any]:
+    async def ask(self, asked: list[Asked], record: bool = True, together: bool = False) -> list[Any]:
         """Answers to the requests of one body.
 
         Raises:
@@ -83,7 +85,7 @@ class Batches:
         """
         if self.depth + len(asked) > self._waiting and self.depth:
             raise OverloadedError(f"{self.depth} requests wait already; try again in a second, or start more servers")
-        ticket = Ticket(asked, record, asyncio.get_running_loop().create_future())
+        ticket = Ticket(asked, record, together, asyncio.get_running_loop().create_future())
         self._put += len(asked)
         self._queue.put(ticket)
         return await ticket.future

@@ -1,9 +1,9 @@
 """Feature rows of the requests in hand: read online in large pieces, encoded once, kept until a night brings new ones.
 
-Features change when a night materialises, and not in between, so a row is kept until then (OnlineReader.stamp), and
-in no case longer than `keep_seconds`: whoever writes to the store by other ways is seen by that time. After a night the
-kept rows are read anew within seconds, spread over those, not all at once: nobody waits for it. Rows live in one array
-per feature, hence a batch is gathered by index as in training.
+Features change when a night materialises or a user is erased, and not in between, so a row is kept until then
+(OnlineReader.stamp), and in no case longer than `keep_seconds`: whoever writes to the store by other ways is seen by
+that time. After a night the kept rows are read anew within seconds, spread over those, not all at once: nobody waits
+for it. Rows live in one array per feature, hence a batch is gathered by index as in training.
 
 Legend: B requests, N candidates, U user slots, I item slots, F dense features.
 """
@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as Expired
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
@@ -47,7 +48,7 @@ class Reader(Protocol):
     """What rows are read from: components.feature_store.OnlineReader, or a stand-in."""
 
     def rows(self, entity: str, keys: Sequence[int]) -> pa.Table:
-        """Rows of the keys, in their order."""
+        """Rows of the keys, in their order; any error means that the store gives none."""
 
     def stamp(self) -> tuple[object, ...] | None:
         """Changes when what is online changes; None: being written to."""
@@ -160,27 +161,33 @@ class FeatureRows:
                 return False
             late_slab, late_keys, late = self._pending
             self._pending = None
-            if late.exception() is None:
+            # One that failed has been said when it was late; what it read may be no rows either.
+            with suppress(Exception):
                 self._keep(late_slab, late_keys, late.result())
         if self._clock() < self._rest_until:
             return False
         reading = self._thread.submit(self._reader.rows, slab.entity, keys)
         try:
-            table = reading.result(self._read_seconds)
-        except (TryAgain, Expired) as error:
+            self._keep(slab, keys, reading.result(self._read_seconds))
+        except Exception as error:  # whatever goes wrong in a store or its client, users get lists
             if not reading.done():
                 self._pending = (slab, keys, reading)
             self._rest_until = self._clock() + REST_SECONDS
             if not self._away:
-                reason = str(error) or f"no answer within {self._read_seconds} s"
-                _log.warning("answering without features: %s", reason)
+                self._say(error)
             self._away = True
             return False
         if self._away:
             _log.warning("the online store answers again")
         self._away = False
-        self._keep(slab, keys, table)
         return True
+
+    def _say(self, error: Exception) -> None:
+        if isinstance(error, (TryAgain, Expired)):
+            reason = str(error) or f"no answer within {self._read_seconds} s"
+            _log.warning("answering without features: %s", reason)
+        else:
+            _log.exception("answering without features: what the online store holds cannot be read")
 
     def _keep(self, slab: _Slab, keys: list[int], table: pa.Table) -> None:
         self.rows_read[slab.entity] += len(keys)
@@ -226,7 +233,13 @@ class _Slab:
         return slots
 
     def store(self, keys: list[int], table: pa.Table, expires: list[float]) -> None:
-        """Keep a row for each key."""
+        """Keep a row for each key.
+
+        Raises:
+            ValueError: there are more rows or fewer.
+        """
+        if table.num_rows != len(keys):
+            raise ValueError(f"{table.num_rows} rows found for {len(keys)} keys of {self.entity}, expected one each")
         encoded = self._encode(table)
         known = np.zeros(len(keys), dtype=bool)
         for column in self._columns:

@@ -7,8 +7,9 @@
 
 Inputs are tensors of B requests with N candidates each: user_id INT64 [B], candidates INT64 [B, N], scores FP32 or FP64
 [B, N], optionally list_length INT64 [1] and request_id BYTES [B]. Without a version the request is one like /rank's:
-the holdback and exploration apply and it is logged. With a version, one of the two that serve, that version answers,
-nothing is explored and nothing is logged: a probe. What is wrong is said in {"error": ...} with a 4xx.
+the holdback and exploration apply and it is logged; a request_id used before refuses the whole body, since there is one
+answer to all of it. With a version, one of the two that serve, that version answers, nothing is explored and nothing is
+logged: a probe. What is wrong is said in {"error": ...} with a 4xx.
 
 https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/inference_rest.md
 """
@@ -118,12 +119,12 @@ def routes(service: Service, counted: Counted) -> list[Route]:
             return _json({"error": reason_of(error.errors())}, 400)
         except UsageError as error:
             return _json({"error": str(error)}, 400)
-        answers = await (service.rank(bodies) if probed is None else service.probe(bodies, probed))
-        good = [one for one in answers if isinstance(one, Answer)]
-        repeated = [str(one) for one in answers if isinstance(one, RepeatedRequestError)]
-        if repeated:
-            return _json({"error": repeated[0]}, 409)
-        return _json(_document(asked, good, service))
+        # One answer for the whole body: it is given, and logged, for all of its requests or for none.
+        answers = await (service.rank(bodies, together=True) if probed is None else service.probe(bodies, probed))
+        for one in answers:
+            if isinstance(one, RepeatedRequestError):
+                return _json({"error": str(one)}, 409)
+        return _json(_document(asked, [one for one in answers if isinstance(one, Answer)], service))
 
     model = "/v2/models/{name}"
     return [

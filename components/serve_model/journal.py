@@ -1,6 +1,7 @@
 """The journal of what was served: append-only segments that outlive the process.
 
     JOURNAL/<segment>.jsonl     one line an event, written before the answer leaves; locked by the process that owns it
+    JOURNAL/<segment>.damaged   lines of it that are no events, for whoever wants to look; nobody reads them
 
     {"request_id", "user_id", "event_time" (microseconds), "candidates", "candidate_scores", "policy", "items",
      "propensities" (or null)}                                           one answer
@@ -14,7 +15,7 @@ request ids are kept in memory: what was served is read back from the file when 
 from __future__ import annotations
 
 import fcntl
-import json
+import logging
 import os
 import uuid
 from collections.abc import Sequence
@@ -31,6 +32,10 @@ from pydantic_core import to_json
 from goalrank import schema
 
 SUFFIX = ".jsonl"
+DAMAGED = ".damaged"
+FLAGS = ("click", "like")
+
+_log = logging.getLogger("goalrank.serve")
 
 _LINES = pa.schema(
     [
@@ -134,41 +139,97 @@ class Segment:
     def tables(self) -> dict[str, pa.Table]:
         """Its rows of the log tables requests and impressions, in the order in which they were served.
 
-        Told twice about one position, the stronger signal counts.
+        Told twice about one position, the stronger signal counts. Lines that are no events are set aside, and said.
         """
-        lines = _read(self.path)
+        lines, damaged = _read(self.path)
+        if damaged:
+            aside = self.path.with_suffix(DAMAGED)
+            with open(aside, "wb") as file:
+                file.write(b"".join(line + b"\n" for line in damaged))
+                file.flush()
+                os.fsync(file.fileno())
+            _log.error(
+                "%d lines of %s are damaged; they are set aside in %s and the other %d are written",
+                *(len(damaged), self.path, aside.name, lines.num_rows),
+            )
         asked = lines.filter(lines["request_id"].is_valid())
         told = lines.filter(lines["feedback_on"].is_valid())
         return {"requests": _requests(asked), "impressions": _impressions(asked, told)}
 
 
-def _read(path: Path) -> pa.Table:
-    """The lines as columns. Parsed outside the interpreter's lock, so that answers go on meanwhile."""
+def _read(path: Path) -> tuple[pa.Table, list[bytes]]:
+    """The lines as columns, and those that are no events. Parsed outside the interpreter's lock: answers go on."""
     content = path.read_bytes()
     # A line cut short by a kill belongs to an answer that never left.
     content = content[: content.rfind(b"\n") + 1]
-    if not content:
-        return _LINES.empty_table()
-    try:
-        return _parsed(content)
-    except pa.ArrowInvalid:
-        return _parsed(b"".join(line + b"\n" for line in content.split(b"\n") if _is_event(line)))
+    lines = _parsed(content)
+    if lines is not None:
+        return lines, []
+    good, damaged = _sifted([line for line in content.split(b"\n") if line])
+    return pa.concat_tables([_LINES.empty_table(), *good]).combine_chunks(), damaged
 
 
-def _parsed(content: bytes) -> pa.Table:
+def _sifted(lines: list[bytes]) -> tuple[list[pa.Table], list[bytes]]:
+    """Events in their order, and the lines that are none: found by halving, a line at a time takes minutes."""
+    whole = _parsed(b"\n".join(lines))
+    if whole is not None:
+        return [whole], []
+    if len(lines) == 1:
+        return [], lines
+    half = len(lines) // 2
+    (good, damaged), (more_good, more_damaged) = _sifted(lines[:half]), _sifted(lines[half:])
+    return good + more_good, damaged + more_damaged
+
+
+def _parsed(content: bytes) -> pa.Table | None:
+    """The events of these lines; None where one of them is none."""
     if not content:
         return _LINES.empty_table()
     reading = pj.ReadOptions(use_threads=False)
     parsing = pj.ParseOptions(explicit_schema=_LINES, unexpected_field_behavior="error")
-    return pj.read_json(pa.BufferReader(content), reading, parsing).select(_LINES.names).combine_chunks()
-
-
-def _is_event(line: bytes) -> bool:
     try:
-        event = json.loads(line)
-    except ValueError:
+        lines = pj.read_json(pa.BufferReader(content), reading, parsing).select(_LINES.names).combine_chunks()
+        lines.validate(full=True)  # text that is no UTF-8
+    except pa.ArrowException:
+        return None
+    asked, told = lines.filter(lines["request_id"].is_valid()), lines.filter(lines["feedback_on"].is_valid())
+    either = asked.num_rows + told.num_rows == lines.num_rows
+    return lines if either and _answers_sound(asked) and _feedback_sound(told) else None
+
+
+def _answers_sound(asked: pa.Table) -> bool:
+    """Everything there, lists of lengths that fit, values within the contract's ranges."""
+    needed = ("user_id", "event_time", "candidates", "candidate_scores", "policy", "items")
+    if any(asked[name].null_count for name in needed):
         return False
-    return isinstance(event, dict) and event.keys() <= set(_LINES.names)
+    offered, shown = pc.list_value_length(asked["candidates"]), pc.list_value_length(asked["items"])
+    known = asked.filter(asked["propensities"].is_valid())
+    scores, propensities = pc.list_flatten(asked["candidate_scores"]), pc.list_flatten(known["propensities"])
+    return (
+        _all(pc.equal(offered, pc.list_value_length(asked["candidate_scores"])))
+        and _all(pc.and_(pc.greater(shown, 0), pc.less_equal(shown, offered)))
+        and _all(pc.equal(pc.list_value_length(known["items"]), pc.list_value_length(known["propensities"])))
+        and _all(pc.greater_equal(asked["user_id"], schema.SMALLEST_ID))
+        and all(
+            _all(pc.greater_equal(pc.list_flatten(asked[name]), schema.SMALLEST_ID)) for name in ("candidates", "items")
+        )
+        and _all(pc.is_finite(scores))
+        and _all(pc.and_(pc.greater(propensities, 0.0), pc.less_equal(propensities, 1.0)))
+    )
+
+
+def _feedback_sound(told: pa.Table) -> bool:
+    watched = told["watch_seconds"].drop_null()
+    return (
+        _all(pc.greater_equal(told["position"], 1))
+        and all(_all(pc.and_(pc.greater_equal(told[name], 0), pc.less_equal(told[name], 1))) for name in FLAGS)
+        and _all(pc.and_(pc.is_finite(watched), pc.greater_equal(watched, 0.0)))
+    )
+
+
+def _all(holds: pa.ChunkedArray) -> bool:
+    """True everywhere; null is not."""
+    return holds.null_count == 0 and pc.all(holds, min_count=0).as_py()
 
 
 def _requests(asked: pa.Table) -> pa.Table:
@@ -186,10 +247,12 @@ def _impressions(asked: pa.Table, told: pa.Table) -> pa.Table:
     propensity = np.full(total, np.nan)
     propensity[known] = pc.list_flatten(asked["propensities"]).to_numpy()
     click, like, watch = np.zeros(total, np.int8), np.zeros(total, np.int8), np.full(total, -1.0)
-    if told.num_rows:
+    if told.num_rows and asked.num_rows:
         at = pc.index_in(told["feedback_on"], value_set=asked["request_id"].combine_chunks())
-        told = told.filter(at.is_valid())
-        at_row = at.drop_null().to_numpy().astype(np.int64)
+        at_row = pc.fill_null(at, -1).to_numpy().astype(np.int64)
+        # Of a request that was damaged, or of a position that its list has not: nothing to write it to.
+        placed = (at_row >= 0) & (told["position"].to_numpy() <= lengths[at_row])
+        told, at_row = told.filter(pa.array(placed)), at_row[placed]
         place = starts[at_row] + told["position"].to_numpy() - 1
         np.maximum.at(click, place, told["click"].to_numpy())
         np.maximum.at(like, place, told["like"].to_numpy())

@@ -4,7 +4,7 @@ What happens when something is missing is defined, and said in the answer's `fal
     None                features found, the model answered
     unknown_user        nobody has features of this user: the model answered on the items alone, as it learnt to
     missing_features    the store has no features of any candidate: the retriever's order
-    store_away          the online store did not answer: the retriever's order
+    store_away          the online store did not answer, or nothing readable: the retriever's order
     model_failed        the model gave no valid list: the retriever's order
     no_champion         the champion was withdrawn from the registry: the retriever's order
 
@@ -62,6 +62,17 @@ class Asked:
     body: RankBody
     champion: Champion
     may_explore: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Requests in hand, their rows, and the chances drawn for them: once, whoever is answered again meets the same."""
+
+    asked: Sequence[Asked]
+    ids: list[list[int]]
+    found: Gathered
+    explores_B: np.ndarray  # True = gets a sampled list
+    seeds_B: np.ndarray  # int64, of the sampling
 
 
 class Ranking:
@@ -124,55 +135,64 @@ class Ranking:
                     answers[number] = retriever_order(one, MISSING_FEATURES)
                 else:
                     groups.setdefault(id(one.champion), []).append(number)
+            explores_B, seeds_B = self._toss(asked)
+            batch = _Batch(asked, ids, found, explores_B, seeds_B)
             for rows in groups.values():
-                answers.update(self._rank_group(asked, ids, found, rows))
+                answers.update(self._rank_group(batch, rows))
             return [answers[number] for number in range(len(asked))]
 
-    def _rank_group(
-        self, asked: Sequence[Asked], ids: list[list[int]], found: Gathered, rows: list[int]
-    ) -> dict[int, Ranked]:
+    def _toss(self, asked: Sequence[Asked]) -> tuple[np.ndarray, np.ndarray]:
+        """Who explores, and the seeds they sample with.
+
+        Here and nowhere else: the logged propensities are those of one toss a request, and one who is answered again,
+        as a close call or because the batch failed, would have a second one.
+        """
+        may_B = np.array([one.may_explore for one in asked])
+        explores_B = may_B & (self._coin.random(len(asked)) < self.exploration)
+        return explores_B, self._coin.integers(2**62, size=len(asked))
+
+    def _rank_group(self, batch: _Batch, rows: list[int]) -> dict[int, Ranked]:
         """Answers of one model, by the request's number; a batch that fails is tried one by one."""
         try:
-            choices, close_B = self._choose([asked[row] for row in rows], found, rows)
+            choices, close_B = self._choose(batch, rows)
         except Exception:  # whatever a model does wrong, the user gets a list and the log gets the cause
             if len(rows) > 1:
                 answers: dict[int, Ranked] = {}
                 for row in rows:
-                    answers.update(self._rank_group(asked, ids, found, [row]))
+                    answers.update(self._rank_group(batch, [row]))
                 return answers
-            version = asked[rows[0]].champion.version
+            version = batch.asked[rows[0]].champion.version
             _log.exception("%s version %s failed", version.name, version.version)
-            return {rows[0]: retriever_order(asked[rows[0]], MODEL_FAILED)}
+            return {rows[0]: retriever_order(batch.asked[rows[0]], MODEL_FAILED)}
         answers = {}
         for place, row in enumerate(rows):
             if close_B[place] and len(rows) > 1:
                 self.answered_alone += 1
-                answers.update(self._rank_group(asked, ids, found, [row]))
+                answers.update(self._rank_group(batch, [row]))
                 continue
             chosen_L, propensities_L, explored = choices[place]
-            version = asked[row].champion.version
+            version = batch.asked[row].champion.version
             answers[row] = Ranked(
-                items=[ids[row][index] for index in chosen_L],
+                items=[batch.ids[row][index] for index in chosen_L],
                 propensities=propensities_L,
                 policy=f"{version.name}:{version.version}",
                 model_name=version.name,
                 model_version=version.version,
-                fallback=None if found.known_user_B[row] else UNKNOWN_USER,
+                fallback=None if batch.found.known_user_B[row] else UNKNOWN_USER,
                 explored=explored,
             )
         return answers
 
-    def _choose(
-        self, asked: list[Asked], found: Gathered, rows: list[int]
-    ) -> tuple[list[tuple[list[int], list[float], bool]], np.ndarray]:
+    def _choose(self, batch: _Batch, rows: list[int]) -> tuple[list[tuple[list[int], list[float], bool]], np.ndarray]:
         """(indices, propensities, explored) of each request's list, and which greedy lists were close calls."""
+        asked, found, explores_B = [batch.asked[row] for row in rows], batch.found, batch.explores_B[rows]
         mask_BN = found.mask_BN[rows]
         counts_B = mask_BN.sum(axis=1)
         widest = int(counts_B.max())
         mask_BN = mask_BN[:, :widest]
         scores_BN = np.zeros(mask_BN.shape)
         scores_BN[mask_BN] = [score for one in asked for score in one.body.scores]
-        batch = assemble(
+        features = assemble(
             found.users,
             found.items,
             found.user_rows_B[rows],
@@ -182,15 +202,14 @@ class Ranking:
         )
         lengths = [min(one.body.list_length, int(count)) for one, count in zip(asked, counts_B, strict=True)]
         longest = max(lengths)
-        explores_B = np.array([one.may_explore for one in asked]) & (self._coin.random(len(asked)) < self.exploration)
         model = asked[0].champion.model
         with torch.inference_mode():
-            encoded = model.encode(batch)
+            encoded = model.encode(features)
             greedy_BL = model.greedy(encoded, longest)
             lists_BL = greedy_BL
             if explores_B.any():
-                chance = torch.Generator().manual_seed(int(self._coin.integers(2**62)))
                 at = torch.from_numpy(np.flatnonzero(explores_B))
+                chance = torch.Generator().manual_seed(int(batch.seeds_B[rows][explores_B][0]))
                 lists_BL = greedy_BL.clone()
                 lists_BL[at] = model.sample(encoded.rows(at), 1, longest, 1.0, chance)[:, 0]
             steps_BL = torch.zeros(lists_BL.shape)
@@ -210,7 +229,7 @@ class Ranking:
             if len(set(chosen_L)) != length or min(chosen_L) < 0 or max(chosen_L) >= counts_B[place]:
                 raise ValueError(f"the model's list {chosen_L} is not {length} distinct candidates")
             choices.append((chosen_L, propensities_BL[place][:length], bool(explores_B[place])))
-        return choices, close_B & ~explores_B
+        return choices, close_B
 
 
 def _close_calls(logits_BLN: Tensor, lengths: list[int]) -> np.ndarray:

@@ -13,7 +13,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -71,25 +71,44 @@ class ServedLog:
 
     # ------------------------------------------------------------------------------------------------------ recording
 
-    def record_all(self, answers: Sequence[tuple[RankBody, Ranked]]) -> list[str | RepeatedRequestError]:
-        """Journal answers with one write; the id of each request (made here if the client gave none), or its error."""
-        now = self._clock()
-        found: list[str | RepeatedRequestError] = []
-        events = []
+    def claim(self, bodies: Sequence[RankBody], together: bool = False) -> list[RepeatedRequestError | None]:
+        """Take the ids that clients chose, before anything is answered under them; an error for each used before.
+
+        `together`: all of these or none. One repetition refuses them all, and takes none of their ids.
+        """
         with self._lock:
-            for body, ranked in answers:
-                if body.request_id is not None:
-                    if body.request_id in self._client_ids:
-                        found.append(
-                            RepeatedRequestError(
-                                f"request_id {body.request_id!r} was used before; send a new one or none"
-                            )
-                        )
-                        continue
-                    self._client_ids.add(body.request_id)
-                request_id = body.request_id or new_request_id()
-                found.append(request_id)
-                events.append(_event(request_id, now, body, ranked))
+            refused: list[RepeatedRequestError | None] = []
+            taken: set[str] = set()
+            for body in bodies:
+                name = body.request_id
+                if name is not None and (name in taken or any(name in ids for ids in self._client_ids.values())):
+                    refused.append(RepeatedRequestError(f"request_id {name!r} was used before; send a new one or none"))
+                    continue
+                refused.append(None)
+                if name is not None:
+                    taken.add(name)
+            first = next((error for error in refused if error is not None), None)
+            if together and first is not None:
+                return [first] * len(bodies)
+            self._client_ids.setdefault(self._today(), set()).update(taken)
+            return refused
+
+    def give_back(self, bodies: Sequence[RankBody]) -> None:
+        """Forget claimed ids: nothing was recorded under them, so they may be used again."""
+        names = {body.request_id for body in bodies if body.request_id is not None}
+        with self._lock:
+            for ids in self._client_ids.values():
+                ids -= names
+
+    def record_all(self, answers: Sequence[tuple[RankBody, Ranked]]) -> list[str]:
+        """Journal answers to claimed requests with one write; their ids, made here where the client gave none.
+
+        What the disk does not take is answered all the same, and its ids are free again.
+        """
+        now = self._clock()
+        names = [body.request_id or new_request_id() for body, _ in answers]
+        events = [_event(name, now, body, ranked) for name, (body, ranked) in zip(names, answers, strict=True)]
+        with self._lock:
             try:
                 if events:
                     if self._open is None:
@@ -97,8 +116,9 @@ class ServedLog:
                     self._open.append(events)
             except OSError as error:
                 self.unlogged += len(events)
+                self.give_back([body for body, _ in answers])
                 _log.error("%d requests are answered but not logged: %s", len(events), error)
-        return found
+        return names
 
     def record(self, body: RankBody, ranked: Ranked) -> str:
         """Journal one answer; the request's id.
@@ -106,10 +126,10 @@ class ServedLog:
         Raises:
             RepeatedRequestError: the client's id was used before.
         """
-        (found,) = self.record_all([(body, ranked)])
-        if isinstance(found, RepeatedRequestError):
-            raise found
-        return found
+        (refused,) = self.claim([body])
+        if refused is not None:
+            raise refused
+        return self.record_all([(body, ranked)])[0]
 
     def feedback(self, body: FeedbackBody) -> None:
         """Journal what the user did.
@@ -160,6 +180,7 @@ class ServedLog:
             due = [segment for segment in self._waiting if now - (segment.closed_at or now) >= self.window_seconds]
             for segment in due:
                 self._waiting.remove(segment)  # from here on, feedback on it comes too late
+            self._forget_ids(due)
         # Without the lock: neither the disk nor Parquet may hold up an answer.
         if closed is not None:
             closed.sync()
@@ -170,7 +191,9 @@ class ServedLog:
                 with self._lock:
                     self._waiting = due + self._waiting
                 raise
-            due.pop(0)
+            arrived = {name for name in due.pop(0).shown if not name.startswith(ISSUED_PREFIX)}
+            with self._lock:  # they count from the day of their partition on, as they will after a restart
+                self._client_ids.setdefault(self._today(), set()).update(arrived)
 
     def close(self) -> None:
         """Stop, and write everything, waiting for feedback or not."""
@@ -215,27 +238,52 @@ class ServedLog:
 
     def _write_table(self, name: str, table: str, rows: pa.Table) -> None:
         file = f"served-{name}.parquet"
-        if any((self.logs / table).glob(f"dt=*/{file}")):
+        if self._arrivals(table, file):
             return  # a process died between the two tables, or before it could remove the segment
         aside = self._folder / f".{table}-{file}"
         pq.write_table(rows, aside)
         with open(aside, "rb") as written:
             os.fsync(written.fileno())
         # The day is taken last: midnight may have passed while the file was written, and yesterday is closed.
-        day = datetime.fromtimestamp(self._clock(), UTC).date().isoformat()
-        target = self.logs / table / f"dt={day}" / file
+        today = self._today()
+        for asked in self._arrivals("requests", file) if table == "impressions" else ():
+            if (today - asked).days > schema.LATENESS_DAYS:
+                _log.warning(
+                    "%d impressions of %s are dropped: their requests arrived on %s, more than %d days ago; a night "
+                    "would refuse them; the disk was full, or no server ran since then",
+                    *(rows.num_rows, file, asked, schema.LATENESS_DAYS),
+                )
+                aside.unlink()
+                return
+        target = self.logs / table / f"dt={today}" / file
         target.parent.mkdir(parents=True, exist_ok=True)
         os.replace(aside, target)
 
-    def _recent_client_ids(self) -> set[str]:
-        """Ids that clients chose in the days in which a repetition would still meet its first use."""
-        today = datetime.fromtimestamp(self._clock(), UTC).date()
-        days = [(today - timedelta(days=back)).isoformat() for back in range(schema.LATENESS_DAYS + 1)]
-        found: set[str] = set()
-        for day in days:
+    def _arrivals(self, table: str, file: str) -> list[date]:
+        """Days whose partition of the table holds the file; one at most."""
+        found = (self.logs / table).glob(f"dt=*/{file}")
+        return [date.fromisoformat(path.parent.name.removeprefix("dt=")) for path in found]
+
+    def _today(self) -> date:
+        return datetime.fromtimestamp(self._clock(), UTC).date()
+
+    def _recent_client_ids(self) -> dict[date, set[str]]:
+        """Ids that clients chose, by arrival day, as far back as a repetition would still meet its first use."""
+        recent: dict[date, set[str]] = {}
+        for back in range(schema.LATENESS_DAYS + 1):
+            day = self._today() - timedelta(days=back)
             for file in sorted((self.logs / "requests" / f"dt={day}").glob("served-*.parquet")):
-                found.update(pq.read_table(file, columns=["request_id"])["request_id"].to_pylist())
-        return {name for name in found if not name.startswith(ISSUED_PREFIX)}
+                found = pq.read_table(file, columns=["request_id"])["request_id"].to_pylist()
+                recent.setdefault(day, set()).update(name for name in found if not name.startswith(ISSUED_PREFIX))
+        return recent
+
+    def _forget_ids(self, due: Sequence[Segment]) -> None:
+        """Let go of the ids of days that no repetition can meet any more, those still to be written excepted."""
+        unwritten = [*due, *self._waiting, *([self._open] if self._open is not None else [])]
+        oldest = min([self._clock(), *(segment.opened_at for segment in unwritten)])
+        kept_from = datetime.fromtimestamp(oldest, UTC).date() - timedelta(days=schema.LATENESS_DAYS)
+        for day in [day for day in self._client_ids if day < kept_from]:
+            del self._client_ids[day]
 
 
 def new_request_id() -> str:

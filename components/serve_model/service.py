@@ -60,14 +60,17 @@ class Service:
         self.ranking.features.close()
         self.log.close()
 
-    async def rank(self, bodies: Sequence[RankBody]) -> list[Answer | RepeatedRequestError]:
+    async def rank(self, bodies: Sequence[RankBody], together: bool = False) -> list[Answer | RepeatedRequestError]:
         """Answers of the requests of one body, each by the model its user has, all of one moment.
+
+        `together`: all of them or none; a request id used before then refuses them all.
 
         Raises:
             OverloadedError: too many requests wait.
         """
         models = self.ranking.models
-        return await self._batches.ask([Asked(body, models.for_user(body.user_id)) for body in bodies])
+        asked = [Asked(body, models.for_user(body.user_id)) for body in bodies]
+        return await self._batches.ask(asked, together=together)
 
     async def probe(self, bodies: Sequence[RankBody], champion: Champion) -> list[Answer | RepeatedRequestError]:
         """Answers of one version, whoever asks: nothing explored, nothing logged.
@@ -79,22 +82,28 @@ class Service:
 
     def _answer(self, tickets: Sequence[Ticket]) -> None:
         """The work of a batch: rank, write the journal once, then let the answers leave."""
-        asked = [one for ticket in tickets for one in ticket.asked]
         champion = self.ranking.champion.version.version
-        ranked = self.ranking.rank_all(asked)
-        kept = [ticket.record for ticket in tickets for _ in ticket.asked]
-        pairs = [(one.body, answer) for one, answer, keep in zip(asked, ranked, kept, strict=True) if keep]
-        recorded = iter(self.log.record_all(pairs))
-        answers: list[Answer | RepeatedRequestError] = []
-        for answer, keep in zip(ranked, kept, strict=True):
-            request_id = next(recorded) if keep else new_request_id()
-            if isinstance(request_id, RepeatedRequestError):
-                self.metrics.repeated.inc()
-                answers.append(request_id)
-            else:
-                answers.append(Answer(request_id, answer))
-        self.metrics.ranked(asked, ranked, champion)
-        first = 0
         for ticket in tickets:
-            ticket.answers = answers[first : first + len(ticket.asked)]
-            first += len(ticket.asked)
+            ticket.answers = self._claimed(ticket)
+        places = [(ticket, at) for ticket in tickets for at, refused in enumerate(ticket.answers) if refused is None]
+        if not places:
+            return
+        asked = [ticket.asked[at] for ticket, at in places]
+        try:
+            ranked = self.ranking.rank_all(asked)
+            pairs = zip(places, asked, ranked, strict=True)
+            names = iter(self.log.record_all([(one.body, list_) for (ticket, _), one, list_ in pairs if ticket.record]))
+        except BaseException:  # nobody gets an answer, so nobody's id was used
+            self.log.give_back([one.body for (ticket, _), one in zip(places, asked, strict=True) if ticket.record])
+            raise
+        for (ticket, at), list_ in zip(places, ranked, strict=True):
+            ticket.answers[at] = Answer(next(names) if ticket.record else new_request_id(), list_)
+        self.metrics.ranked(asked, ranked, champion)
+
+    def _claimed(self, ticket: Ticket) -> list[RepeatedRequestError | None]:
+        """Why requests of the ticket are not answered; None for those that are to be."""
+        if not ticket.record:
+            return [None] * len(ticket.asked)
+        refused = self.log.claim([one.body for one in ticket.asked], ticket.together)
+        self.metrics.repeated.inc(sum(error is not None for error in refused))
+        return refused

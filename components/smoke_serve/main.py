@@ -21,7 +21,7 @@ from components.smoke_serve import offline
 from components.step import Step, run_alone, write_atomic
 from goalrank.errors import ModelRefused, ServingRefused, TryAgain
 from goalrank.schema import LIST_LENGTH
-from goalrank.verdict import FORMAT, Check, ModelVersion, ServingVerdict, to_json
+from goalrank.verdict import FORMAT, Check, ModelVersion, ServingVerdict, judged_now, to_json
 
 if TYPE_CHECKING:
     from goalrank.ranker import Ranker
@@ -84,6 +84,7 @@ def run(
             date=night.date,
             decision="refuse" if failed else "pass",
             reason="; ".join(failed) or f"{len(asked)} logged requests answered as offline",
+            judged_at=judged_now(),
             checks=checks,
             requests=len(asked),
         )

@@ -8,7 +8,7 @@ Done at once, in this order, each part safe to be done twice (a command that was
    user's requests where they quote them.
 3. Every Parquet file under the workspace loses the user's rows and the impressions of the user's requests: snapshots
    and their state, the offline store, what was served, simulated logs. Manifests get their new counts.
-4. The online store forgets the user: the service falls back as for anybody unknown.
+4. The online store forgets the user: a service that runs falls back as for anybody unknown, within seconds.
 5. The service's journal loses the user's lines. A service that runs holds its newest ones in memory and will write
    them: then the command ends with 75 and says to stop it and type the same again.
 

@@ -20,16 +20,18 @@ ERASED = "erased"
 
 
 def redact(folder: Path, user_id: int, requests: set[str], dry_run: bool) -> list[Path]:
-    """Put NOBODY where texts below a folder name the user (user_id=7, "user_id": 7), ERASED where one of the user's
-    requests; the files that did."""
+    """Put NOBODY where texts below a folder name the user (user_id=7, "user_id": 7, user_id 7), ERASED where one of the
+    user's requests; the files that did."""
     named = re.compile(rf"(user_id(?:&#34;|&quot;|[\\\"'\s:=])+){user_id}(?!\d)")
+    # As check_features told unknown users until it named the column: for_example=5 7 9.
+    listed = re.compile(rf"(reference=users [\w=. ]*?for_example=(?:\d+ )*?){user_id}(?!\d)")
     spelt = {spelling for one in requests for spelling in (one, html.escape(one), json.dumps(one)[1:-1])}
     asked = re.compile(rf"(?<![\w-])(?:{'|'.join(map(re.escape, sorted(spelt)))})(?![\w-])") if spelt else None
     found = []
     for path in sorted(folder.rglob("*")):
         if path.suffix in QUOTING and path.is_file():
             text = path.read_text(encoding="utf-8", errors="replace")
-            redacted = named.sub(rf"\g<1>{NOBODY}", text)
+            redacted = listed.sub(rf"\g<1>{NOBODY}", named.sub(rf"\g<1>{NOBODY}", text))
             if asked:
                 redacted = asked.sub(ERASED, redacted)
             if redacted != text:

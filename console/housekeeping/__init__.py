@@ -5,8 +5,9 @@ The rule. A *recent* night is one of the newest `keep_nights` dates; a version *
     collected                                     never collected
     a night's artifacts, cache, checkpoints       recent nights; the night started last (`resume`). Every night keeps
                                                   night.json, outcomes and report for good
-    snapshots: manifests, rows that no manifest   of recent nights, with every folder their manifests name (yesterday's
-    names, marks of passes                        state among them); the two newest that passed the gate (drift)
+    snapshots: manifests, rows that no manifest   of recent nights and the night started last, with every folder their
+    names, marks of passes                        manifests name (yesterday's state among them); the two newest that
+                                                  passed the gate, and the newest before the night started last (drift)
     offline feature folders                       those that may be what is online
     registered versions with their run and files  any with an alias; recent nights'; any that reigned in the last
                                                   `keep_days` days, by the clock or by the nights' dates (roll-back, the
@@ -69,7 +70,9 @@ def clean(settings: Settings, keep_nights: int, keep_days: int, dry_run: bool) -
         place.logs()  # refuses a workspace that was moved or is of another release
         recent = set(sorted({night.date for night in place.nights()})[-keep_nights:])
         taken = [*files.nights(place, recent), *files.experiments(place, keep_days)]
-        taken += files.snapshot_rows(locks, settings.snapshots_uri, recent, keep_nights, notes)
+        newest = place.newest_night()
+        last = newest.date if newest is not None else ""
+        taken += files.snapshot_rows(locks, settings.snapshots_uri, recent, last, keep_nights, notes)
         taken += files.offline(settings.feast_uri)
         versions = registry.plan(locks, settings, recent, keep_nights, keep_days)
         taken += versions.taken

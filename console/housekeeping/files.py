@@ -52,11 +52,13 @@ def offline(feast_uri: str) -> list[Taken]:
 
 
 def snapshot_rows(
-    locks: ExitStack, snapshots_uri: str, recent: set[str], keep_nights: int, notes: list[str]
+    locks: ExitStack, snapshots_uri: str, recent: set[str], last: str, keep_nights: int, notes: list[str]
 ) -> list[Taken]:
     """Manifests out of reach, the rows that no remaining manifest names, and marks without a manifest.
 
     Takes the extraction's lock. With a manifest that cannot be read nothing is collected: it may name any folder.
+    `last` is the date of the night started last, however old: whoever resumes it reads that date's snapshot, and holds
+    it against the one that passed before it.
 
     Raises:
         TryAgain: an extraction is writing there.
@@ -76,7 +78,8 @@ def snapshot_rows(
         notes.append(f"no snapshot was collected: {error}")
         return []
     marked = [date for date in dates if passed.is_marked(root, known[date]) and not known[date].problem()]
-    keep = {*recent, *dates[-keep_nights:], *marked[-DRIFT_BASES:]}
+    before_last = [date for date in marked if date < last]
+    keep = {*recent, *dates[-keep_nights:], *marked[-DRIFT_BASES:], last, *before_last[-1:]}
     gone = [date for date in dates if date not in keep]
     kept = [known[date] for date in dates if date in keep]
     named = {path for snapshot in kept for path in _folders(snapshot)}

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from goalrank.dataset import Ragged, TrainingSet
 from goalrank.errors import DataRefused
 from goalrank.off_policy.propensities import require_propensities
+from goalrank.off_policy.result import OffPolicyResult, inconclusive, not_applicable
 from goalrank.schema import LIST_LENGTH, RewardWeights
 
 MOST = 0.9
@@ -33,8 +34,8 @@ class Logged:
     """Requests there were before those without propensities or with shorter lists were left out."""
 
 
-def read_logged(data: TrainingSet, indices_R: np.ndarray, weights: RewardWeights) -> Logged | str:
-    """Logged lists of these requests, or why off-policy evaluation does not apply to them.
+def read_logged(data: TrainingSet, indices_R: np.ndarray, weights: RewardWeights) -> Logged | OffPolicyResult:
+    """Logged lists of these requests, or the answer where they cannot be used: not applicable, or inconclusive.
 
     Raises:
         DataRefused: a propensity is zero, negative, NaN, infinite or above 1. A null is not: nobody wrote it down.
@@ -42,16 +43,23 @@ def read_logged(data: TrainingSet, indices_R: np.ndarray, weights: RewardWeights
     asked = len(indices_R)
     chosen_R = indices_R[~data.self_selected_E[indices_R]]
     if not len(chosen_R):
-        return f"none of {asked} logged lists was chosen by a ranker, so there are no propensities"
+        return not_applicable(f"none of {asked} logged lists was chosen by a ranker, so there are no propensities")
     _refuse_nan(data, chosen_R)
     column = Ragged(data.examples.column("propensities")).aligned(data.slates)
     propensity_RL, shown_RL = column.gather(chosen_R)
     propensity_RL = np.where(shown_RL, propensity_RL.astype(np.float64), np.nan)
     known_RL = ~np.isnan(propensity_RL)
+    if not known_RL.any():
+        return not_applicable(f"none of {asked} logged lists has propensities")
+    # Before anything is left out: a propensity that cannot be is no less wrong beside one that nobody wrote down.
+    require_propensities(propensity_RL[known_RL], "logged propensities")
     whole_R = (known_RL | ~shown_RL).all(axis=1) & shown_RL.any(axis=1)
     if not whole_R.any():
-        return f"none of {asked} logged lists has the propensities of all its items"
-    require_propensities(propensity_RL[known_RL], "logged propensities")
+        some = int(known_RL.any(axis=1).sum())
+        return inconclusive(
+            f"inconclusive: {some} of {asked} logged lists have propensities, none of them for all its items; log the "
+            "propensity of every item shown"
+        )
     lengths_R = shown_RL.sum(axis=1)
     length = min(int(np.quantile(lengths_R[whole_R], 1 - MOST, method="lower")), LIST_LENGTH)
     kept_R = np.flatnonzero(whole_R & (lengths_R >= length))

@@ -73,6 +73,11 @@ def not_applicable(reason: str) -> OffPolicyResult:
     return OffPolicyResult("not_applicable", reason, {})
 
 
+def inconclusive(reason: str) -> OffPolicyResult:
+    """Where there are propensities, but nothing can be made of them."""
+    return OffPolicyResult("inconclusive", reason, {})
+
+
 def conclude(
     estimates: dict[str, Estimate], *, against: str, note: str = "", minimum: float = MINIMUM_ESS
 ) -> OffPolicyResult:

@@ -5,6 +5,7 @@
     slices.py       non-inferiority on the slices that a mean can hide
     decision.py     decide(): rewards and gates in, a verdict out
     gates.py        checks that others measured: off-policy estimate, latency, size
+    consistency.py  what a yes must carry, recomputed from its numbers
     document.py     the verdict's schema and its JSON
     reader.py       reading it back, strictly: what is malformed is a no
     schema.py       docs/verdict.schema.json
@@ -25,6 +26,7 @@ from goalrank.verdict.document import (
     ServingVerdict,
     Slice,
     Status,
+    judged_now,
     to_json,
 )
 from goalrank.verdict.gates import (
@@ -34,7 +36,7 @@ from goalrank.verdict.gates import (
     require_off_policy_setting,
     within_budget,
 )
-from goalrank.verdict.reader import load_verdict, require_about
+from goalrank.verdict.reader import load_verdict, require_about, require_recent
 from goalrank.verdict.statistics import paired_bootstrap
 from goalrank.verdict.thresholds import (
     ANCHOR_DAYS,
@@ -42,6 +44,7 @@ from goalrank.verdict.thresholds import (
     CONFIDENCE,
     FLOOR,
     LATENCY_BUDGET_MS,
+    MAX_AGE_HOURS,
     MINIMUM_SLICE_USERS,
     MINIMUM_USERS,
     PROMOTION_CONFIDENCE,
@@ -59,6 +62,7 @@ __all__ = [
     "FORMAT",
     "LATENCY_BUDGET_MS",
     "MAXIMUM_BYTES",
+    "MAX_AGE_HOURS",
     "MINIMUM_SLICE_USERS",
     "MINIMUM_USERS",
     "OFF_POLICY_SETTINGS",
@@ -77,12 +81,14 @@ __all__ = [
     "Slice",
     "Status",
     "decide",
+    "judged_now",
     "load_verdict",
     "off_policy_gate",
     "off_policy_section",
     "paired_bootstrap",
     "require_about",
     "require_off_policy_setting",
+    "require_recent",
     "to_json",
     "within_budget",
 ]

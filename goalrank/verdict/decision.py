@@ -24,6 +24,7 @@ from typing import Any, Literal
 import numpy as np
 
 from goalrank.verdict import thresholds as at
+from goalrank.verdict.consistency import thresholds
 from goalrank.verdict.document import (
     FORMAT,
     Check,
@@ -33,6 +34,7 @@ from goalrank.verdict.document import (
     OffPolicySection,
     Slice,
     Status,
+    judged_now,
 )
 from goalrank.verdict.slices import add_slices, judge_slices, slices_check
 from goalrank.verdict.statistics import Comparisons
@@ -68,7 +70,7 @@ def decide(
         allow_bootstrap: may a first model become champion?
         seed: of the resamples.
         gates: further checks; each must have passed for a promotion, none of them refuses by itself. A promotion needs
-            those of document.ALWAYS_ASKED that are not made here: latency, size, off_policy.
+            those of consistency.ALWAYS_ASKED that are not made here: latency, size, off_policy.
         slices: by name, which requests (bool [R]) belong to it.
         anchor: the version that was champion some time ago; None where there is none, and `no_anchor` says why.
         off_policy: the section for the document; its check is among the gates.
@@ -171,20 +173,10 @@ class _Night:
             **self._about,
             decision=decision,
             reason=reason,
+            judged_at=judged_now(),
             requests=self.requests,
             users=self.users,
-            thresholds={
-                "floor": at.FLOOR,
-                "superiority": at.SUPERIORITY,
-                "confidence": at.CONFIDENCE,
-                "promotion_confidence": at.PROMOTION_CONFIDENCE,
-                "minimum_users": float(at.MINIMUM_USERS),
-                "slice_margin": at.SLICE_MARGIN,
-                "minimum_slice_users": float(at.MINIMUM_SLICE_USERS),
-                "anchor_margin": at.ANCHOR_MARGIN,
-                "anchor_days": float(at.ANCHOR_DAYS),
-                "resamples": float(self._resamples),
-            },
+            thresholds={**thresholds(), "resamples": float(self._resamples)},
             checks=self.checks,
             metrics={name: None if row is None else _finite_or_none(row) for name, row in self._metrics.items()},
             difference=self.difference,

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-FORMAT: Literal[2] = 2
+from goalrank.verdict import consistency
+
+FORMAT: Literal[3] = 3
 
 MAXIMUM_BYTES = 1_000_000
 """A verdict is a few kilobytes; what is larger is something else."""
 
 Status = Literal["passed", "failed", "inconclusive", "not_applicable"]
 """failed: shown to be on the wrong side. inconclusive: not shown to be on the right one. Both stop a promotion."""
-
-ALWAYS_ASKED = ("finite", "users", "floor", "latency", "size", "off_policy")
-AGAINST_CHAMPION = ("superiority", "slices", "anchor")
-FIRST_NIGHT = ("bootstrap_allowed",)
-"""Checks that a promotion must carry: one that was never asked is no yes."""
 
 
 class _Document(BaseModel):
@@ -58,6 +56,12 @@ class Difference(_Document):
     high: float
     confidence: float = Field(gt=0, lt=1)
 
+    @model_validator(mode="after")
+    def _ordered(self) -> Difference:
+        if self.low > self.high:
+            raise ValueError(f"interval from {self.low:g} to {self.high:g} found, expected its lower end first")
+        return self
+
 
 class Slice(_Document):
     """Challenger minus champion on the requests of one slice; margin in metric units a request."""
@@ -90,14 +94,31 @@ class OffPolicySection(_Document):
     reason: str
     estimates: dict[str, OffPolicyEstimate]
 
+    @property
+    def counts_as(self) -> Status:
+        """The check's status under the setting: where it is a mere veto, "inconclusive" does not apply."""
+        return "not_applicable" if self.setting == "veto" and self.status == "inconclusive" else self.status
+
 
 class _Verdict(_Document):
-    format: Literal[2]
+    format: Literal[3]
     model: ModelVersion
     snapshot_id: str = Field(min_length=1)
     date: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}$")
     reason: str = Field(min_length=1)
+    judged_at: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z$")
+    """By the judging machine's clock, in UTC. In the document, since a file's own time does not survive a copy."""
     checks: list[Check] = Field(min_length=1)
+
+    @field_validator("judged_at")
+    @classmethod
+    def _a_time(cls, value: str) -> str:
+        datetime.fromisoformat(value)
+        return value
+
+    def age_hours(self, now: datetime | None = None) -> float:
+        """Hours since it was judged; negative for one from the future."""
+        return ((now or datetime.now(UTC)) - datetime.fromisoformat(self.judged_at)).total_seconds() / 3600
 
     def _named(self) -> dict[str, Check]:
         checks = {check.name: check for check in self.checks}
@@ -125,23 +146,14 @@ class EvaluationVerdict(_Verdict):
     @model_validator(mode="after")
     def _consistent(self) -> EvaluationVerdict:
         checks = self._named()
+        if wrong := consistency.other_thresholds(self.thresholds):
+            raise ValueError(wrong)
         if self.decision == "keep" and self.champion is None:
             raise ValueError("decision keep although there is no champion to keep")
-        if "slices" in checks and checks["slices"].status != together(part.status for part in self.slices):
+        if "slices" in checks and checks["slices"].status != slices_status(self.slices):
             raise ValueError(f"check slices is {checks['slices'].status}, its slices say otherwise")
-        if self.decision != "promote":
-            return self
-        if failed := [check.name for check in self.checks if not check.passed]:
-            raise ValueError(f"decision promote although these checks failed: {', '.join(failed)}")
-        wanted = (*ALWAYS_ASKED, *(FIRST_NIGHT if self.champion is None else AGAINST_CHAMPION))
-        if missing := [name for name in wanted if name not in checks]:
-            raise ValueError(f"decision promote although these checks were not made: {', '.join(missing)}")
-        if self.difference is None:
-            raise ValueError("decision promote without the difference it rests on")
-        if self.difference.low <= self.thresholds["superiority" if self.champion else "floor"]:
-            raise ValueError(f"decision promote although the difference may be {self.difference.low:g}")
-        if self.champion and (self.model.name, self.model.version) == (self.champion.name, self.champion.version):
-            raise ValueError("decision promote although the version is the champion already")
+        if self.decision == "promote" and (against := list(consistency.against_promotion(self))):
+            raise ValueError(f"decision promote although {'; '.join(against)}")
         return self
 
 
@@ -155,12 +167,19 @@ class ServingVerdict(_Verdict):
     @model_validator(mode="after")
     def _consistent(self) -> ServingVerdict:
         self._named()
-        if self.decision == "pass" and not all(check.passed for check in self.checks):
-            failed = ", ".join(check.name for check in self.checks if not check.passed)
-            raise ValueError(f"decision pass although these checks failed: {failed}")
-        if self.decision == "pass" and self.requests == 0:
-            raise ValueError("decision pass without a single request asked")
+        if self.decision == "pass" and (against := list(consistency.against_pass(self))):
+            raise ValueError(f"decision pass although {'; '.join(against)}")
         return self
+
+
+def judged_now() -> str:
+    """The present, as a verdict's `judged_at`."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def slices_status(slices: Sequence[Slice]) -> Status:
+    """The status of the check on slices: the worst of theirs; where nobody looked at any, nothing is shown."""
+    return together(part.status for part in slices) if slices else "inconclusive"
 
 
 def together(statuses: Iterable[Status]) -> Status:

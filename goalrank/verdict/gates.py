@@ -68,10 +68,10 @@ def off_policy_section(result: _Compared, setting: str) -> OffPolicySection:
 
 
 def off_policy_gate(section: OffPolicySection) -> Check:
-    """The check under the section's setting: where it is a mere veto, "inconclusive" does not apply."""
-    status, detail = section.status, section.reason
-    if section.setting == "veto" and status == "inconclusive":
-        status, detail = "not_applicable", f"inconclusive, and the setting asks for a veto only: {detail}"
+    """The check, as it counts under the section's setting."""
+    status, detail = section.counts_as, section.reason
+    if status != section.status:
+        detail = f"{section.status}, and the setting asks for a veto only: {detail}"
     difference = section.estimates.get("difference")
     return Check(
         name="off_policy",

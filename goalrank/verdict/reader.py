@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from goalrank.errors import ModelRefused
 from goalrank.verdict.document import FORMAT, MAXIMUM_BYTES, EvaluationVerdict, ModelVersion, ServingVerdict
+from goalrank.verdict.thresholds import CLOCK_SKEW_HOURS, MAX_AGE_HOURS
 
 
 @overload
@@ -71,6 +72,20 @@ def require_about(
     wrong = [f"{what} {found}, expected {expected}" for what, found, expected in pairs if found != expected]
     if wrong:
         raise ModelRefused(f"the {verdict.kind} verdict is about something else: {'; '.join(wrong)}")
+
+
+def require_recent(verdict: EvaluationVerdict | ServingVerdict) -> None:
+    """Refuse a verdict older than MAX_AGE_HOURS, or from the future.
+
+    Raises:
+        ModelRefused: saying how old it is and how to have it judged anew.
+    """
+    hours = verdict.age_hours()
+    if not -CLOCK_SKEW_HOURS <= hours <= MAX_AGE_HOURS:
+        raise ModelRefused(
+            f"the {verdict.kind} verdict was judged at {verdict.judged_at}, {hours:.0f} hours ago, expected at most "
+            f"{MAX_AGE_HOURS}; run the night again (`goalrank nightly --date {verdict.date}`) so that it is judged anew"
+        )
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from goalrank.verdict.document import Check, Slice, Status, together
+from goalrank.verdict.document import Check, Slice, Status, slices_status
 from goalrank.verdict.statistics import Comparisons, holm
 from goalrank.verdict.thresholds import CONFIDENCE, MINIMUM_SLICE_USERS, SLICE_MARGIN
 
@@ -89,8 +89,9 @@ def slices_check(judged: list[Slice]) -> Check:
         name="slices",
         value=float(len(against)),
         threshold=0.0,
-        status=together(part.status for part in judged),
-        detail="; ".join(told) or (f"{len(judged)} slices within {SLICE_MARGIN:.0%}" if judged else "none defined"),
+        status=slices_status(judged),
+        detail="; ".join(told)
+        or (f"{len(judged)} slices within {SLICE_MARGIN:.0%}" if judged else "no slice was looked at"),
     )
 
 

@@ -49,5 +49,11 @@ LATENCY_BUDGET_MS = 100.0
 p99 under 100 ms (docs/architecture.md); a model that needs all of that alone cannot keep it. What else the machine
 does only ever adds to a measurement, so the fastest of several tries is what the model itself costs."""
 
+MAX_AGE_HOURS = 72
+"""Older verdicts are stale: they have not seen what the days since hold."""
+
+CLOCK_SKEW_HOURS = 0.25
+"""A verdict from further in the future than machines' clocks differ was not judged by this night."""
+
 SIZE_BUDGET_MB = 1024.0
 """Of the weights file. During a hot swap the server holds three models (champion, predecessor, the next one)."""

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from components.check_features import passed
-from components.check_features.drift import NOISE_QUANTILE, Column, compare, moved, population_stability
+from components.check_features import passed, prepare
+from components.check_features.drift import NOISE_QUANTILE, Column, compare, moved, population_stability, without_values
 from components.check_features.main import run
 from components.extract_features import day_decisions
 from components.extract_features.snapshots import Snapshot, manifest_path
@@ -162,13 +162,26 @@ def test_good_features_pass_the_first_night_and_the_next(tmp_path: Path) -> None
     assert second["kind"] == "done" and second["figures"]["days"] == [DAYS[2], DAYS[2]]
     assert second["figures"]["rows"]["item_stats"] == ITEMS
     assert second["figures"]["warnings"] == []
-    assert len(second["figures"]["drift"]) == 11  # no new item, hence no durations
+    assert len(second["figures"]["drift"]) == 11
+    no_new_item = "the drift of item_content.duration_seconds (no value tonight)"
+    assert no_new_item in second["figures"]["not_judged"] and no_new_item in second["reason"]
     assert max(second["figures"]["drift"].values()) < PSI.warning
     assert (tmp_path / "docs" / "index.html").is_file()
 
 
 def set_values(table: str, row: int, **values: Any) -> Callable[[Tables], None]:
     return lambda tables: tables[table][row].update(values)
+
+
+def new_item(**values: Any) -> Callable[[Tables], None]:
+    """An item that is announced that day, with one value otherwise than it should be."""
+
+    def change(tables: Tables) -> None:
+        when = {name: tables["item_stats"][0][name] for name in ("event_timestamp", "created_timestamp")}
+        content: dict[str, Any] = {"topic_mask": 5, "duration_seconds": None, "title": "new"} | values
+        tables["item_content"].append({"item_id": 9000 + len(tables["item_content"]), **content, **when})
+
+    return change
 
 
 DEFECTS = [
@@ -200,6 +213,81 @@ DEFECTS = [
     ("examples: expected at least one item shown", "2026-01-03-2", set_values("examples", 2, slate=[])),
     ("examples: expected one score for each candidate", "2026-01-03-3", set_values("examples", 3, candidates=[1])),
     ("examples: expected one entry of clicks", "2026-01-03-4", set_values("examples", 4, clicks=[1])),
+    *(
+        (f"examples: expected {name} never null", f"2026-01-03-{row}", set_values("examples", row, **{name: None}))
+        for row, name in enumerate(("slate", "candidates", "candidate_scores", "clicks", "likes", "policy"), start=10)
+    ),
+    ("examples: expected user_id of 1 and above", "2026-01-03-20", set_values("examples", 20, user_id=0)),
+    (
+        "examples: expected candidates to be item ids",
+        "request_id=2026-01-03-21 candidates_outside=12",
+        set_values("examples", 21, candidates=[None] * 12),
+    ),
+    (
+        "examples: expected distinct candidates",
+        "request_id=2026-01-03-22 candidates_repeated=10",
+        set_values("examples", 22, candidates=[7, 8] * 6, slate=[7, 8, 7]),
+    ),
+    (
+        "examples: expected distinct items in a slate",
+        "request_id=2026-01-03-22 slate_repeated=1",
+        lambda tables: None,
+    ),
+    *(
+        (
+            "examples: expected finite candidate_scores",
+            f"request_id=2026-01-03-{row} scores_not_finite=1",
+            set_values("examples", row, candidate_scores=[score, *[0.5] * 11]),
+        )
+        for row, score in enumerate((NAN, None, float("inf")), start=23)
+    ),
+    (
+        "examples: expected every item shown among the candidates",
+        "request_id=2026-01-03-26 slate_outside=2",
+        set_values("examples", 26, candidates=list(range(1, 13)), slate=[13, 1, None]),
+    ),
+    *(
+        (
+            f"examples: expected {name} 0 or 1",
+            f"request_id=2026-01-03-{row} {name}_outside=1",
+            set_values("examples", row, **{name: [0, 1, value]}),
+        )
+        for row, (name, value) in enumerate((("clicks", 7), ("clicks", None), ("likes", -1), ("likes", 2)), start=27)
+    ),
+    *(
+        (
+            "examples: expected propensities null or in (0, 1]",
+            f"request_id=2026-01-03-{row} propensities_outside={len(shares)}",
+            set_values("examples", row, propensities=[*shares, *[None] * (SHOWN - len(shares))]),
+        )
+        for row, shares in enumerate(([2.0, 0.0], [NAN], [-0.5, 1.5, NAN]), start=31)
+    ),
+    *(
+        (
+            "examples: expected watch_seconds null or finite",
+            f"request_id=2026-01-03-{row} watch_seconds_outside=1",
+            set_values("examples", row, watch_seconds=[None, seconds, 0.0]),
+        )
+        for row, seconds in enumerate((NAN, -1.0, float("inf")), start=34)
+    ),
+    (
+        "user_history: expected histories of item ids",
+        "history_items_outside=2",
+        set_values("user_history", 30, history_items=[-5, None, 3], history_topics=[1, 1, 1]),
+    ),
+    (
+        "user_history: expected topic masks of 32 bits",
+        "history_topics_outside=2",
+        set_values("user_history", 31, history_items=[1, 2, 3], history_topics=[-1, 2**32, 0]),
+    ),
+    (
+        "user_stats: expected no topic_clicks below 0",
+        "topic_clicks_negative=1",
+        set_values("user_stats", 32, topic_clicks=[None, *[1] * 31]),
+    ),
+    ("user_stats: expected user_id of 1 and above", "user_id=0", set_values("user_stats", 33, user_id=0)),
+    ("item_content: expected a topic_mask of 32 bits", "topic_mask=-1", new_item(topic_mask=-1)),
+    ("item_content: expected duration_seconds null or a", "item_id=9001", new_item(duration_seconds=NAN)),
 ]
 
 
@@ -409,6 +497,30 @@ def test_small_samples_of_one_distribution_stay_below_the_limits() -> None:
     assert beyond <= 300 * 10 * (1 - NOISE_QUANTILE)
 
 
+def test_a_column_without_values_is_named_and_not_passed_over() -> None:
+    """A rate whose wholes are all null or 0 has no value left, and is no column that stood still."""
+    some, none = Column(np.ones(5)), Column(np.empty(0))
+    earlier = {"both": none, "gone": some, "new": none, "there": some}
+    tonight = {"both": none, "gone": none, "new": some, "there": some}
+    assert compare(earlier, tonight).column.tolist() == ["there"]
+    assert without_values(earlier, tonight) == [
+        "both (no value before and tonight)",
+        "gone (no value tonight)",
+        "new (no value before)",
+    ]
+
+
+def test_a_rate_that_lost_its_wholes_is_told(tmp_path: Path) -> None:
+    def nobody_clicks(tables: Tables) -> None:
+        for row in tables["user_stats"]:
+            row.update(clicks=0, likes=0, watch_ms=0)
+
+    before = prepare.drift_columns(Snapshot.load(write_snapshot(tmp_path, DAYS[:2])), DAYS[:1])
+    now = prepare.drift_columns(Snapshot.load(write_snapshot(tmp_path, DAYS, nobody_clicks)), DAYS[:1])
+    assert without_values(before, now) == ["user_stats.watch_ms / clicks (no value tonight)"]
+    assert "user_stats.watch_ms / clicks" not in compare(before, now).column.tolist()
+
+
 # ------------------------------------------------------------------------------------- volume, references, acceptance
 
 
@@ -463,8 +575,60 @@ def test_rows_against_the_trailing_days(tmp_path: Path, share: float, said: str)
 
 def test_too_few_days_are_not_judged_and_that_is_said(tmp_path: Path) -> None:
     outcome = check(tmp_path, write_snapshot(tmp_path, DAYS[:2]))
-    assert len(outcome["figures"]["not_judged"]) == 2
-    assert "not judged: the volume of 2026-01-02 (fewer than 3 days before it); drift" in outcome["reason"]
+    assert len(outcome["figures"]["not_judged"]) == 3
+    assert "not judged: the propensities of 2026-01-02 (fewer than 3 days before it); the volume" in outcome["reason"]
+    assert "the volume of 2026-01-02 (fewer than 3 days before it); drift" in outcome["reason"]
+
+
+def propensities_on(share: float, missing: list[float | None] | None = None) -> Callable[[Tables], None]:
+    """Propensities on so many of the day's lists, `missing` on the others."""
+
+    def change(tables: Tables) -> None:
+        for row in tables["examples"][int(share * REQUESTS) :]:
+            row["propensities"] = missing
+
+    return change
+
+
+def test_a_producer_that_stops_writing_propensities_is_a_warning(tmp_path: Path) -> None:
+    days = [f"2026-01-0{number}" for number in range(1, 5)]
+    outcome = check(tmp_path, write_snapshot(tmp_path, days, propensities_on(0)))
+    assert outcome["kind"] == "done"
+    (warning,) = outcome["figures"]["warnings"]
+    assert warning.startswith("propensities: expected propensities on the usual share of the rankers' lists")
+    assert f"dt=2026-01-04 lists={REQUESTS} share=0.0 usual_share=1.0 times_fewer=inf" in warning
+
+
+A_WEEK = [f"2026-01-0{number}" for number in range(1, 8)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "fewer"),
+    [
+        ([nothing], 1.0),
+        ([propensities_on(0.4)], 2.5),
+        ([propensities_on(0.4, [0.5] * (SHOWN - 1) + [None])], 2.5),  # a list counts if every item has one
+        ([propensities_on(0.0)] * 3, np.inf),  # the days before still remember
+        ([propensities_on(0.0)] * 7, 1.0),  # there never were any
+        ([propensities_on(0.0)] * 6 + [nothing], 1.0),
+        ([propensities_on(0.1)] * 6 + [propensities_on(0.0)], np.inf),
+    ],
+)
+def test_lists_with_propensities_against_the_trailing_days(tmp_path: Path, changes: list[Any], fewer: float) -> None:
+    (found,) = prepare.propensities(Snapshot.load(write_snapshot(tmp_path, A_WEEK, *changes))).itertuples()
+    assert found.times_fewer == pytest.approx(fewer) and found.lists == REQUESTS
+
+
+def test_propensities_that_nobody_can_judge(tmp_path: Path) -> None:
+    (few,) = prepare.propensities(Snapshot.load(write_snapshot(tmp_path / "few", A_WEEK[:3]))).itertuples()
+    assert few.lists == REQUESTS and np.isnan(few.times_fewer)
+
+    def users_chose(tables: Tables) -> None:
+        for row in tables["examples"]:
+            row.update(policy=schema.SELF_SELECTED, propensities=None)
+
+    (none,) = prepare.propensities(Snapshot.load(write_snapshot(tmp_path, A_WEEK, users_chose))).itertuples()
+    assert none.lists == 0 and np.isnan(none.share) and np.isnan(none.times_fewer)
 
 
 def renumbered(share: float) -> Callable[[Tables], None]:
@@ -485,12 +649,24 @@ def test_items_that_nobody_announced(tmp_path: Path, share: float, said: str) ->
     if said == "refused":
         with pytest.raises(DataRefused, match=f"at most {UNKNOWN_ITEMS.critical:.0%} of the items unknown") as refused:
             check(tmp_path, snapshot)
-        assert "reference=candidates" in str(refused.value) and "for_example=10" in str(refused.value)
+        assert "reference=candidates" in str(refused.value) and "for_example=item_id 10" in str(refused.value)
         return
     warnings = check(tmp_path, snapshot)["figures"]["warnings"]
     assert len(warnings) == bool(said)
     if said:
         assert f"at most {UNKNOWN_ITEMS.warning:.0%} of the items unknown, found 2 of 3" in warnings[0]
+
+
+def test_unknown_users_are_quoted_as_users(tmp_path: Path) -> None:
+    """By the name of their column, so that an erased one is found in the texts that quote them."""
+
+    def strangers(tables: Tables) -> None:
+        for number, row in enumerate(tables["examples"]):
+            row["user_id"] = 4711 + number
+
+    snapshot = Snapshot.load(write_snapshot(tmp_path, DAYS[:1], strangers))
+    users = prepare.references(snapshot, refusable=True).set_index("reference").loc["users"]
+    assert (users.unknown, users.for_example) == (REQUESTS, "user_id 4711, user_id 4712, user_id 4713")
 
 
 def test_an_item_that_was_never_announced_has_no_age_and_is_no_fault(tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 """Evaluation on a real registry: both sides re-scored on the same requests, a verdict for every case."""
 
 import json
+import shutil
 from dataclasses import replace
 from datetime import date, timedelta
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -308,11 +310,49 @@ def test_a_champion_that_has_seen_the_evaluation_day_is_refused(evaluate, crown,
 
     def card_from_the_future(folder):
         card = real(folder)
-        return {**card, "created_by": {**card["created_by"], "trained_until": inputs.date}}
+        seen = card["created_by"] | (
+            {"trained_until": inputs.date} if Path(folder).name.endswith(f"-{version}") else {}
+        )
+        return card | {"created_by": seen}
 
     monkeypatch.setattr(models, "read_model_card", card_from_the_future)
     with pytest.raises(ModelRefused, match=f"version {version} was trained on days up to {inputs.date}"):
         evaluate("better")
+
+
+@pytest.fixture
+def altered(inputs, tmp_path):
+    """A copy of a model directory of the night with other words in its card's created_by."""
+
+    def copy(name, **created_by):
+        folder = shutil.copytree(inputs.folder / name, tmp_path / "-".join([name, *created_by]))
+        card = json.loads((folder / "model.json").read_text())
+        (folder / "model.json").write_text(json.dumps(card | {"created_by": card["created_by"] | created_by}))
+        return str(folder)
+
+    return copy
+
+
+def test_a_challenger_that_has_seen_the_evaluation_day_is_refused(evaluate, crown, inputs, monkeypatch):
+    crown("good")
+    real = models.require_unseen
+    monkeypatch.setattr(models, "require_unseen", lambda folder, what, date: real(folder, what, "2026-01-01"))
+    with pytest.raises(ModelRefused, match=r"challenger version \d+ was trained on days up to"):
+        evaluate("better")
+
+
+def test_a_judge_of_another_night_or_that_has_seen_the_day_is_refused(evaluate, crown, inputs, altered):
+    crown("good")
+    with pytest.raises(ModelRefused, match=f"judge was trained on snapshot another, expected {inputs.snapshot_id}"):
+        evaluate("better", judge_model=altered("judge_model", snapshot_id="another"))
+    with pytest.raises(ModelRefused, match=f"the judge was trained on days up to {inputs.date}"):
+        evaluate("better", judge_model=altered("judge_model", trained_until=inputs.date))
+
+
+def test_a_judge_that_guided_the_ranker_is_refused(evaluate, crown, inputs):
+    crown("good")
+    with pytest.raises(ModelRefused, match="the judge is the reward model that guided the ranker"):
+        evaluate("better", judge_model=str(inputs.folder / "reward_model"))
 
 
 def test_a_champion_whose_registered_weights_are_others_is_refused(evaluate, crown, client):

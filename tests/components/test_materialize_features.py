@@ -17,6 +17,7 @@ import goalrank_platform
 from components.dask_tokens import cheap_list_tokens
 from components.feature_store import ENTITIES, offline_rows, online_rows, open_store, views_of
 from components.materialize_features.main import run
+from components.materialize_features.online import read_record
 from goalrank import schema
 from goalrank.errors import DataRefused, TryAgain
 from tests.components.tiny_snapshot import feature_row, midnight, write_snapshot
@@ -394,6 +395,8 @@ def test_a_feature_that_differs_online_is_refused_with_entity_and_both_values(tm
     assert "item_stats:clicks_7d (1)" in str(refused.value) and "To mend:" in str(refused.value)
     assert outcome(tmp_path)["exit_code"] == DataRefused.exit_code
     assert outcome(tmp_path)["figures"]["skew"]["differing"] == 1
+    record = read_record(tmp_path / "feast")
+    assert record.keys() == {"may"}, "no night goes on from what is online: the next one writes all rows"
 
 
 def test_a_list_that_differs_online_is_refused_too(tmp_path, monkeypatch):
@@ -402,3 +405,18 @@ def test_a_list_that_differs_online_is_refused_too(tmp_path, monkeypatch):
     with pytest.raises(DataRefused, match=r"user_history:history_items of user_id 2 is \[5\] online, \[") as refused:
         materialize(tmp_path, artifact)
     assert "found 2 of" in str(refused.value)
+
+
+def test_a_day_without_a_request_to_compare_is_refused(tmp_path):
+    """No request of the newest day, though older days have some: nothing compared is no pass."""
+    artifact = write_snapshot(tmp_path / "snapshots", LAST, 2, 3, 12, requests=5)
+    document = json.loads(artifact.read_text())
+    newest_day = document["manifest"]["days"][-1]
+    newest_day["rows"]["examples"] = 0
+    artifact.write_text(json.dumps(document))
+    examples = tmp_path / "snapshots" / newest_day["path"] / "examples" / "part-0.parquet"
+    pq.write_table(pq.read_table(examples).slice(0, 0), examples)
+    with pytest.raises(DataRefused, match=f"expected requests of {LAST} among the examples.*found none.*To mend:"):
+        materialize(tmp_path, artifact, window_days=2)
+    assert outcome(tmp_path)["figures"]["skew"] == {"users": 0, "items": 0, "compared": 0, "differing": 0}
+    assert read_record(tmp_path / "feast").keys() == {"may"}

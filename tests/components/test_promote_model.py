@@ -16,7 +16,7 @@ from components.promote_model import journal
 from components.promote_model.main import run
 from goalrank import schema
 from goalrank import verdict as v
-from goalrank.errors import ModelRefused, TryAgain
+from goalrank.errors import ModelRefused, TryAgain, UsageError
 from tests.verdicts import passing, promoting
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -349,3 +349,61 @@ def test_a_database_that_cannot_be_opened_is_tried_again_later(tmp_path):
     (tmp_path / "mlflow.db").mkdir()
     with pytest.raises(TryAgain, match="does not answer"):
         registry.connect(f"sqlite:///{tmp_path}/mlflow.db")
+
+
+def _half_done(first, second, moves_done, monkeypatch):
+    """`second` killed after that many alias moves."""
+    first.promote()
+    real, calls = registry.point, []
+
+    def crashing(*arguments):
+        if len(calls) == moves_done:
+            raise Crash
+        calls.append(arguments)
+        real(*arguments)
+
+    monkeypatch.setattr(registry, "point", crashing)
+    with pytest.raises(Crash):
+        second.promote()
+    monkeypatch.undo()
+
+
+@pytest.mark.parametrize("moves_done", range(4))
+@pytest.mark.parametrize("gone", MODELS)
+def test_a_promotion_whose_version_was_deleted_meanwhile_is_put_back(night, client, monkeypatch, moves_done, gone):
+    _half_done(night(1, None), night(2, 1), moves_done, monkeypatch)
+    client.delete_model_version(gone, "2")
+    third = night(3, 1)
+    assert third.promote()["figures"]["repaired"].endswith(
+        f"abandoned: {gone} version 2 is not in the registry any more; what had moved was put back"
+    )
+    assert aliases(client) == [("3", "1"), ("3", "1")]
+    assert events(third) == ["intent", "done", "intent", "abandoned", "intent", "done"]
+
+
+def test_put_back_means_previous_too(night, client, monkeypatch):
+    night(1, None).promote()
+    _half_done(night(2, 1), night(3, 2), 3, monkeypatch)
+    client.delete_model_version(registry.RANKER, "3")
+    assert "put back" in journal.repair(night(3, 2).tracking_uri, night(3, 2).journal_uri)
+    assert aliases(client) == [("2", "1"), ("2", "1")]
+
+
+def test_a_promotion_is_finished_without_the_predecessor_that_was_deleted(night, client, monkeypatch):
+    _half_done(night(1, None), night(2, 1), 2, monkeypatch)
+    client.delete_model_version(registry.REWARD, "1")
+    assert "now complete" in journal.repair(night(2, 1).tracking_uri, night(2, 1).journal_uri)
+    assert aliases(client) == [("2", "1"), ("2", None)]
+
+
+def test_a_version_that_was_deleted_is_refused(night, client):
+    client.delete_model_version(registry.RANKER, "1")
+    with pytest.raises(ModelRefused, match="version 1 .* is not in the registry any more"):
+        night(1, None).promote()
+
+
+def test_a_journal_that_is_no_folder_is_refused():
+    for use in (journal.read, lambda uri: journal.lock(uri, "me").__enter__()):
+        with pytest.raises(UsageError, match="expected a folder: its lock is the file system's"):
+            use("s3://bucket/journal")
+    assert not Path("s3:").exists()

@@ -5,16 +5,17 @@ import os
 import signal
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from components import registry
 from components.promote_model import journal, lineage
-from components.promote_model.main import MAX_VERDICT_AGE_HOURS
 from components.promote_model.main import run as promote
 from components.promote_model.rollback import MAXIMUM_REASON, NOBODY, roll_back
 from goalrank.errors import CheckpointDamaged, ModelRefused, TryAgain, UsageError
+from goalrank.verdict import MAX_AGE_HOURS
 from tests.components.promoted_workspace import PromotedWorkspace
 from tests.components.untrained_models import NightInputs
 
@@ -209,9 +210,12 @@ def test_nor_a_version_that_was_passed_over(place):
 
 def test_a_stale_verdict_is_refused(place):
     arguments = place.arguments(place.night(34, 3))
-    old = os.stat(arguments["evaluation"]).st_mtime - (MAX_VERDICT_AGE_HOURS + 1) * 3600
-    os.utime(arguments["serving"], (old, old))
-    with pytest.raises(ModelRefused, match=f"serving verdict is .* expected at most {MAX_VERDICT_AGE_HOURS}"):
+    path = Path(arguments["serving"])
+    document = json.loads(path.read_text())
+    long_ago = datetime.now(UTC) - timedelta(hours=MAX_AGE_HOURS + 1)
+    # Written this very moment, as a copy from a store would be: the file's own time says nothing.
+    path.write_text(json.dumps(document | {"judged_at": long_ago.strftime("%Y-%m-%dT%H:%M:%SZ")}))
+    with pytest.raises(ModelRefused, match=f"serving verdict was judged .* expected at most {MAX_AGE_HOURS}"):
         promote(**arguments)
     assert place.aliases()[0] == ("3", "2")
 

@@ -14,7 +14,9 @@ import pytest
 import torch
 
 from components.feature_store import OnlineReader, online_rows, open_store
+from components.materialize_features.erase import erase_online
 from components.materialize_features.main import run as materialize
+from components.materialize_features.online import read_record
 from components.serve_model import feature_rows
 from components.serve_model.bodies import parse_rank
 from components.serve_model.champion import load_champion
@@ -206,6 +208,24 @@ def test_a_night_that_ends_changes_the_stamp_and_the_rows(tmp_path, monkeypatch)
     dense()
     time.sleep(0.01)
     assert not np.array_equal(dense(), before)
+
+
+def test_an_erased_user_is_nobody_to_a_running_service_within_seconds(tmp_path, monkeypatch):
+    """Kept rows know the user until the erasure has them read anew; others stay known."""
+    monkeypatch.setattr(feature_rows, "RENEW_SECONDS", 8.0)
+    place, now = make_place(tmp_path), [1000.0]
+    rows = FeatureRows(OnlineReader(place.feast_uri), read_seconds=60.0, clock=lambda: now[0])
+
+    def known() -> list[bool]:
+        return rows.gather([1, 2], [[1], [2]]).known_user_B.tolist()
+
+    assert known() == [True, True]
+    record = read_record(place.feast_uri)
+    erase_online(place.feast_uri, 1)
+    assert read_record(place.feast_uri) == record, "what is online for the next night is what it was"
+    known()
+    now[0] += 8.1
+    assert known() == [False, True]
 
 
 def test_batching_changes_no_list(place):

@@ -23,7 +23,7 @@ from components.serve_model.bodies import MAX_BODY_BYTES, MAX_CANDIDATES, Feedba
 from components.serve_model.champion import Champion, champion_model, load_champion
 from components.serve_model.exploration import mixture_propensities
 from components.serve_model.main import rank_once
-from components.serve_model.ranking import MODEL_FAILED, RETRIEVER_POLICY, STORE_AWAY, UNKNOWN_USER, Ranking
+from components.serve_model.ranking import MODEL_FAILED, RETRIEVER_POLICY, STORE_AWAY, UNKNOWN_USER, Asked, Ranking
 from components.serve_model.served_log import JOURNAL, ServedLog, UnknownRequestError
 from goalrank import schema
 from goalrank.checkpoint import load_model
@@ -257,6 +257,47 @@ def test_logged_propensities_match_how_often_lists_are_served(place, champion):
         assert counts[items] / rounds == pytest.approx(probability, abs=error)
     assert sum(logged.values()) == pytest.approx(1.0, abs=0.05) and len(logged) > 3
     assert explored / rounds == pytest.approx(0.6, abs=4 * np.sqrt(0.24 / rounds))
+
+
+def test_whoever_is_answered_again_does_not_explore_a_second_time(place, champion, monkeypatch):
+    """A batch of close calls only, then one whose model fails unless alone: the share, and frequency as logged."""
+    request, size, rounds, epsilon = parse_rank(body(6, candidates=3, list_length=2)), 10, 60, 0.3
+    encode = champion.model.encode
+
+    def fails_together(features):  # type: ignore[no-untyped-def]
+        if len(features.mask_BN) > 1:
+            raise RuntimeError("too many")
+        return encode(features)
+
+    def served(seed: int, alone: int) -> None:
+        ranking = Ranking(place.features(), champion, exploration=epsilon, seed=seed)
+        counts: Counter[tuple[int, ...]] = Counter()
+        logged: dict[tuple[int, ...], float] = {}
+        explored = 0
+        for _ in range(rounds):
+            for ranked in ranking.rank_all([Asked(request, champion)] * size):
+                counts[tuple(ranked.items)] += 1
+                logged[tuple(ranked.items)] = float(np.prod(ranked.propensities))
+                explored += ranked.explored
+        total = rounds * size
+        assert explored / total == pytest.approx(epsilon, abs=4 * np.sqrt(epsilon * (1 - epsilon) / total))
+        for items, probability in logged.items():
+            error = 4 * np.sqrt(probability * (1 - probability) / total)
+            assert counts[items] / total == pytest.approx(probability, abs=error)
+        assert ranking.answered_alone == alone
+
+    monkeypatch.setattr("components.serve_model.ranking.CLOSE_CALL", 1e9)
+    served(seed=11, alone=rounds * size)
+    monkeypatch.setattr(champion.model, "encode", fails_together)
+    served(seed=12, alone=0)
+
+
+def test_an_explored_close_call_has_the_propensities_it_has_alone(place, champion, monkeypatch):
+    """They rest on the greedy list, which a close call's batch might turn."""
+    monkeypatch.setattr("components.serve_model.ranking.CLOSE_CALL", 1e9)
+    ranking = Ranking(place.features(), champion, exploration=1.0, seed=3)
+    ranking.rank_all([Asked(parse_rank(body(number)), champion) for number in range(5)])
+    assert ranking.answered_alone == 5
 
 
 def test_exploration_must_be_a_share(champion):

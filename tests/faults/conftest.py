@@ -8,14 +8,16 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.faults.nights import Nights, begin
-from tests.faults.points import OPEN, POINTS
+from tests.faults.points import IN_PART, OPEN, POINTS, SURVIVED, standing
 
 Seen = Callable[[str, str], None]
+Untried = Callable[[str, str], None]
 
 NIGHTS_TIMEOUT = 3600
 """Seconds for a test with whole nights; minutes on two idle cores."""
 
 _lines: dict[int, list[str]] = {}
+_untried: dict[int, list[str]] = {}
 _outcomes: dict[int, list[str]] = {}
 _seconds: dict[int, float] = {}
 
@@ -33,6 +35,18 @@ def seen(request: pytest.FixtureRequest) -> Iterator[Seen]:
     point = _point(str(request.path))
     if point is not None:
         _lines.setdefault(point, []).extend(told)
+
+
+@pytest.fixture
+def untried(request: pytest.FixtureRequest) -> Untried:
+    """Call untried(what, why) where this machine does not let a part of the test be tried: the point's line says so."""
+    point = _point(str(request.path))
+
+    def tell(what: str, why: str) -> None:
+        if point is not None:
+            _untried.setdefault(point, []).append(f"{what} ({why})")
+
+    return tell
 
 
 @pytest.fixture(scope="session")
@@ -61,6 +75,9 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
         _seconds[point] = _seconds.get(point, 0.0) + report.duration
     if point is not None and (report.when == "call" or report.outcome != "passed"):
         _outcomes.setdefault(point, []).append(report.outcome)
+    if point is not None and report.skipped and isinstance(report.longrepr, tuple):
+        name, reason = report.nodeid.rpartition("::")[2], report.longrepr[2].removeprefix("Skipped: ")
+        _untried.setdefault(point, []).append(f"{name} ({reason})")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -69,18 +86,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     terminalreporter.section("faults")
     for point, title in POINTS.items():
         outcomes = _outcomes.get(point, [])
-        if not outcomes:
-            word = f"open: {OPEN[point]}" if point in OPEN else "not run"
-        elif "failed" in outcomes:
-            word = "FAILED"
-        elif "passed" not in outcomes:
-            word = "skipped"
-        else:
-            word = "survived"
+        word = standing(point, outcomes, _untried.get(point, []))
         told = "; ".join(_lines.get(point, []))
         took = f" ({_seconds[point]:.0f} s)" if outcomes else ""
         terminalreporter.write_line(f"{point:2d}. {title}: {word}{took}{'. ' + told if told else ''}")
-    states = [_outcomes.get(point, []) for point in POINTS]
-    survived = sum("passed" in state and "failed" not in state for state in states)
+    states = [standing(point, _outcomes.get(point, []), _untried.get(point, [])) for point in POINTS]
+    survived, in_part = states.count(SURVIVED), sum(state.startswith(IN_PART) for state in states)
     minutes, still_open = sum(_seconds.values()) / 60, sum(point in OPEN for point in POINTS)
-    terminalreporter.write_line(f"{survived} of {len(POINTS)} survived, {still_open} open, {minutes:.1f} minutes")
+    partly = f", {in_part} in part" if in_part else ""
+    terminalreporter.write_line(
+        f"{survived} of {len(POINTS)} survived{partly}, {still_open} open, {minutes:.1f} minutes"
+    )

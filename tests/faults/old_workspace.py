@@ -105,6 +105,14 @@ class OldWorkspace(PromotedWorkspace):
         document: dict[str, Any] = {"date": day(ago), "verdict": "kept", "started_at": 1e9 - ago, "parameters": {}}
         (folder / "night.json").write_text(json.dumps(document))
 
+    def interrupted_again(self, ago: int) -> Path:
+        """An old date is run once more, later than any other night, and interrupted after its extraction; the snapshot
+        artifact that its resumption goes on from."""
+        night = Workspace(self.folder).new_night(day(ago), {})
+        artifact = night.folder / "artifacts/run/extract-features/snapshot"
+        Snapshot.read(self.folder / "snapshots", day(ago)).save(artifact)
+        return artifact
+
     def _snapshot(self, ago: int) -> None:
         """One new day folder and state a night; the window's older days lie in the snapshots before."""
         root, identity = self.folder / "snapshots", f"{ago:016x}"

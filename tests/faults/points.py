@@ -5,6 +5,8 @@ Each point has one file, test_NN_<name>.py. A point in OPEN has none yet, and th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 POINTS = {
     1: "an empty day",
     2: "a failing suite stops the night",
@@ -42,3 +44,22 @@ OPEN = {
     26: "comes with the cluster's manifests",
     27: "comes with the cluster's alerts",
 }
+
+SURVIVED, IN_PART = "survived", "survived in part"
+
+
+def standing(point: int, outcomes: Sequence[str], untried: Sequence[str] = ()) -> str:
+    """How a point stands after a run.
+
+    Args:
+        point: its number.
+        outcomes: of its tests, as pytest calls them.
+        untried: what this machine did not let the tests try, with the reason: no point is survived whole without it.
+    """
+    if not outcomes:
+        return f"open: {OPEN[point]}" if point in OPEN else "not run"
+    if "failed" in outcomes:
+        return "FAILED"
+    if "passed" not in outcomes:
+        return f"skipped: {'; '.join(untried)}" if untried else "skipped"
+    return f"{IN_PART}, NOT TRIED: {'; '.join(untried)}" if untried else SURVIVED

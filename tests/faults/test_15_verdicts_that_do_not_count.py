@@ -1,6 +1,7 @@
 """15. A verdict missing, malformed, or about something else -> refused, by the gate and by the promotion itself."""
 
 import json
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -8,13 +9,18 @@ from components import registry
 from components.gate_promotion.main import gate
 from components.promote_model.main import run as promote
 from goalrank.errors import EXIT_MODEL_REFUSED, ModelRefused
-from goalrank.verdict import FORMAT, to_json
+from goalrank.verdict import FORMAT, MAX_AGE_HOURS, to_json
 from tests.components.graded_night import shared_night
 from tests.verdicts import passing
 
 
 def change(**fields):
     return lambda text: json.dumps(json.loads(text) | fields)
+
+
+def judged(hours_ago):
+    at = datetime.now(UTC) - timedelta(hours=hours_ago)
+    return change(judged_at=at.strftime("%Y-%m-%dT%H:%M:%SZ"))
 
 
 def model(**fields):
@@ -39,6 +45,9 @@ SPOILT = {
     "a key twice": lambda text: text.replace('"reason"', '"reason": "no", "reason"', 1),
     "a field too many": change(approved_by="me"),
     "of an older release": change(format=FORMAT - 1),
+    "judged too long ago": judged(hours_ago=MAX_AGE_HOURS + 1),
+    "judged in the future": judged(hours_ago=-24),
+    "judged on no day": change(judged_at="2026-02-30T00:00:00Z"),
     "of the other kind": lambda text: text.replace('"evaluation"', '"x"').replace('"serving"', '"evaluation"'),
     "an unknown decision": change(decision="yes"),
     "without checks": change(checks=[]),
@@ -56,6 +65,24 @@ EVALUATION_ONLY = {
 } | {
     "against no champion": change(champion=None),
     "without a difference": change(difference=None),
+    "without thresholds": change(thresholds={}),
+    "judged by thresholds of its own": lambda text: change(
+        thresholds=json.loads(text)["thresholds"] | {"superiority": -100.0}
+    )(text),
+    "a check passed that its numbers fail": checks(
+        lambda all_: [check | ({"value": -5.0} if check["name"] == "floor" else {}) for check in all_]
+    ),
+    "superiority that does not apply": checks(
+        lambda all_: [
+            check | ({"status": "not_applicable"} if check["name"] == "superiority" else {}) for check in all_
+        ]
+    ),
+    "without a look at any slice": change(slices=[]),
+    "without the off-policy section": change(off_policy=None),
+}
+SERVING_ONLY = {
+    "without the check equal_lists": checks(lambda all_: [one for one in all_ if one["name"] != "equal_lists"]),
+    "lists that differed, called passed": checks(lambda all_: [one | {"value": 5.0} for one in all_]),
 }
 
 
@@ -80,14 +107,15 @@ def refused():
 @pytest.mark.parametrize(
     ("which", "how"),
     [(kind, how) for kind in ("evaluation", "serving") for how in SPOILT]
-    + [("evaluation", how) for how in EVALUATION_ONLY],
+    + [("evaluation", how) for how in EVALUATION_ONLY]
+    + [("serving", how) for how in SERVING_ONLY],
 )
 def test_no_gate_opens_and_no_alias_moves(night, tmp_path, refused, which, how):
     graded, evaluated, evaluation, serving = night
     graded.forget()
     champion = graded.crown("good")
     texts = {"evaluation": evaluation, "serving": serving}
-    texts[which] = (SPOILT | EVALUATION_ONLY)[how](texts[which])
+    texts[which] = (SPOILT | EVALUATION_ONLY | SERVING_ONLY)[how](texts[which])
     for name, text in texts.items():
         if text is not None:
             (tmp_path / name).write_text(text)

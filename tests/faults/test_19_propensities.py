@@ -60,11 +60,12 @@ def with_propensities(night, folder, of_list):
     return str(folder)
 
 
+@pytest.mark.parametrize("beside", [list, lambda given: [None] * len(given)], ids=["known ones", "unknown ones"])
 @pytest.mark.parametrize("bad", BAD)
-def test_the_evaluation_refuses_them_too(night, tmp_path, seen, bad):
+def test_the_evaluation_refuses_them_too(night, tmp_path, seen, bad, beside):
     """Features that were not made from checked logs: no verdict, so nothing that a promotion could rest on."""
     training_set = with_propensities(
-        night, tmp_path / "set", lambda number, given: [BAD[bad], *given[1:]] if number == 0 else given
+        night, tmp_path / "set", lambda number, given: [BAD[bad], *beside(given[1:])] if number == 0 else beside(given)
     )
     with pytest.raises(DataRefused, match="logged propensities: 1 .*expected probabilities in"):
         night.evaluate(tmp_path, "better", training_set=training_set)
@@ -87,9 +88,16 @@ def test_none_at_all_are_not_applicable_and_the_verdict_says_so(night, tmp_path,
     evaluation = night.evaluate(tmp_path, "better", training_set=training_set, off_policy=setting)
     check = off_policy_of(evaluation.verdict)
     assert (evaluation.verdict.decision, check.status) == ("promote", "not_applicable")
-    assert "has the propensities of all its items" in check.detail
+    assert "logged lists has propensities" in check.detail
     assert evaluation.figures["off_policy"]["status"] == "not_applicable"
     seen(f"a better challenger, no propensities, off_policy={setting}", f"promote, not applicable: {check.detail}")
+
+
+def test_lists_that_are_known_in_part_are_no_reason_to_promote(night, tmp_path, seen):
+    training_set = with_propensities(night, tmp_path / "set", lambda number, given: [*given[:-1], None])
+    kept = night.evaluate(tmp_path, "better", training_set=training_set, off_policy="required").verdict
+    assert (kept.decision, off_policy_of(kept).status) == ("keep", "inconclusive")
+    seen("the same, each list's last propensity unknown", "inconclusive: champion kept")
 
 
 def test_too_little_overlap_is_never_a_reason_to_promote(night, tmp_path, seen):

@@ -4,8 +4,9 @@ from datetime import date, timedelta
 
 import numpy as np
 
+from benchmarks.verdict_power import CHAIN_USERS, CHAINS, NIGHTS, live
 from components import registry
-from goalrank.verdict import ANCHOR_DAYS, SUPERIORITY, thresholds
+from goalrank.verdict import ANCHOR_DAYS, ANCHOR_MARGIN, SUPERIORITY, thresholds
 from tests.components.graded_night import shared_night
 
 
@@ -45,3 +46,21 @@ def test_the_anchor_does_not_stop_one_that_is_better_than_both(tmp_path, seen):
     assert verdict.anchor.version == night.version("good")
     assert verdict.decision == "promote"
     seen("one better than both", "promote")
+
+
+def test_thirty_nights_of_small_losses(seen):
+    """The verdict itself, thirty nights in a row, each challenger half a per cent worse than the champion: by a rule
+    that promotes whatever is not shown to be worse, without and with the anchor, and by the real one."""
+    lived = {
+        name: [live(CHAINS[f"{name}0.5% worse each night"], number, CHAIN_USERS) for number in range(3)]
+        for name in ("careless: ", "careless but anchored: ", "")
+    }
+    ends = {name: min(quality for quality, _ in ended) for name, ended in lived.items()}
+    assert ends["careless: "] < -5 * ANCHOR_MARGIN
+    assert ends["careless: "] < 2 * ends["careless but anchored: "]
+    assert ends[""] >= -ANCHOR_MARGIN
+    seen(
+        f"{NIGHTS} nights, each challenger 0.5% worse",
+        f"without the anchor a careless rule ends at {ends['careless: ']:+.1%}, with it at "
+        f"{ends['careless but anchored: ']:+.1%}; the real rule at {ends['']:+.1%}",
+    )

@@ -6,12 +6,13 @@ from __future__ import annotations
 import fcntl
 import json
 import random
+import re
 import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,21 @@ import pyarrow.parquet as pq
 import pytest
 
 from components import registry
+from components.check_features import passed
+from components.check_features.main import run as check_features
 from components.extract_features import erasures
+from components.extract_features.snapshots import Snapshot
 from components.feature_store import online_rows, open_store
+from components.publish_report.main import run as publish_report
 from components.serve_model.journal import SUFFIX, Segment
 from components.serve_model.served_log import JOURNAL
 from console.housekeeping import KEEP_NIGHTS
+from console.housekeeping.files import HEAVY
 from console.workspace import FORMAT
 from goalrank import schema
 from goalrank.errors import EXIT_DONE, EXIT_MODEL_REFUSED, EXIT_TRY_AGAIN, EXIT_USAGE
+from tests.components.test_check_features import DAYS as FEATURE_DAYS
+from tests.components.test_check_features import write_snapshot
 from tests.faults.conftest import Seen
 from tests.faults.nights import Nights, answer, goalrank
 from tests.faults.old_workspace import DAYS, STAYS, OldWorkspace, build, day
@@ -95,6 +103,19 @@ def test_what_is_needed_stays(forty_days: OldWorkspace, seen: Seen) -> None:
         f"{len(done['taken'])} things, {done['bytes']:,} bytes collected; champion, previous, challenger, the champion "
         "of 20 days ago, the drift snapshot and what is online stay; a second time takes nothing",
     )
+
+
+def test_the_night_started_last_can_be_resumed_however_old(forty_days: OldWorkspace, seen: Seen) -> None:
+    artifact = forty_days.interrupted_again(30)
+    clean(forty_days, "--keep-nights", "2")
+    resumed = Snapshot.load(artifact)
+    assert resumed.problem() == "", "the next step reads every row of it"
+    assert Snapshot.read(resumed.root, day(30)).manifest == resumed.manifest
+    against = passed.newest_before(resumed.root, day(30))
+    assert against is not None and against.date == day(31), "its drift is judged as it was"
+    assert forty_days.contents()["manifests"] == [day(ago) for ago in (31, 30, 21, 20, 1, 0)]
+    assert clean(forty_days, "--keep-nights", "2")["taken"] == []
+    seen("a night of 30 days ago, run again and interrupted", "its snapshot stays whole, and what it is held against")
 
 
 def test_a_long_reign_and_an_unfinished_move(forty_days: OldWorkspace) -> None:
@@ -233,10 +254,12 @@ def test_a_newer_workspace(nights: Nights) -> None:
 # ------------------------------------------------------------------------------------------------------------- erasing
 
 
-def user_and_requests(logs: Path) -> tuple[int, set[str]]:
-    """The user with most requests, and their ids."""
+def user_and_requests(logs: Path, told: Sequence[Path] = ()) -> tuple[int, set[str]]:
+    """The user with most requests, and their ids; nobody whose id is by chance a number in the texts `told`."""
     table = pq.read_table(logs / "requests")
+    spoken = b" ".join(path.read_bytes() for path in told)
     counts = table.group_by("user_id").aggregate([("request_id", "list")]).to_pylist()
+    counts = [row for row in counts if not bare(row["user_id"]).search(spoken)]
     most = max(counts, key=lambda row: len(row["request_id_list"]))
     return most["user_id"], set(most["request_id_list"])
 
@@ -262,9 +285,37 @@ def serve_to(nights: Nights, user: int) -> Path:
     return path
 
 
+def bare(user: int) -> re.Pattern[bytes]:
+    """The user's id as a number of its own, whatever stands around it."""
+    return re.compile(rb"(?<!\d)%d(?!\d)" % user)
+
+
+def texts(workspace: Path) -> list[Path]:
+    """What a night keeps for good."""
+    files = [path for path in workspace.glob("nights/*/*/**/*") if path.is_file()]
+    return [path for path in files if path.relative_to(workspace).parts[3] not in HEAVY]
+
+
+def call_unknown(night: Path, user: int, folder: Path) -> set[Path]:
+    """Let check_features warn, in the night's own outcome and report, of users that nobody announced, this one among
+    them; the texts that then quote the user."""
+
+    def strangers(tables: dict[str, list[dict[str, Any]]]) -> None:
+        tables["user_profile"] = [row for row in tables["user_profile"] if row["user_id"] != user]
+        for number, row in enumerate(tables["examples"]):
+            row["user_id"] = (10**9, user, 10**9 + user)[number % 3]
+
+    snapshot = write_snapshot(folder, FEATURE_DAYS[:1], strangers)
+    check_features(snapshot, str(folder), data_docs=str(folder / "docs"), run_uri=str(night))
+    publish_report(str(night), night.parent.name)
+    return {night / name for name in ("outcomes/check_features.json", "report.json", "report.html")}
+
+
 def traces(folder: Path, user: int, requests: set[str]) -> list[str]:
-    """Files below a folder that still hold rows of the user, or name one of the user's requests."""
+    """Files below a folder that still hold rows of the user, or name one of the user's requests; of a night's texts
+    those too in which the user's id stands as a number."""
     found = []
+    spoken = {path for path in texts(folder) if bare(user).search(path.read_bytes())}
     for path in sorted(file for file in folder.rglob("*") if file.is_file()):
         if path.suffix == ".parquet":
             columns = set(pq.read_schema(path).names) & {"user_id", "request_id"}
@@ -273,15 +324,17 @@ def traces(folder: Path, user: int, requests: set[str]) -> list[str]:
                 found.append(str(path))
         else:
             content = path.read_bytes()
-            if any(request.encode() in content for request in requests):
+            if path in spoken or any(request.encode() in content for request in requests):
                 found.append(str(path))
     return found
 
 
-def test_a_user_is_erased(nights: Nights, seen: Seen) -> None:
+def test_a_user_is_erased(nights: Nights, seen: Seen, tmp_path: Path) -> None:
     place = ["--workspace", str(nights.workspace), "--json"]
-    user, requests = user_and_requests(nights.workspace / "logs")
+    user, requests = user_and_requests(nights.workspace / "logs", texts(nights.workspace))
     requests.add(f"served-{user}")
+    quoting = call_unknown(nights.workspace / "nights" / nights.first["date"] / "1", user, tmp_path / "strangers")
+    assert quoting <= {path for path in texts(nights.workspace) if bare(user).search(path.read_bytes())}
     candidates = pq.read_table(nights.workspace / "logs/requests")["candidates"][0].as_py()
     journal = serve_to(nights, user)
     held = len(traces(nights.workspace, user, requests))

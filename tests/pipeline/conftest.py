@@ -60,14 +60,14 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def without_leave(workspace: Path) -> dict[str, Any]:
-    """The very first night, without leave to bootstrap."""
-    return run_night(workspace, "--no-allow-bootstrap")
+    """The very first night, as nobody gave leave to bootstrap."""
+    return run_night(workspace)
 
 
 @pytest.fixture(scope="session")
 def first_night(workspace: Path, without_leave: dict[str, Any]) -> dict[str, Any]:
     """The same date once more, with leave: no champion yet."""
-    return run_night(workspace)
+    return run_night(workspace, "--allow-bootstrap")
 
 
 @pytest.fixture(scope="session")

@@ -8,18 +8,14 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
-import pyarrow as pa
 import pytest
-import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
-from components import registry
 from components.serve_model.app import create_app
 from components.serve_model.bodies import (
     ISSUED_PREFIX,
@@ -29,49 +25,18 @@ from components.serve_model.bodies import (
     MAX_LIST_LENGTH,
     MAX_WATCH_SECONDS,
 )
-from components.serve_model.champion import Champion
-from components.serve_model.feature_rows import FeatureRows
-from components.serve_model.metrics import Metrics
-from components.serve_model.ranking import Ranking
-from components.serve_model.served_log import ServedLog
-from components.serve_model.service import Service
+from components.serve_model.champion import Models
 from goalrank import schema
-from goalrank.encoders import ModelSizes
-from goalrank.presets import preset
-from goalrank.ranker import Ranker
-from goalrank.verdict import ModelVersion
+from tests.unit.instant_service import INFER, champion, service
 
-INFER = f"/v2/models/{registry.RANKER}/infer"
 EXAMPLES = 900
 """A test; three of them, each example one body. About 20 s in all."""
 
 
-class NobodyKnown:
-    """A store that answers at once: odd ids have a row, even ones none."""
-
-    def rows(self, entity: str, keys: Sequence[int]) -> pa.Table:
-        wanted = schema.training_rows_schema(entity)
-        columns: list[pa.Array] = [pa.array(list(keys), pa.int64())]
-        for field in list(wanted)[1:]:
-            counted = pa.types.is_integer(field.type)
-            columns.append(pa.array([3 if counted and key % 2 else None for key in keys], field.type))
-        return pa.Table.from_arrays(columns, schema=wanted)
-
-    def stamp(self) -> tuple[int, ...]:
-        return (1,)
-
-
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
-    torch.manual_seed(0)
-    torch.set_num_threads(1)
-    champion = Champion(
-        Ranker(ModelSizes.from_preset(preset("tiny"))).eval(),
-        ModelVersion(name=registry.RANKER, version="1", weights_sha256="0" * 64),
-    )
-    ranking = Ranking(FeatureRows(NobodyKnown()), champion, exploration=0.5, seed=0)
-    folder: Path = tmp_path_factory.mktemp("served")
-    app = create_app(Service(ranking, ServedLog(folder), Metrics()))
+    models = Models(champion("1"), champion("2", seed=1), holdback=0.3)
+    app = create_app(service(tmp_path_factory.mktemp("served"), models, exploration=0.5, seed=0))
     with TestClient(app, raise_server_exceptions=False) as client:
         yield client
 
@@ -89,6 +54,7 @@ DOCUMENTS = st.recursive(
     ODD, lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(st.text(max_size=8), inner, max_size=4))
 )
 IDS = st.text(alphabet="abcXYZ019._:-/\n ", min_size=0, max_size=12)
+GOOD_IDS = st.from_regex(r"[a-z0-9]{9}", fullmatch=True)
 
 
 def sometimes_odd(strategy: st.SearchStrategy, share: int = 12) -> st.SearchStrategy:
@@ -121,22 +87,29 @@ FEEDBACK = st.fixed_dictionaries(
 )
 
 
+PATHS = st.sampled_from([INFER, INFER, *(INFER.replace("/infer", f"/versions/{one}/infer") for one in (1, 2, 3))])
+"""Version 1 is the champion, 2 the one before it; 3 does not serve."""
+
+
 @st.composite
 def tensors(draw: st.DrawFn) -> dict[str, Any]:
     """An inference request, some of it off."""
     rows, width = draw(st.integers(1, 3)), draw(st.integers(1, 5))
-    ids = [draw(st.integers(1, 60)) for _ in range(rows * width)]
+    ids = draw(st.lists(st.integers(1, 60), min_size=rows * width, max_size=rows * width, unique=draw(st.booleans())))
+    users = [draw(st.integers(1, 99)) for _ in range(rows)]
     inputs = [
-        {
-            "name": "user_id",
-            "shape": [rows],
-            "datatype": "INT64",
-            "data": [draw(st.integers(1, 99)) for _ in range(rows)],
-        },
+        {"name": "user_id", "shape": [rows], "datatype": "INT64", "data": users},
         {"name": "candidates", "shape": [rows, width], "datatype": "INT64", "data": ids},
         {"name": "scores", "shape": [rows, width], "datatype": "FP32", "data": [0.5] * (rows * width)},
     ]
-    for _ in range(draw(st.integers(0, 2))):
+    if draw(st.booleans()):
+        # Few different ones: repetitions, of an earlier body and within one, have to come up.
+        names = [draw(sometimes_odd(st.one_of(st.sampled_from("abcdefgh"), GOOD_IDS), 20)) for _ in range(rows)]
+        inputs.append({"name": "request_id", "shape": [rows], "datatype": "BYTES", "data": names})
+    if draw(st.booleans()):
+        length = draw(sometimes_odd(st.integers(1, MAX_LIST_LENGTH), 20))
+        inputs.append({"name": "list_length", "shape": [1], "datatype": "INT64", "data": [length]})
+    for _ in range(draw(st.integers(-2, 2))):
         tensor = draw(st.sampled_from(inputs))
         tensor[draw(st.sampled_from(["name", "shape", "datatype", "data"]))] = draw(DOCUMENTS)
     return {"inputs": inputs} | draw(
@@ -253,24 +226,53 @@ def test_rank_answers_what_is_acceptable_and_refuses_the_rest(client: TestClient
         seen["lists"] += 1
 
 
+used: set[str] = set()
+"""Request ids of inferences that were answered and logged."""
+
+
 @OFTEN
 @given(
-    st.one_of(st.binary(max_size=200), st.builds(lambda one: json.dumps(one).encode(), st.one_of(tensors(), DOCUMENTS)))
+    PATHS,
+    st.one_of(
+        st.binary(max_size=200),
+        st.builds(lambda one: json.dumps(one).encode(), st.one_of(tensors(), tensors(), tensors(), DOCUMENTS)),
+    ),
 )
-def test_inference_never_breaks(client: TestClient, content: bytes) -> None:
-    answer = client.post(INFER, content=content)
-    assert answer.status_code in (200, 400), (answer.status_code, answer.text)
+def test_inference_never_breaks(client: TestClient, path: str, content: bytes) -> None:
+    answer = client.post(path, content=content)
+    assert answer.status_code in (200, 400, 404, 409), (answer.status_code, answer.text)
     document = answer.json()
     seen[f"v2 {answer.status_code}"] += 1
-    if answer.status_code == 400:
+    assert (answer.status_code == 404) == ("versions/3" in path)
+    probed = "versions" in path
+    if answer.status_code in (400, 404):
         assert document["error"]
         return
     inputs = {one["name"]: one for one in json.loads(content)["inputs"]}
     rows, width = inputs["candidates"]["shape"]
-    (items,) = [one for one in document["outputs"] if one["name"] == "items"] or [None]
+    names = (
+        [value for one in inputs["request_id"]["data"] for value in (one if isinstance(one, list) else [one])]
+        if "request_id" in inputs
+        else []
+    )
+    if answer.status_code == 409:
+        assert not probed and (len(set(names)) < len(names) or used & set(names))
+        return
+    if not probed:
+        assert len(set(names)) == len(names) and not used & set(names)
+        used.update(names)
+    outputs = {one["name"]: one for one in document["outputs"]}
+    if probed and "model_version" in outputs:
+        assert set(outputs["model_version"]["data"]) == {path.split("/")[-2]}
+    if probed and "explored" in outputs:
+        assert not any(outputs["explored"]["data"])
+    if names and not probed and "request_id" in outputs:
+        assert outputs["request_id"]["data"] == names
+    items = outputs.get("items")
     if items is None:
         return
-    length = min(schema.LIST_LENGTH, width)
+    wanted = inputs["list_length"]["data"][0] if "list_length" in inputs else schema.LIST_LENGTH
+    length = min(wanted, width)
     assert items["shape"] == [rows, length]
     flat = inputs["candidates"]["data"]
     offered = [value for row in flat for value in row] if isinstance(flat[0], list) else flat
@@ -297,3 +299,4 @@ def test_both_answers_and_refusals_were_seen() -> None:
     if not seen:
         pytest.skip("counts what the tests above saw")
     assert seen["lists"] > 50 and seen["422"] > 100 and seen["v2 200"] > 50 and seen["v2 400"] > 100
+    assert seen["v2 404"] > 50 and seen["v2 409"] > 10

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 
 from goalrank import verdict as v
 from goalrank.errors import ModelRefused
-from goalrank.verdict.document import AGAINST_CHAMPION, ALWAYS_ASKED, FIRST_NIGHT
+from goalrank.verdict import thresholds as at
+from goalrank.verdict.consistency import AGAINST_CHAMPION, ALWAYS_ASKED, FIRST_NIGHT, SERVED
 from tests.unit.test_verdict import CHALLENGER, NIGHT, decide, rewards
 
 ASKED = os.environ.get("GOALRANK_FUZZ_EXAMPLES")
@@ -33,7 +34,9 @@ FUZZ = settings(
 
 
 def _serving(failed: bool) -> v.ServingVerdict:
-    check = v.Check(name="equal_lists", value=2.0 if failed else 0.0, threshold=0.0, status="passed")
+    checks = [v.Check(name=name, value=0.0, threshold=0.0, status="passed") for name in SERVED]
+    if failed:
+        checks[3] = checks[3].model_copy(update={"value": 2.0, "status": "failed"})
     return v.ServingVerdict(
         format=v.FORMAT,
         kind="serving",
@@ -41,7 +44,8 @@ def _serving(failed: bool) -> v.ServingVerdict:
         **NIGHT,
         decision="refuse" if failed else "pass",
         reason="two lists differ" if failed else "20 logged requests answered as offline",
-        checks=[check.model_copy(update={"status": "failed"}) if failed else check],
+        judged_at=v.judged_now(),
+        checks=checks,
         requests=20,
     )
 
@@ -56,6 +60,7 @@ VALID = {
 }
 """Sound verdicts of every kind, made as the steps make them."""
 
+BUDGETS = ("latency", "size")
 DOCUMENTS = {name: json.loads(v.to_json(verdict)) for name, verdict in VALID.items()}
 
 SCALARS = st.one_of(
@@ -126,9 +131,14 @@ def assert_sound(found: Any, text: bytes, kind: str) -> None:
     if written["decision"] == "promote":
         asked = {*ALWAYS_ASKED, *(AGAINST_CHAMPION if written["champion"] else FIRST_NIGHT)}
         assert asked <= set(names)
-        assert written["difference"]["low"] > written["thresholds"]["superiority" if written["champion"] else "floor"]
+        assert written["difference"]["low"] > (at.SUPERIORITY if written["champion"] else at.FLOOR)
+        assert written["thresholds"].items() >= {"superiority": at.SUPERIORITY, "floor": at.FLOOR}.items()
+        values = {check["name"]: check["value"] for check in written["checks"]}
+        assert values["finite"] == 0 and values["users"] >= at.MINIMUM_USERS and values["floor"] > at.FLOOR
+        assert all(check["value"] <= check["threshold"] for check in written["checks"] if check["name"] in BUDGETS)
     if written["decision"] == "pass":
-        assert written["requests"] > 0
+        assert written["requests"] > 0 and set(SERVED) <= set(names)
+        assert {check["value"] for check in written["checks"]} == {0}
     about = [written["model"][name] for name in ("name", "version", "weights_sha256")]
     mine = [CHALLENGER.name, CHALLENGER.version, CHALLENGER.weights_sha256]
     if (about, written["snapshot_id"], written["date"]) == (mine, NIGHT["snapshot_id"], NIGHT["date"]):

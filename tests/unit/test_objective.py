@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import fields
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -15,15 +17,20 @@ from goalrank import objective
 from goalrank.errors import UsageError
 from goalrank.objective import ObjectiveConfig
 
-NORMALISATIONS = ("standardised", "centred", "raw", "ranks")
+NORMALISATIONS = ("standardised", "divided", "centred", "raw", "ranks")
+
+
+ONES = torch.ones(8, 16, dtype=torch.bool)
+LOSSES = get_args(objective.Loss)
 
 
 def numpy_reference(rewards: list[float], normalisation: str, temperature: float) -> np.ndarray:
     r = np.array(rewards, dtype=np.float64)
     if normalisation == "ranks":
         r = rankdata(r)
-    if normalisation in ("standardised", "ranks"):
-        r = (r - r.mean()) / r.std(ddof=0) if len(set(rewards)) > 1 else np.zeros_like(r)
+    if normalisation in ("standardised", "divided", "ranks"):
+        centre = 0.0 if normalisation == "divided" else r.mean()
+        r = (r - centre) / r.std(ddof=0) if len(set(rewards)) > 1 else np.zeros_like(r)
     z = r / temperature
     e = np.exp(z - z.max())
     return e / e.sum()
@@ -68,6 +75,17 @@ def test_scale_and_shift_cancel_when_standardised() -> None:
     torch.testing.assert_close(objective.group_reference(rewards * 37.0 - 5.0, mask), plain, atol=1e-5, rtol=1e-4)
     centred = objective.group_reference(rewards, mask, "centred")
     torch.testing.assert_close(objective.group_reference(rewards, mask, "raw"), centred)
+
+
+@pytest.mark.parametrize("offset", [0.0, -7.5, 1e5])
+def test_dividing_without_centring_is_the_same_policy(offset: float) -> None:
+    """Softmax cancels what is constant in a group: of the paper's normalisation only the division does anything."""
+    rewards = torch.randn(5, 9, generator=torch.Generator().manual_seed(2)) + offset
+    mask = torch.rand(5, 9, generator=torch.Generator().manual_seed(3)) < 0.8
+    for temperature in (0.25, 1.0):
+        divided = objective.group_reference(rewards, mask, "divided", temperature)
+        torch.testing.assert_close(divided, objective.group_reference(rewards, mask, "standardised", temperature))
+        assert (divided - objective.group_reference(rewards, mask, "raw", temperature)).abs().max() > 0.01
 
 
 @settings(max_examples=60, deadline=None)
@@ -168,6 +186,52 @@ def test_signal_weights() -> None:
     assert objective.signal_weights(std, noise).tolist() == [0.0, 1.0, 0.0, 0.0, 0.75]
 
 
+def test_reverse_kl_loss_restated() -> None:
+    rng = np.random.default_rng(6)
+    log_prob = torch.tensor(-rng.random((5, 6)) * 20, requires_grad=True)
+    mask = torch.tensor(rng.random((5, 6)) < 0.7)
+    mask[:, 1] = True
+    mask[2] = torch.tensor([False, True, False, False, False, False])
+    mask[4] = False
+    reference = objective.group_reference(torch.tensor(rng.normal(size=(5, 6))), mask).double()
+    poisoned = torch.where(mask, log_prob, -torch.inf)
+    found = objective.reverse_kl_loss(poisoned, reference, mask)
+    for b in range(4):
+        inside = mask[b].numpy()
+        p, q = reference[b].numpy()[inside], np.exp(log_prob[b].detach().numpy()[inside])
+        q /= q.sum()
+        assert found[b].item() == pytest.approx(float((q * np.log(q / p)).sum()), abs=1e-9)
+    assert found[2].item() == pytest.approx(0.0, abs=1e-9)  # one list alone: nothing to compare
+    assert found[4].item() == 0.0
+    found.sum().backward()
+    assert log_prob.grad.isfinite().all()
+    assert (log_prob.grad[~mask] == 0).all()
+
+
+def test_both_directions_of_kl_are_zero_at_the_reference_alone() -> None:
+    reference = objective.group_reference(torch.randn(3, 7, generator=torch.Generator().manual_seed(1)), ONES[:3, :7])
+    for loss in (objective.reverse_kl_loss, objective.group_renormalised_loss):
+        at_it = loss(reference.log() - 4.0, reference, ONES[:3, :7])
+        torch.testing.assert_close(at_it, torch.zeros(3), atol=1e-6, rtol=0.0)
+        assert (loss(0.5 * reference.log(), reference, ONES[:3, :7]) > 0.01).all()
+    # They differ: giving up a list of the reference is what one direction forbids and the other allows.
+    p, q = torch.tensor([[0.5, 0.5]]), torch.tensor([[0.999, 0.001]])
+    assert objective.group_renormalised_loss(q.log(), p, ONES[:1, :2]) > 3 * objective.reverse_kl_loss(
+        q.log(), p, ONES[:1, :2]
+    )
+
+
+def test_what_the_reference_excludes_costs_a_bounded_amount() -> None:
+    reference = objective.group_reference(torch.tensor([[-1e30, 0.0, 1e30]]), ONES[:1, :3], "raw")
+    assert reference.tolist() == [[0.0, 0.0, 1.0]]
+    log_prob = torch.zeros(1, 3, requires_grad=True)
+    found = objective.reverse_kl_loss(log_prob, reference, ONES[:1, :3])
+    floor = math.log(torch.finfo(torch.float32).tiny)
+    assert found.item() == pytest.approx(math.log(1 / 3) - 2 / 3 * floor, rel=1e-6)
+    found.sum().backward()
+    assert log_prob.grad.isfinite().all() and log_prob.grad[0, 2] < 0 < log_prob.grad[0, 0]
+
+
 def test_supervised_loss_restated() -> None:
     rng = np.random.default_rng(5)
     logits = torch.tensor(rng.normal(size=(3, 5)), requires_grad=True)
@@ -187,23 +251,117 @@ def test_group_relative_loss_puts_the_arms_together() -> None:
     torch.manual_seed(0)
     log_prob, rewards, mask = -torch.rand(3, 4), torch.randn(3, 4), torch.ones(3, 4, dtype=torch.bool)
     weight = torch.tensor([1.0, 0.0, 0.5])
-    for loss in ("full_list", "group_renormalised"):
-        config = ObjectiveConfig(normalisation="ranks", temperature=0.5, loss=loss)
-        reference = objective.group_reference(rewards, mask, "ranks", 0.5)
-        per_request = (
-            objective.full_list_loss(log_prob, reference)
-            if loss == "full_list"
-            else objective.group_renormalised_loss(log_prob, reference, mask)
+    initial = -torch.rand(3, 4)
+    reference = objective.group_reference(rewards, mask, "ranks", 0.5)
+    per_request = {
+        "full_list": objective.full_list_loss(log_prob, reference),
+        "group_renormalised": objective.group_renormalised_loss(log_prob, reference, mask),
+        "reverse_kl": objective.reverse_kl_loss(log_prob, reference, mask),
+        "dpo": objective.dpo_loss(log_prob, rewards, mask, 0.7),
+        "rcpo": objective.rcpo_loss(log_prob, rewards, mask, 2, 0.7),
+    }
+    assert set(per_request) == set(LOSSES)
+    for loss, expected in per_request.items():
+        config = ObjectiveConfig("ranks", 0.5, loss, preference_beta=0.7, ranked_choices=2)
+        # Given or not, the initial ranker's opinion counts only where the arm asks for it.
+        for beside in (None, initial):
+            found = objective.group_relative_loss(log_prob, rewards, mask, weight, config, beside)
+            assert found.item() == pytest.approx((expected[0] + 0.5 * expected[2]).item() / 3)
+    anchored = ObjectiveConfig(loss="dpo", preference_reference="initial")
+    expected = objective.dpo_loss(log_prob, rewards, mask, 0.1, initial)
+    found = objective.group_relative_loss(log_prob, rewards, mask, weight, anchored, initial)
+    assert found.item() == pytest.approx((expected[0] + 0.5 * expected[2]).item() / 3)
+    with pytest.raises(UsageError, match="expected the initial ranker's log-probabilities"):
+        objective.group_relative_loss(log_prob, rewards, mask, weight, anchored)
+    with pytest.raises(UsageError, match="call with_matched_temperature first"):
+        objective.group_relative_loss(log_prob, rewards, mask, weight, ObjectiveConfig(matched_group_size=8))
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("normalisation", NORMALISATIONS)
+@pytest.mark.parametrize(
+    "rewards",
+    [[1e30, -1e30, 0.0, 1.0], [1e30] * 4, [-1e30] * 4, [0.0] * 4, [1e30, 1e30, -1e30, -1e30], [0.1, 0.1, 0.1, 0.3]],
+    ids=str,
+)
+def test_every_arm_has_finite_gradients(loss: str, normalisation: str, rewards: list[float]) -> None:
+    """Two groups, one with a list outside of it; impossible lists (decoding.BLOCKED), unlikely and certain ones."""
+    log_prob = torch.tensor([[-1e9, -3.0, 0.0, -200.0], [-1.0, -2.0, -3.0, -torch.inf]], requires_grad=True)
+    mask = torch.tensor([[True] * 4, [True, True, True, False]])
+    config = ObjectiveConfig(normalisation, 0.25, loss)
+    found = objective.group_relative_loss(log_prob, torch.tensor([rewards, rewards]), mask, torch.ones(2), config)
+    found.backward()
+    assert found.isfinite() and log_prob.grad.isfinite().all()
+    assert log_prob.grad[1, 3] == 0.0
+    # Where there is no likelihood to raise for its own sake, equal rewards teach nothing against a uniform policy.
+    if len(set(rewards)) == 1 and loss != "full_list":
+        even = torch.full((2, 4), -5.0, requires_grad=True)
+        objective.group_relative_loss(even, torch.tensor([rewards] * 2), mask, torch.ones(2), config).backward()
+        torch.testing.assert_close(even.grad, torch.zeros(2, 4), atol=1e-7, rtol=0.0)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_not_finite_rewards_reach_every_loss(loss: str) -> None:
+    for poison in (torch.nan, torch.inf, -torch.inf):
+        rewards = torch.tensor([[1.0, poison, 2.0]])
+        found = objective.group_relative_loss(
+            -torch.ones(1, 3), rewards, ONES[:1, :3], torch.ones(1), ObjectiveConfig(loss=loss)
         )
-        found = objective.group_relative_loss(log_prob, rewards, mask, weight, config)
-        assert found.item() == pytest.approx((per_request[0] + 0.5 * per_request[2]).item() / 3)
+        assert found.isnan()
+
+
+def test_a_config_names_the_run_it_always_named() -> None:
+    """Checkpoints and model cards of earlier versions hold these very fields; later ones show only where used."""
+    assert ObjectiveConfig().to_dict() == {
+        "normalisation": "standardised",
+        "temperature": 0.25,
+        "loss": "full_list",
+        "duplicates": "once",
+        "signal": "reliability",
+        "supervised_weight": 0.0,
+    }
+    assert (
+        ObjectiveConfig(loss="rcpo", ranked_choices=1).to_dict().items()
+        >= {"loss": "rcpo", "ranked_choices": 1}.items()
+    )
+    different = {
+        "matched_to": "ranks",
+        "matched_by": "entropy",
+        "matched_group_size": 9,
+        "preference_reference": "initial",
+        "preference_beta": 1.0,
+        "ranked_choices": 9,
+    }
+    found = [ObjectiveConfig(**{name: value}).to_dict() for name, value in different.items()]
+    assert len({str(made) for made in [ObjectiveConfig().to_dict(), *found]}) == 1 + len(different)
+    assert set(different) == {entry.name for entry in fields(ObjectiveConfig)} - set(ObjectiveConfig().to_dict())
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"loss": "dpo"}, "loss 'dpo' found, expected one of full_list, group_renormalised"),
-        ({"normalisation": "max"}, "normalisation 'max' found, expected one of standardised, centred, raw, ranks"),
+        (
+            {"loss": "ppo"},
+            "loss 'ppo' found, expected one of full_list, group_renormalised, reverse_kl, dpo, rcpo",
+        ),
+        (
+            {"normalisation": "max"},
+            "normalisation 'max' found, expected one of standardised, centred, divided, raw, ranks",
+        ),
+        ({"preference_reference": "last"}, "preference_reference 'last' found, expected one of none, initial"),
+        ({"preference_beta": 0.0}, "preference_beta 0.0 found, expected a positive number"),
+        ({"ranked_choices": 0}, "ranked_choices 0 found, expected 1 or more"),
+        ({"matched_by": "mean"}, "matched_by 'mean' found, expected one of top_weight, entropy"),
+        ({"matched_group_size": 1}, "matched_group_size 1 found, expected 0 (none) or 2 or more"),
+        (
+            {"loss": "dpo", "matched_to": "raw"},
+            "loss 'dpo' has no temperature to match, expected neither matched_to nor a size",
+        ),
+        (
+            {"normalisation": "raw", "matched_group_size": 8},
+            "matched_group_size for 'raw' rewards, whose spread is not known, expected matched_to to be one of "
+            "standardised, divided, ranks",
+        ),
         ({"temperature": 0.0}, "temperature 0.0 found, expected a positive number"),
         ({"temperature": float("nan")}, "temperature nan found, expected a positive number"),
         ({"supervised_weight": -1.0}, "supervised_weight -1.0 found, expected zero or a positive number"),

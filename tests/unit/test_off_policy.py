@@ -268,7 +268,7 @@ def test_bad_propensities_are_refused(data, value, champion):
 def test_no_propensities_are_not_applicable(data):
     result = compared(with_propensity(data, None))
     assert (result.status, result.estimates) == ("not_applicable", {})
-    assert "has the propensities of all its items" in result.reason
+    assert "logged lists has propensities" in result.reason
 
 
 def test_lists_that_no_ranker_chose_are_not_applicable(data):

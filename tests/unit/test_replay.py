@@ -385,6 +385,10 @@ def test_history_and_picture(settings: Settings, tmp_path: Path, capsys: pytest.
     said = capsys.readouterr().out
     assert "refused (3)" in said and "[bad_data] " in said and "[delivered again]" in said
     assert "retraining against frozen +0.0000 a request" in said
+    print_history(document | {"history": "h", "curve": "c"}, Console(width=60))
+    table, _, reasons = capsys.readouterr().out.partition("\n\n")
+    assert len(table.splitlines()) == 1 + len(document["runs"]), "a line a run, nothing folded"
+    assert reasons.startswith("night ") and "[bad_data] " in reasons
 
 
 def test_differences_are_paired_and_add_up(tmp_path: Path) -> None:

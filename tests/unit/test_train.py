@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from goalrank.dataset import Feedback, TrainingSet
 from goalrank.encoders import Encoded, ModelSizes
 from goalrank.errors import DataRefused, ModelRefused, TryAgain
 from goalrank.groups import Groups, build_groups, read_groups, write_groups
-from goalrank.objective import ObjectiveConfig
+from goalrank.objective import Loss, ObjectiveConfig, first_occurrence, group_size_temperature, with_matched_temperature
 from goalrank.presets import preset
 from goalrank.reward import RewardModel
 from goalrank.schedule import FINAL_RATE, batch_rows, derived_seed, rate_share
@@ -163,16 +164,48 @@ def test_checkpoints_of_another_run_are_not_used(
     assert same_weights(found, fresh)
 
 
-def test_lists_get_better(data: TrainingSet, groups: Groups) -> None:
+@pytest.mark.parametrize("loss", get_args(Loss))
+def test_lists_get_better(loss: str, data: TrainingSet, groups: Groups) -> None:
     longer = replace(SHORT, ranker_steps=80, learning_rate=1e-2)
-    for loss in ("full_list", "group_renormalised"):
-        trained = train_ranker(data, groups, make_reward(), longer, seed=0, objective=ObjectiveConfig(loss=loss))
-        found = list_rewards(data, groups, trained.ranker, make_reward())
-        assert found["greedy_reward"] > found["best_helper_reward"] >= found["retriever_reward"]
-        own = trained.curves["on_policy_reward"]
-        assert own[-1][1] > own[0][1]
-        assert set(trained.curves) == set(CURVES)
-        assert own[-1][0] == 80
+    trained = train_ranker(data, groups, make_reward(), longer, seed=0, objective=ObjectiveConfig(loss=loss))
+    found = list_rewards(data, groups, trained.ranker, make_reward())
+    assert found["greedy_reward"] > found["best_helper_reward"] >= found["retriever_reward"]
+    own = trained.curves["on_policy_reward"]
+    assert own[-1][1] > own[0][1]
+    assert set(trained.curves) == set(CURVES)
+    assert own[-1][0] == 80
+
+
+def test_a_matched_temperature_is_found_before_the_first_step(data: TrainingSet, groups: Groups) -> None:
+    raw = ObjectiveConfig(normalisation="raw", matched_to="standardised")
+    trained = train_ranker(data, groups, make_reward(), SHORT, 7, objective=raw)
+    mask = first_occurrence(torch.from_numpy(groups.lists_RGL))
+    found = with_matched_temperature(raw, torch.from_numpy(groups.rewards_RG), mask, SHORT.group_size)
+    assert trained.objective == found and not found.matched
+    told = train_ranker(data, groups, make_reward(), SHORT, 7, objective=found)
+    assert same_weights(told, trained)
+    sized = ObjectiveConfig(temperature=1.0, matched_group_size=20)
+    assert train_ranker(
+        data, groups, make_reward(), SHORT, 7, objective=sized
+    ).objective.temperature == group_size_temperature(1.0, SHORT.group_size, 20)
+
+
+@pytest.mark.parametrize("loss", ["dpo", "rcpo"])
+def test_preferences_are_anchored_to_the_ranker_that_training_began_with(
+    loss: str, data: TrainingSet, groups: Groups, tmp_path: Path
+) -> None:
+    """That ranker is no part of a checkpoint: a resumed run makes it anew."""
+    anchored = {"objective": ObjectiveConfig(loss=loss, preference_reference="initial")}
+    whole = train_ranker(data, groups, make_reward(), SHORT, 7, **anchored)
+    with pytest.raises(KeyboardInterrupt):
+        train_ranker(
+            data, groups, make_reward(), SHORT, 7, **anchored, checkpoints=Checkpoints(tmp_path), progress=stop_at(10)
+        )
+    resumed = train_ranker(data, groups, make_reward(), SHORT, 7, **anchored, checkpoints=Checkpoints(tmp_path))
+    assert resumed.resumed_from == 9
+    assert same_weights(resumed, whole)
+    free = train_ranker(data, groups, make_reward(), SHORT, 7, objective=ObjectiveConfig(loss=loss))
+    assert not same_weights(free, whole)
 
 
 def test_supervised_term_is_an_option(data: TrainingSet, groups: Groups, undisturbed: train.TrainedRanker) -> None:

@@ -10,10 +10,11 @@ from goalrank import verdict as v
 from goalrank.errors import ModelRefused, UsageError
 from goalrank.off_policy import Estimate, OffPolicyResult
 from goalrank.verdict import statistics
+from goalrank.verdict.consistency import SERVED
 from goalrank.verdict.schema import schema_text
 from goalrank.verdict.statistics import Comparisons, holm
 from goalrank_platform import root
-from tests.verdicts import GATES
+from tests.verdicts import GATES, NO_PROPENSITIES
 
 CHALLENGER = v.ModelVersion(name="goalrank-ranker", version="8", weights_sha256="a" * 64)
 CHAMPION = v.ModelVersion(name="goalrank-ranker", version="7", weights_sha256="b" * 64)
@@ -33,6 +34,7 @@ def rewards(over_retriever: float, over_champion: float | None, spread: float = 
 
 
 def decide(columns, *, champion=CHAMPION, model=CHALLENGER, metrics=None, allow_bootstrap=False, gates=GATES, **more):
+    more = {"slices": {"all": np.ones(3 * USERS, dtype=bool)}, "off_policy": NO_PROPENSITIES} | more
     return v.decide(
         model=model,
         champion=champion,
@@ -262,12 +264,12 @@ def test_a_slice_too_small_to_judge_says_its_size():
     assert judged.decision == "promote"
 
 
-def test_an_empty_slice_and_no_slices_at_all_do_not_apply():
+def test_an_empty_slice_does_not_apply_and_no_slices_at_all_are_no_yes():
     nobody = {"nobody": np.zeros(3 * USERS, dtype=bool)}
-    for slices in (nobody, {}, None):
+    for slices, wanted in ((nobody, ("promote", "not_applicable")), ({}, ("keep", "inconclusive"))):
         judged = decide(rewards(0.5, 0.2), slices=slices)
         check = next(check for check in judged.checks if check.name == "slices")
-        assert (judged.decision, check.status) == ("promote", "not_applicable")
+        assert (judged.decision, check.status) == wanted
 
 
 def test_holm_s_procedure_on_the_numbers_of_a_textbook():
@@ -426,7 +428,7 @@ def _with(*path_and_value):
         (_without("checks"), "checks"),
         (_with("decision", "yes"), "decision"),
         (_with("decision", True), "decision"),
-        (_with("format", 1), "format 1 found, expected 2"),
+        (_with("format", v.FORMAT - 1), f"format {v.FORMAT - 1} found, expected {v.FORMAT}"),
         (_with("kind", "serving"), "kind"),
         (_with("model", "version", 8), "model.version"),
         (_with("model", "version", "08"), "model.version"),
@@ -444,7 +446,7 @@ def _with(*path_and_value):
         (_with("difference", "low", -0.1), "although the difference may be -0.1"),
         (_with("champion", "version", "8"), "is the champion already"),
         (_without("anchor"), "anchor"),
-        (_with("difference", None), "without the difference"),
+        (_with("difference", None), "the difference it rests on is missing"),
         (_with("difference", "low", "0.1"), "difference.low"),
         (_with("date", "yesterday"), "date"),
         (_with("thresholds", "floor", None), "thresholds.floor"),
@@ -496,13 +498,76 @@ def test_a_missing_verdict_is_refused(tmp_path):
 
 
 def test_a_serving_verdict_passes_only_with_requests_and_all_checks(tmp_path, document):
-    serving = {key: document[key] for key in ("format", "model", "snapshot_id", "date")}
-    check = {"name": "equal", "value": 0, "threshold": 0, "status": "passed", "detail": ""}
-    serving |= {"kind": "serving", "decision": "pass", "reason": "equal", "checks": [check], "requests": 20}
+    serving = {key: document[key] for key in ("format", "model", "snapshot_id", "date", "judged_at")}
+    checks = [{"name": name, "value": 0, "threshold": 0, "status": "passed", "detail": ""} for name in SERVED]
+    serving |= {"kind": "serving", "decision": "pass", "reason": "equal", "checks": checks, "requests": 20}
     assert v.load_verdict(write(tmp_path, serving), "serving").requests == 20
-    for wrong in ({"requests": 0}, {"requests": -1}, {"checks": [{**check, "status": "failed"}]}):
-        with pytest.raises(ModelRefused):
+    for wrong, message in (
+        ({"requests": 0}, "not a single request"),
+        ({"requests": -1}, "requests"),
+        ({"checks": [{**checks[0], "status": "failed"}, *checks[1:]]}, "checks failed: answered"),
+        ({"checks": [{**checks[0], "value": 5}, *checks[1:]]}, "and not 0: answered"),
+        ({"checks": [{**checks[0], "status": "not_applicable"}, *checks[1:]]}, "were not made: answered"),
+        ({"checks": checks[:-1]}, f"were not made: {SERVED[-1]}"),
+    ):
+        with pytest.raises(ModelRefused, match=message):
             v.load_verdict(write(tmp_path, serving | wrong), "serving")
+
+
+def _check(document, name):
+    return next(check for check in document["checks"] if check["name"] == name)
+
+
+def _say(name, **fields):
+    return lambda document: _check(document, name).update(fields)
+
+
+def _margin_of(document, low):
+    _check(document, "superiority")["value"] = document["difference"]["low"] = low
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda document: document["thresholds"].pop("superiority"), "superiority None found"),
+        (_with("thresholds", "superiority", -100.0), "superiority -100.0 found"),
+        (_with("thresholds", "mood", 1.0), "mood 1.0 found"),
+        (lambda document: document["thresholds"].pop("resamples"), "resamples missing"),
+        (_say("finite", value=3.0), "check finite is called passed"),
+        (_say("users", value=0.0), "check users is called passed"),
+        (_say("floor", value=-5.0), "check floor is called passed"),
+        (_say("latency", value=10_000.0), "check latency is called passed"),
+        (_say("size", value=None), "check size is called passed"),
+        (_say("superiority", status="not_applicable"), "these checks must apply: superiority"),
+        (_say("superiority", value=0.3), "not the one that was checked"),
+        (lambda document: _margin_of(document, -5.0), "check superiority is called passed"),
+        (_with("difference", "confidence", 0.01), "confidence 0.01"),
+        (_with("difference", "low", 9.0), "expected its lower end first"),
+        (_with("off_policy", "status", "failed"), "its section is failed"),
+        (_with("off_policy", None), "the off-policy section is missing"),
+        (_with("slices", []), "check slices is passed, its slices say otherwise"),
+        (_with("slices", 0, "difference", "low", -5.0), "is not within its margin"),
+        (_with("slices", 0, "margin", 5.0), "has the margin 5.0"),
+        (_with("slices", 0, "users", 1), "of 1 users is called passed"),
+        (_say("anchor", status="passed"), "there is no anchor"),
+        (_with("anchor", ANCHOR.model_dump()), "not about the anchor's interval"),
+    ],
+)
+def test_a_yes_that_its_own_numbers_deny_is_refused(tmp_path, document, change, message):
+    change(document)
+    with pytest.raises(ModelRefused, match="malformed") as refusal:
+        v.load_verdict(write(tmp_path, document), "evaluation")
+    assert message in str(refusal.value)
+
+
+def test_an_anchor_that_may_lose_more_than_its_margin_is_no_yes(tmp_path):
+    columns = rewards(0.5, 0.2)
+    promoted = decide(columns | {"anchor": columns["champion"]}, anchor=ANCHOR)
+    document = json.loads(v.to_json(promoted))
+    assert promoted.decision == "promote" and v.load_verdict(write(tmp_path, document), "evaluation") == promoted
+    document["anchor_difference"]["low"] = _check(document, "anchor")["value"] = -5.0
+    with pytest.raises(ModelRefused, match="the anchor may lose 5"):
+        v.load_verdict(write(tmp_path, document), "evaluation")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,59 @@
+"""A user's id in every spelling that our texts ever used: replaced, and nobody else's number touched."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from console.erasure.text import ERASED, redact
+from goalrank import schema
+
+USER = 4711
+REFERENCE = "references: expected at most 50% of the users unknown, found 1 of 3 rows otherwise, for example "
+QUOTES = [
+    "user_stats: expected clicks never null, for example dt=2026-01-03 user_id=4711 clicks=None; user_id=4712",
+    "user_stats: expected user_id of 1 and above, for example user_id=4711.0",
+    f"{REFERENCE}reference=users distinct=3 unknown=3 for_example=user_id 5, user_id 4711, user_id 14711 x=1",
+    # as a release before this one wrote it
+    f"{REFERENCE}reference=users distinct=3 unknown=3 for_example=5 4711 14711 unknown_users=1",
+    f"{REFERENCE}reference=users distinct=3 unknown=3 for_example=4711 47110 unknown_users=1",
+    "user_history:history_items of user_id 4711 is [5] online, [5, 6] offline",
+    "Feast gives no row of user_stats for user_id 4711 as of 2026-01-04T00:00:00+00:00",
+    json.dumps({"user_id": USER, "rank": 1}),
+]
+UNTOUCHED = [
+    "references: reference=candidates distinct=3 unknown=3 for_example=5 4711 14711 unknown_items=1",
+    "shown items for_example=item_id 4711, item_id 5; reference=users distinct=1 unknown=1 for_example=5",
+    "4711 examples, user_id=47110, 0.4711",
+]
+
+
+@pytest.mark.parametrize("spelt", ["plain.log", "quoted.json", "page.html"])
+@pytest.mark.parametrize("quote", QUOTES)
+def test_the_id_goes_from_a_quote(tmp_path: Path, quote: str, spelt: str) -> None:
+    as_written = {"plain.log": str, "quoted.json": json.dumps, "page.html": html.escape}[spelt]
+    (tmp_path / spelt).write_text(as_written(quote))
+    assert redact(tmp_path, USER, set(), dry_run=False) == [tmp_path / spelt]
+    left = (tmp_path / spelt).read_text()
+    assert not re.search(rf"(?<!\d){USER}(?!\d)", left)
+    others = [number for number in re.findall(r"\d{4,}", as_written(quote)) if number != str(USER)]
+    assert re.findall(r"\d{4,}", left) == others, "other ids, days and numbers stay"
+
+
+@pytest.mark.parametrize("text", UNTOUCHED)
+def test_what_is_no_user_stays(tmp_path: Path, text: str) -> None:
+    (tmp_path / "plain.log").write_text(text)
+    assert redact(tmp_path, USER, set(), dry_run=False) == []
+    assert (tmp_path / "plain.log").read_text() == text
+
+
+def test_a_dry_run_names_the_files_and_changes_none(tmp_path: Path) -> None:
+    (tmp_path / "plain.log").write_text("request_id=r-1 user_id=4711")
+    assert redact(tmp_path, USER, {"r-1"}, dry_run=True) == [tmp_path / "plain.log"]
+    assert (tmp_path / "plain.log").read_text() == "request_id=r-1 user_id=4711"
+    redact(tmp_path, USER, {"r-1"}, dry_run=False)
+    assert (tmp_path / "plain.log").read_text() == f"request_id={ERASED} user_id={schema.SMALLEST_ID - 1}"
