@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -43,9 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return rows_of(found, comparisons), claims_of(given.world, comparisons)
 
     options = ["--quick"] * given.quick + (["--json", str(given.json)] if given.json else [])
-    document = run(f"quality_{given.world}", measured, argv=options)
-    if given.json:
-        draw(given.world, document["rows"], given.json.with_suffix(".png"))
+    run(f"quality_{given.world}", measured, argv=options, figure=partial(draw, given.world))
     return 0
 
 

@@ -35,7 +35,8 @@ def _movielens(kind: str, compared: Comparison) -> list[Claim]:
     metrics = COMPARED[MOVIELENS]
     if evaluated:
         for metric in metrics:
-            made.append(_significance(compared, metric, evaluated, f"{kind}: above every generator-evaluator, {metric}"))
+            name = f"{kind}: above every generator-evaluator, {metric}"
+            made.append(_significance(compared, metric, evaluated, name))
         best = max(evaluated, key=lambda rival: compared.mean(rival, HEADLINE))
         gain = 100 * compared.gain(HEADLINE, best)
         made.append(
@@ -64,13 +65,13 @@ def _simulator(compared: Comparison) -> list[Claim]:
         # A rival that stays above its guide's best list loses nothing by optimisation; then neither may ours.
         allowed = LOST_SHARE * max(lost_by_optimisation(compared, best), 0.0)
         lost = lost_by_optimisation(compared, OURS) - allowed
-        made.append(
-            claim(f"lost by optimisation, less {LOST_SHARE:g} of what the best rival ({best}) loses", lost, "at most", 0)
-        )
+        name = f"lost by optimisation, less {LOST_SHARE:g} of what the best rival ({best}) loses"
+        made.append(claim(name, lost, "at most", 0))
     made.append(_significance(compared, "reward", [SEARCH], "true reward above the long search of r_hat"))
     return made
 
 
 def _significance(compared: Comparison, metric: str, rivals: list[str], name: str) -> Claim:
     """The largest of Holm's p-values over these rivals; it is 1 where ours is not above one of them."""
-    return claim(f"{name}: largest Holm p", max(compared.p_above[metric][rival] for rival in rivals), "at most", P_LIMIT)
+    largest = max(compared.p_above[metric][rival] for rival in rivals)
+    return claim(f"{name}: largest Holm p", largest, "at most", P_LIMIT)

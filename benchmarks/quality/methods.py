@@ -8,8 +8,8 @@ One budget for all: `preset.reward_steps + preset.ranker_steps` optimiser steps 
 evaluator or a guide (the reward model of the seed, the same for all) has spent the first part on it; who has none
 trains so much longer.
 
-What is kept: the field's parts and the guide at their best held-out loss (a tenth of the training requests), GoalRank at
-its last step.
+What is kept: the field's parts and the guide at their best held-out loss (a tenth of the training requests is held
+out), GoalRank at its last step.
 
 Shapes: B requests, N candidates, L positions.
 """

@@ -101,5 +101,3 @@ def prepare(source: Path, kind: str, folder: Path, scale: Scale, scratch: Path) 
     split_E = np.array([split_of[name] for name in tables[0]["request_id"].to_pylist()])
     card = {"date": test_day, "days": logs.days, "snapshot_id": "quality-movielens"}
     write_problem(folder, tables, split_E, windows(logs, validation_day, every_impression=True), json.dumps(card))
-
-

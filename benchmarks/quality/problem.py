@@ -23,9 +23,9 @@ Figures = dict[str, np.ndarray]
 class Problem(ABC):
     """One world's requests (of one kind of candidates), read from a folder that `World.prepare` made.
 
-        examples.parquet users.parquet items.parquet training_set.json    a training set
-        splits.parquet     split of each example, row for row
-        windows.npz        items_WH, topics_WH: what the encoder is pretrained on
+    examples.parquet users.parquet items.parquet training_set.json    a training set
+    splits.parquet     split of each example, row for row
+    windows.npz        items_WH, topics_WH: what the encoder is pretrained on
     """
 
     selected_by: ClassVar[str]

@@ -64,9 +64,7 @@ def long_search(
     return np.concatenate(lists), np.concatenate(rewards)
 
 
-def starts(
-    model: RewardModel, encoded: Encoded, batch: RequestBatch, length: int, chance: torch.Generator
-) -> Tensor:
+def starts(model: RewardModel, encoded: Encoded, batch: RequestBatch, length: int, chance: torch.Generator) -> Tensor:
     """lists_BSL to climb from."""
     B, N = batch.mask_BN.shape
     single_BN = model.reward(encoded, torch.arange(N).expand(B, N)[..., None])

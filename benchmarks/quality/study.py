@@ -1,7 +1,7 @@
 """The pieces of a study in their order, on several processes, with an estimate of what is left.
 
-    data -> encoders -> the guide's trials (seed 0) -> guides -> every method's trials (seed 0) -> the other seeds
-                                                             -> in the simulator: stand-in, searches, overtraining
+data -> encoders -> the guide's trials (seed 0) -> guides -> every method's trials (seed 0) -> the other seeds
+                                                         -> in the simulator: stand-in, searches, overtraining
 """
 
 from __future__ import annotations
@@ -72,9 +72,7 @@ def _conduct(found: Results, methods: Sequence[str], pool: Executor | None) -> R
     for kind in kinds:
         for method in methods:
             trials = (Trial(),) if method in ORDERS else scale.trials_of(method)
-            runs[kind][method] = [
-                Task("run", kind, 0, method, trial, guides[kind].trial) for trial in trials
-            ]
+            runs[kind][method] = [Task("run", kind, 0, method, trial, guides[kind].trial) for trial in trials]
     _wave(found, "methods: trials", [task for one in runs.values() for tasks in one.values() for task in tasks], pool)
     for kind in kinds:
         found.trials[kind] = {GUIDE: [(task, found.results[task]) for task in tried[kind]]}
@@ -137,7 +135,8 @@ def _wave(found: Results, note: str, tasks: list[Task], pool: Executor | None) -
         elapsed = (time.perf_counter() - found.begun) / 60
         progress(
             f"{note}: {number} of {len(missing)}, {task.name}: {result['seconds']:.0f} s"
-            f"{', refused' if 'refused' in result else ''}; {elapsed:.0f} min so far, these need about {left / 60:.0f} more"
+            f"{', refused' if 'refused' in result else ''}; {elapsed:.0f} min so far, "
+            f"these need about {left / 60:.0f} more"
         )
 
 

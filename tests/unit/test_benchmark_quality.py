@@ -281,13 +281,13 @@ def test_random_lists_are_of_the_same_requests_with_feedback_of_their_own(world:
     assert 0 < float(shown.feedback(rows).click_BL.mean()) < 0.5
 
 
-# ------------------------------------------------------------------------------------------------------------ the claims
+# ----------------------------------------------------------------------------------------------------------- the claims
 
 
 def comparison(means: dict[str, float], metrics_of: tuple[str, ...]) -> Comparison:
     """Methods whose figures lie around these means, two seeds, 300 requests."""
     noise_SR = np.random.default_rng(5).normal(0, 0.05, (2, 300))
-    values = {name: {metric: mean + noise_SR for metric in metrics_of} for name, mean in means.items()}
+    values = {name: dict.fromkeys(metrics_of, mean + noise_SR) for name, mean in means.items()}
     jitter = np.random.default_rng(6).normal(0, 0.02, (len(means), 300))
     for row, name in enumerate(means):
         values[name] = {metric: found + jitter[row] for metric, found in values[name].items()}
