@@ -93,8 +93,14 @@ def training_histories(training_set: TrainingSet) -> Histories:
     enough = (items_UH != 0).sum(axis=1) >= 2
     if not enough.any():
         raise DataRefused("no user of the training days has two clicks; the history encoder has nothing to learn from")
-    items_UH = items_UH[enough]
-    topics_UH = training_set.users.history_topics_UH[newest][enough]
+    return histories_of(items_UH[enough], training_set.users.history_topics_UH[newest][enough])
+
+
+def histories_of(items_UH: np.ndarray, topics_UH: np.ndarray) -> Histories:
+    """Right-padded histories (items 0 where padded, and the items' topic masks) with the catalogue of what is in them.
+
+    There is at least one, and each holds at least two items.
+    """
     real_UH = items_UH != 0
     catalogue, at, codes, counts = np.unique(
         items_UH[real_UH], return_index=True, return_inverse=True, return_counts=True
@@ -136,9 +142,20 @@ def pretrain(
         DataRefused: no history to learn from.
         ModelRefused: the loss is not finite.
     """
+    return pretrain_on(training_histories(training_set), preset, seed, progress, device)
+
+
+def pretrain_on(
+    histories: Histories,
+    preset: Preset,
+    seed: int,
+    progress: Progress | None = None,
+    device: torch.device | str = "cpu",
+    places: int = PLACES,
+) -> tuple[RequestEncoder, dict]:
+    """:func:`pretrain` on histories from elsewhere; `places` of them are predicted a step."""
     torch.manual_seed(seed)
     chance = torch.Generator().manual_seed(seed)
-    histories = training_histories(training_set)
     encoder = RequestEncoder(ModelSizes.from_preset(preset)).to(device).train()
     parts = [weight for name, weight in encoder.named_parameters() if name.startswith(SHARED_PARTS)]
     optimizer = torch.optim.AdamW(parts, lr=2 * preset.learning_rate, betas=(0.9, 0.98), weight_decay=1e-2)
@@ -151,7 +168,7 @@ def pretrain(
     kept = Best(PATIENCE)
     for step in range(1, preset.pretrain_steps + 1):
         at = torch.randint(len(learning), (min(preset.batch_requests, len(learning)),), generator=chance)
-        loss, _ = _next_item_loss(encoder, histories, learning[at], chance, device)
+        loss, _ = _next_item_loss(encoder, histories, learning[at], chance, device, places)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parts, 5.0)
@@ -162,7 +179,7 @@ def pretrain(
         total += value
         if step % every == 0 or step == preset.pretrain_steps:
             measured = {"loss": total / ((step - 1) % every + 1)}
-            measured |= _measure(encoder, histories, held_out, seed, device)
+            measured |= _measure(encoder, histories, held_out, seed, device, places)
             for name, figure in measured.items():
                 curves.setdefault(name, []).append([step, figure])
             total = 0.0
@@ -205,6 +222,7 @@ def _next_item_loss(
     users: Tensor,
     chance: torch.Generator,
     device: torch.device | str,
+    wanted: int,
 ) -> tuple[Tensor, Tensor]:
     """Sampled-softmax loss over drawn places, and the share of uniformly drawn items that beat each true one [P].
 
@@ -216,7 +234,7 @@ def _next_item_loss(
     items_UH, topics_UH = histories.items_UH[users, :length], histories.topics_UH[users, :length]
     states_UHD, _, _ = encoder.encode_history(items_UH.to(device), topics_UH.to(device))
     places = (codes_UH[:, 1:length] >= 0).nonzero()
-    places = places[torch.randperm(len(places), generator=chance)[:PLACES]]
+    places = places[torch.randperm(len(places), generator=chance)[:wanted]]
     target_P = codes_UH[places[:, 0], places[:, 1] + 1]
     catalogue = len(histories.catalogue_C)
     uniform_K = torch.randint(catalogue, (NEGATIVES // 2,), generator=chance)
@@ -243,13 +261,13 @@ def _items(encoder: RequestEncoder, histories: Histories, codes: Tensor, device:
 
 @torch.no_grad()
 def _measure(
-    encoder: RequestEncoder, histories: Histories, users: Tensor, seed: int, device: torch.device | str
+    encoder: RequestEncoder, histories: Histories, users: Tensor, seed: int, device: torch.device | str, places: int
 ) -> dict:
     """Loss and rank on held-out users, with the same places and negatives each time."""
     if not len(users):
         return {}
     encoder.eval()
     chance = torch.Generator().manual_seed(seed + 1)
-    loss, beaten_P = _next_item_loss(encoder, histories, users[:256], chance, device)
+    loss, beaten_P = _next_item_loss(encoder, histories, users[:256], chance, device, places)
     encoder.train()
     return {"held_out_loss": float(loss), "held_out_rank": float(beaten_P.mean())}

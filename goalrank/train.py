@@ -96,6 +96,7 @@ def train_ranker(
     device: torch.device | str = "cpu",
     progress: Callable[[int, int, str], None] | None = None,
     asked_to_stop: Callable[[], bool] | None = None,
+    watch: Callable[[int, Ranker], None] | None = None,
 ) -> TrainedRanker:
     """Train a ranker on the requests of `groups`, or go on where a checkpoint of the same run left off.
 
@@ -106,6 +107,7 @@ def train_ranker(
             another one is of another run and not used.
         progress: called after each step with (steps done, steps in all, a note).
         asked_to_stop: asked after each step; once it says yes, a checkpoint is written and training ends.
+        watch: shown the ranker, in evaluation mode, after each step with the steps done; it must leave it as it is.
 
     Raises:
         DataRefused: there is no group.
@@ -172,6 +174,8 @@ def train_ranker(
                 checkpoints.save(done, tensors, {**state, "identity": identity, "curves": vars(curves)})
             if progress is not None:
                 progress(done, steps, f"loss {values[0]:.3f}, reward of own lists {values[1]:.3f}")
+            if watch is not None:
+                watch(done, ranker.eval())
             if stop:
                 raise TryAgain(f"asked to stop after step {done} of {steps}; run the same command again to go on")
     for name, weight in ranker.named_parameters():

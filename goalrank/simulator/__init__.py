@@ -24,7 +24,7 @@ from goalrank.simulator.feedback import (
 from goalrank.simulator.logs import load_world, write_day, write_days
 from goalrank.simulator.search import best_lists, order_by_single_item_value
 from goalrank.simulator.traffic import Requests, day_requests, plackett_luce_propensity, sample_lists, served
-from goalrank.simulator.truth import true_best, true_reward, true_single_item_order
+from goalrank.simulator.truth import candidate_facts, true_best, true_reward, true_single_item_order
 from goalrank.simulator.world import World, world_of
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "World",
     "WorldConfig",
     "best_lists",
+    "candidate_facts",
     "day_number",
     "day_requests",
     "expected_feedback",

@@ -69,7 +69,7 @@ def true_best(
     length = config.list_length if length is None else length
     lists_RL = np.full((requests.num_rows, length), NO_ITEM, dtype=np.int64)
     reward_R = np.zeros(requests.num_rows)
-    for rows_r, ids_rN, facts in _with_candidates(config, requests, length):
+    for rows_r, ids_rN, facts in candidate_facts(config, requests, length):
         found_rL, reward_R[rows_r] = best_lists(facts, length, width, weights)
         lists_RL[rows_r] = np.take_along_axis(ids_rN, found_rL, 1)
     return lists_RL, reward_R
@@ -82,17 +82,21 @@ def true_single_item_order(
     length = config.list_length if length is None else length
     lists_RL = np.full((requests.num_rows, length), NO_ITEM, dtype=np.int64)
     reward_R = np.zeros(requests.num_rows)
-    for rows_r, ids_rN, facts in _with_candidates(config, requests, length):
+    for rows_r, ids_rN, facts in candidate_facts(config, requests, length):
         order_rL = order_by_single_item_value(facts, length, weights)
         reward_R[rows_r] = expected_reward(facts, order_rL[:, None], weights)[:, 0]
         lists_RL[rows_r] = np.take_along_axis(ids_rN, order_rL, 1)
     return lists_RL, reward_R
 
 
-def _with_candidates(
+def candidate_facts(
     config: WorldConfig, requests: pa.Table, length: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray, CandidateFacts]]:
-    """Requests of one day and one number of candidates at a time: rows, candidate ids, facts."""
+    """Requests of one day and one number of candidates at a time: rows, candidate ids, facts.
+
+    Raises:
+        DataRefused: a request has fewer than `length` candidates, or knows what is not of this world.
+    """
     candidates = requests.column("candidates").to_pylist()
     counts_R = np.array([len(row) for row in candidates], dtype=np.int64)
     if len(counts_R) and counts_R.min() < length:

@@ -1,0 +1,17 @@
+"""GoalRank against the whole field under equal conditions: `python -m benchmarks.quality --world movielens|simulator`.
+
+    settings.py     how large the study is, and every method's tuning trials
+    features.py     logs -> training set with numpy: the night's features, without Spark and Feast
+    problem.py      what a world hands to the study: requests to learn from, to select on, to report
+    movielens.py    the offline protocol on MovieLens-1M, both kinds of candidates
+    simulated.py    the simulated world and its truth: true reward, engagement at a place
+    methods.py      every method by its name: trained, and asked for lists and scores
+    search.py       long search of a reward model's best list
+    stages.py       one piece of work each (data, encoder, guide, run, ...), kept in a cache of digests
+    study.py        the pieces in order, on several processes, with an estimate
+    statistics.py   paired tests over requests, Holm's correction, spread over seeds
+    tables.py       results -> rows;  claims.py  rows -> claims;  figure.py  rows -> PNG
+
+Equal conditions: the same requests, features, pretrained encoder and guide (a seed's), as many optimiser steps over all
+parts of a method, as many tuning trials, chosen on validation requests alone (seed 0), reported on test requests.
+"""

@@ -1,0 +1,85 @@
+"""The whole field and GoalRank under equal conditions: `python -m benchmarks.quality --world movielens|simulator`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from benchmarks.quality import movielens
+from benchmarks.quality.claims import claims_of
+from benchmarks.quality.figure import draw
+from benchmarks.quality.methods import METHODS, ORDERS
+from benchmarks.quality.settings import FULL, OURS, QUICK
+from benchmarks.quality.stages import KINDS, MOVIELENS, Place
+from benchmarks.quality.study import conduct
+from benchmarks.quality.tables import compare, rows_of
+from benchmarks.report import Claim, Row, run
+from goalrank.errors import GoalRankError, UsageError
+
+CACHE = Path(__file__).parents[2] / ".goalrank" / "benchmarks" / "quality"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; its exit code."""
+    given = _parser().parse_args(argv)
+    try:
+        methods = _methods(given.methods)
+        if given.world == MOVIELENS:
+            movielens.require_files(given.data)
+    except GoalRankError as error:
+        print(f"{error}", file=sys.stderr)
+        return error.exit_code
+    scale = QUICK if given.quick else FULL
+    place = Place(given.world, scale, given.cache.resolve(), given.data.resolve())
+    torch.set_num_threads(1)
+
+    def measured(_: bool) -> tuple[list[Row], list[Claim]]:
+        found = conduct(place, methods, given.seeds or scale.seeds, given.jobs)
+        comparisons = {kind: compare(found, kind) for kind in KINDS[given.world]}
+        return rows_of(found, comparisons), claims_of(given.world, comparisons)
+
+    options = ["--quick"] * given.quick + (["--json", str(given.json)] if given.json else [])
+    run(f"quality_{given.world}", measured, argv=options, figure=partial(draw, given.world))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__)
+    parser.add_argument("--world", choices=tuple(KINDS), required=True)
+    parser.add_argument("--data", type=Path, default=movielens.DATA, help="GroupLens' MovieLens-1M files")
+    parser.add_argument("--cache", type=Path, default=CACHE, help="finished runs; a study goes on from them")
+    parser.add_argument("--methods", default="", help=f"some of {','.join(METHODS)}; the orders always")
+    parser.add_argument("--seeds", type=_positive, help=f"instead of {FULL.seeds}")
+    parser.add_argument("--jobs", type=_positive, default=1, help="processes, one torch thread each")
+    parser.add_argument("--quick", action="store_true", help="minutes on one core: shows that it runs, no result")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there, and a figure beside it")
+    return parser
+
+
+def _methods(named: str) -> tuple[str, ...]:
+    """The methods to compare, in the table's order; GoalRank and the orders are always among them.
+
+    Raises:
+        UsageError: one is unknown.
+    """
+    wanted = [name for name in named.split(",") if name]
+    unknown = [name for name in wanted if name not in METHODS]
+    if unknown:
+        raise UsageError(f"method {unknown[0]!r} found, expected some of {', '.join(METHODS)}")
+    return tuple(name for name in METHODS if not wanted or name in wanted or name in ORDERS or name == OURS)
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} found, expected 1 or more")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,68 @@
+"""A study's document as a figure: methods by their main metric and, in the simulated world, regret and the curve."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt  # noqa: E402 - the backend first
+from matplotlib.axes import Axes  # noqa: E402
+
+from benchmarks.quality.claims import HEADLINE  # noqa: E402
+from benchmarks.quality.settings import OURS  # noqa: E402
+from benchmarks.quality.stages import KINDS, MOVIELENS, SIMULATOR  # noqa: E402
+from benchmarks.report import Row  # noqa: E402
+
+PARTS = ("features cannot know", "r_hat is not that", "not found of r_hat's best")
+
+
+def draw(world: str, rows: list[dict[str, Any]], figure: Path) -> None:
+    """Write the PNG of a document's rows."""
+    panels = len(KINDS[world]) if world == MOVIELENS else 3
+    fig, axes = plt.subplots(1, panels, figsize=(5 * panels, 4.5), layout="constrained")
+    if world == MOVIELENS:
+        for axis, kind in zip(axes, KINDS[world], strict=True):
+            _bars(axis, [row for row in rows if row["part"] == kind], HEADLINE)
+            axis.set_title(f"MovieLens-1M, {kind} candidates")
+    else:
+        kind = KINDS[SIMULATOR][0]
+        _bars(axes[0], [row for row in rows if row["part"] in (kind, "truth")], "reward")
+        axes[0].set_title("simulated world: true reward a request")
+        _regret(axes[1], [row for row in rows if row["part"] == "regret"])
+        _curve(axes[2], [row for row in rows if row["part"] == "curve"])
+    fig.savefig(figure, dpi=110)
+    plt.close(fig)
+
+
+def _bars(axis: Axes, rows: list[Row], metric: str) -> None:
+    """Methods from worst to best, whiskers the spread over seeds."""
+    known = sorted((row for row in rows if row.get(metric, "") != ""), key=lambda row: row[metric])
+    colours = ["tab:red" if row["method"] == OURS else "tab:blue" for row in known]
+    errors = [row.get(f"{metric} sd", 0.0) for row in known]
+    axis.barh([row["method"] for row in known], [row[metric] for row in known], xerr=errors, color=colours)
+    axis.set_xlabel(metric)
+    axis.tick_params(axis="y", labelsize=8)
+
+
+def _regret(axis: Axes, rows: list[Row]) -> None:
+    """The three parts of each method's regret, the last counted from where the first two end."""
+    rows = sorted(rows, key=lambda row: -row["regret"])
+    names = [row["method"] for row in rows]
+    left = [0.0] * len(rows)
+    for part, colour in zip(PARTS, ("lightgrey", "tab:orange", "tab:blue"), strict=True):
+        axis.barh(names, [row[part] for row in rows], left=left, color=colour, label=part, alpha=0.8)
+        left = [begin + row[part] for begin, row in zip(left, rows, strict=True)]
+    axis.plot([row["regret"] for row in rows], names, "k|", markersize=10, label="regret")
+    axis.set_title("regret to the best list found")
+    axis.legend(fontsize=7)
+    axis.tick_params(axis="y", labelsize=8)
+
+
+def _curve(axis: Axes, rows: list[Row]) -> None:
+    for name, label in (("reward", "true reward"), ("r_hat", "the guide's opinion")):
+        axis.plot([row["step"] for row in rows], [row[name] for row in rows], marker="o", label=label)
+    axis.set(xlabel="training step", ylabel="reward a request", title="GoalRank trained on and on (validation)")
+    axis.legend(fontsize=8)

@@ -1,0 +1,102 @@
+"""How large the study is, and what each method's tuning trials are.
+
+Every method gets as many trials, on seed 0, and is taken at the one that is best on the validation requests. The trials
+of the field are learning rates; GoalRank's are learning rates and temperatures of its reference policy together. The
+guide is tuned like a method, by its own held-out loss.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from goalrank.presets import Preset, preset
+
+OURS = "goalrank"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One setting of a method."""
+
+    rate: float = 1.0  # learning rate, as a share of the preset's
+    temperature: float | None = None  # of GoalRank's reference policy
+
+
+FIELD_TRIALS = (Trial(1.0), Trial(2.0), Trial(0.5), Trial(4.0))
+OUR_TRIALS = (Trial(1.0, 0.25), Trial(1.0, 1.0), Trial(2.0, 0.25), Trial(0.5, 0.25))
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The size of a study. Steps are optimiser steps; a method's own and its guide's add up to `preset.reward_steps +
+    preset.ranker_steps`."""
+
+    name: str
+    preset: Preset
+    pretrain_places: int  # predicted a step
+    seeds: int
+    trials: int
+    train_requests: int  # at most, a seeded sample
+    validation_requests: int  # at most, of MovieLens
+    test_requests: int
+    simulated_requests: int  # of the simulator's validation day at most, and of its test day
+    days: int  # simulated
+    world: tuple[tuple[str, int], ...]  # fields of the simulator's WorldConfig that are not its default
+    random_lists: int  # shown to each training request, for the reward model that stands in for what features can know
+    stand_in_steps: int
+    watched_requests: int  # validation requests on which the ranker in training is asked
+    overtraining: int  # the over-optimisation check trains so many times as long
+
+    def trials_of(self, method: str) -> tuple[Trial, ...]:
+        """The method's trials, the default first."""
+        return (OUR_TRIALS if method == OURS else FIELD_TRIALS)[: self.trials]
+
+
+FULL = Scale(
+    name="full",
+    preset=replace(
+        preset("small"),
+        name="quality",
+        item_buckets=16384,
+        pretrain_steps=1500,
+        reward_steps=500,
+        ranker_steps=500,
+    ),
+    pretrain_places=4096,
+    seeds=5,
+    trials=3,
+    train_requests=41_000,
+    validation_requests=2_000,
+    test_requests=6_022,
+    simulated_requests=2_000,
+    days=16,
+    world=(),
+    random_lists=6,
+    stand_in_steps=3_000,
+    watched_requests=500,
+    overtraining=4,
+)
+
+QUICK = Scale(
+    name="quick",
+    preset=replace(
+        preset("tiny"),
+        name="quality-quick",
+        pretrain_steps=60,
+        reward_steps=40,
+        ranker_steps=40,
+    ),
+    pretrain_places=1024,
+    seeds=2,
+    trials=1,
+    train_requests=4_000,
+    validation_requests=200,
+    test_requests=600,
+    simulated_requests=150,
+    days=5,
+    world=(("users", 400), ("items", 300), ("requests_per_day", 600)),
+    random_lists=2,
+    stand_in_steps=80,
+    watched_requests=100,
+    overtraining=2,
+)

@@ -1,0 +1,144 @@
+"""The pieces of a study in their order, on several processes, with an estimate of what is left.
+
+data -> encoders -> the guide's trials (seed 0) -> guides -> every method's trials (seed 0) -> the other seeds
+                                                         -> in the simulator: stand-in, searches, overtraining
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from benchmarks.quality.methods import ORDERS
+from benchmarks.quality.settings import OURS, Trial
+from benchmarks.quality.stages import KINDS, SIMULATOR, STAND_IN, Place, Task, cached, perform, problem_of
+from benchmarks.report import progress
+
+GUIDE = "guide"
+"""Under this name the guide's trials stand in the table of trials."""
+
+
+@dataclass
+class Results:
+    """What a study found: tasks and their results, by kind of candidates."""
+
+    place: Place
+    seeds: tuple[int, ...]
+    runs: dict[str, dict[str, list[Task]]] = field(default_factory=dict)  # kind -> method -> a task a seed
+    trials: dict[str, dict[str, list[tuple[Task, dict[str, Any]]]]] = field(default_factory=dict)
+    searches: dict[str, list[Task]] = field(default_factory=dict)  # kind -> one a seed, of the guides
+    stand_in: dict[str, Task] = field(default_factory=dict)  # kind -> the search of the stand-in
+    overtrained: dict[str, Task] = field(default_factory=dict)
+    results: dict[Task, dict[str, Any]] = field(default_factory=dict)
+    begun: float = field(default_factory=time.perf_counter)
+
+
+def conduct(place: Place, methods: Sequence[str], seeds: int, jobs: int) -> Results:
+    """Do what is not in the cache yet, for all kinds of candidates of the world.
+
+    Args:
+        place: world, scale, cache and data.
+        methods: of methods.METHODS.
+        seeds: 0, 1, ... so many.
+        jobs: processes, each with one torch thread; 1: in this one.
+    """
+    place.cache.mkdir(parents=True, exist_ok=True)
+    found = Results(place, tuple(range(seeds)))
+    if jobs == 1:
+        return _conduct(found, methods, None)
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _one_thread) as pool:
+        return _conduct(found, methods, pool)
+
+
+def _conduct(found: Results, methods: Sequence[str], pool: Executor | None) -> Results:
+    place, seeds = found.place, found.seeds
+    scale, kinds = place.scale, KINDS[place.world]
+    _wave(found, "data", [Task("data", kind) for kind in kinds], pool)
+    _wave(found, "encoders", [Task("encoder", kinds[0], seed) for seed in seeds], pool)
+
+    tried = {kind: [Task("guide", kind, trial=trial) for trial in scale.trials_of(GUIDE)] for kind in kinds}
+    _wave(found, "guides: trials", [task for tasks in tried.values() for task in tasks], pool)
+    guides = {kind: _best(found, tasks, "held_out_loss", largest=False) for kind, tasks in tried.items()}
+    others = [Task("guide", kind, seed, trial=guides[kind].trial) for kind in kinds for seed in seeds[1:]]
+    _wave(found, "guides", others, pool)
+
+    runs: dict[str, dict[str, list[Task]]] = {kind: {} for kind in kinds}
+    for kind in kinds:
+        for method in methods:
+            trials = (Trial(),) if method in ORDERS else scale.trials_of(method)
+            runs[kind][method] = [Task("run", kind, 0, method, trial, guides[kind].trial) for trial in trials]
+    _wave(found, "methods: trials", [task for one in runs.values() for tasks in one.values() for task in tasks], pool)
+    for kind in kinds:
+        found.trials[kind] = {GUIDE: [(task, found.results[task]) for task in tried[kind]]}
+        found.runs[kind] = {}
+        for method, tasks in runs[kind].items():
+            found.trials[kind][method] = [(task, found.results[task]) for task in tasks]
+            chosen = _best(found, tasks, problem_of(place, kind).selected_by, largest=True)
+            found.runs[kind][method] = [replace(chosen, seed=seed) for seed in seeds]
+    _wave(found, "methods", [task for one in found.runs.values() for tasks in one.values() for task in tasks], pool)
+
+    if place.world == SIMULATOR:
+        for kind in kinds:
+            _truth_of(found, kind, guides[kind].trial, pool)
+    return found
+
+
+def _truth_of(found: Results, kind: str, guide: Trial, pool: Executor | None) -> None:
+    """What only a world with a known truth can tell."""
+    _wave(found, "stand-in", [Task("stand_in", kind)], pool)
+    found.searches[kind] = [Task("search", kind, seed, guide=guide) for seed in found.seeds]
+    found.stand_in[kind] = Task("search", kind, method=STAND_IN)
+    tasks = [*found.searches[kind], found.stand_in[kind]]
+    if OURS in found.runs[kind]:
+        found.overtrained[kind] = replace(found.runs[kind][OURS][0], stage="overtrain")
+        tasks.insert(0, found.overtrained[kind])  # the longest first
+    _wave(found, "searches", tasks, pool)
+
+
+def _best(found: Results, tasks: list[Task], metric: str, *, largest: bool) -> Task:
+    """The task whose figure is best: of a run its validation mean. One that was refused never is, unless all were."""
+
+    def figure(task: Task) -> float:
+        result = found.results[task]
+        if "refused" in result:
+            return float("-inf")
+        value = result["validation"][metric] if "validation" in result else result[metric]
+        return value if largest else -value
+
+    return max(tasks, key=figure)
+
+
+def _wave(found: Results, note: str, tasks: list[Task], pool: Executor | None) -> None:
+    """Do the tasks; all they depend on is done."""
+    wanted = [task for task in dict.fromkeys(tasks) if task not in found.results]
+    ready = [task for task in wanted if cached(found.place, task)]
+    missing = [task for task in wanted if task not in set(ready)]
+    found.results.update({task: perform(found.place, task) for task in ready})
+    if not missing:
+        return
+    progress(f"{note}: {len(missing)} to do, {len(ready)} in the cache")
+    if pool is None:
+        done = ((task, perform(found.place, task)) for task in missing)
+    else:
+        futures = {pool.submit(perform, found.place, task): task for task in missing}
+        done = ((futures[future], future.result()) for future in as_completed(futures))
+    begun = time.perf_counter()
+    for number, (task, result) in enumerate(done, start=1):
+        found.results[task] = result
+        left = (time.perf_counter() - begun) / number * (len(missing) - number)
+        elapsed = (time.perf_counter() - found.begun) / 60
+        progress(
+            f"{note}: {number} of {len(missing)}, {task.name}: {result['seconds']:.0f} s"
+            f"{', refused' if 'refused' in result else ''}; {elapsed:.0f} min so far, "
+            f"these need about {left / 60:.0f} more"
+        )
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)
