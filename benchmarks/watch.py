@@ -17,7 +17,6 @@ from components.watch_champion import feedback
 from components.watch_champion.main import ALPHA, Look, decide
 from goalrank import schema
 
-POLICIES = ("goalrank-ranker:2", "goalrank-ranker:1")
 REWARD = 0.5
 """Of a request with the predecessor, on average: about one click in two lists."""
 
@@ -60,17 +59,18 @@ def rolled_back_after(case: Case, seed: int) -> int | None:
     weight_U = random.pareto(1.5, case.users) + 0.1 if case.uneven else np.ones(case.users)
     user_R = random.choice(case.users, case.looks * case.requests, p=weight_U / weight_U.sum())
     rate_R = REWARD * taste_U[user_R] * np.where(back_U[user_R], 1.0, 1.0 - case.loss)
+    split = feedback.Split("2", "1", case.holdback)
     rows = pa.table(
         {
             "user_id": user_R,
-            "policy": np.where(back_U[user_R], POLICIES[1], POLICIES[0]),
+            "policy": np.where(back_U[user_R], *reversed(split.policies)),
             "event_time": pa.array(np.arange(len(user_R)), schema.TIMESTAMP),
             "reward": random.poisson(rate_R).astype(np.float64),
         }
     )
     for look in range(1, case.looks + 1):
         seen = Look("watching", "", champion="2", predecessor="1")
-        decide(seen, feedback.by_user(rows.slice(0, look * case.requests), *POLICIES), case.holdback)
+        decide(seen, feedback.by_user(rows.slice(0, look * case.requests), split), case.holdback)
         if seen.state == "rolled_back":
             return look
     return None

@@ -1,8 +1,9 @@
 """Served logs of both versions since the promotion, as one value a user: the mean reward of their requests.
 
-A user belongs to the version that answered their first request in these logs, and all their later requests count for
-it, whoever answered them (intention to treat): a champion that fails, so that users get the retriever's order, must not
-look better by it. Requests without impressions are not in yet, and are left out.
+A user belongs to the version that answered their first request in these logs, or, where none could, to the one that
+was to answer it (components/serve_model/holdback.py). All their later requests count for it, whoever answered them
+(intention to treat): a champion that fails, so that users get the retriever's order, must neither look better by it nor
+lose the users it fails. Requests without impressions are not in yet, and are left out.
 
 Only Parquet files under SERVED/{requests,impressions}/dt=... are read. What the server still holds in its journal, to
 wait for feedback on it, is younger than about 35 minutes and is seen by a later look.
@@ -21,6 +22,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from components import registry
+from components.serve_model.holdback import RETRIEVER_POLICY, held_back
 from goalrank import schema
 from goalrank.errors import DataRefused
 
@@ -28,6 +31,26 @@ FIRST_USERS = 200
 """Users whose first request fixes the unit of information (sequential.lift's unit_variance): the first to come, hence
 the same at every later look. Where fewer than FIRST_ACTIVE of them did anything: the first 400, 800, and so on."""
 FIRST_ACTIVE = 10
+
+
+@dataclass(frozen=True)
+class Split:
+    """Between whom the users are split, and how."""
+
+    champion: str
+    """Number of its version of the ranker."""
+    predecessor: str
+    holdback: float
+    """Planned share of users that the predecessor answers."""
+
+    @property
+    def policies(self) -> tuple[str, str]:
+        """requests.policy of answers by the champion and by the predecessor."""
+        return f"{registry.RANKER}:{self.champion}", f"{registry.RANKER}:{self.predecessor}"
+
+    def arm(self, user_id: int) -> int:
+        """Who is to answer this user: 1 the champion, 0 the predecessor."""
+        return int(not held_back(user_id, self.champion, self.predecessor, self.holdback))
 
 
 @dataclass(frozen=True)
@@ -45,16 +68,16 @@ class Feedback:
     switched: int
     """Users answered by both versions; they count for the first."""
     unassigned: int
-    """Users whom neither version answered."""
+    """Users whom only other versions answered."""
     seen_until: datetime | None
 
 
-def read(served: Path, champion: str, predecessor: str, since: datetime, until: datetime) -> Feedback:
+def read(served: Path, split: Split, since: datetime, until: datetime) -> Feedback:
     """Feedback on requests of [since, until).
 
     Args:
         served: folder of the served logs.
-        champion, predecessor: values of requests.policy.
+        split: whose users are compared.
         since, until: times of requests, UTC.
 
     Raises:
@@ -72,20 +95,22 @@ def read(served: Path, champion: str, predecessor: str, since: datetime, until: 
     if not rows.num_rows:
         nobody = np.empty(0)
         return Feedback(nobody, nobody, None, 0, 0, 0, 0, None)
-    return by_user(rows, champion, predecessor)
+    return by_user(rows, split)
 
 
-def by_user(rows: pa.Table, champion: str, predecessor: str) -> Feedback:
+def by_user(rows: pa.Table, split: Split) -> Feedback:
     """Values a user of requests (user_id, policy, event_time, reward) in the order of their times."""
     policy_R = rows["policy"].to_numpy()
-    arm_R = np.select([policy_R == champion, policy_R == predecessor], [1, 0], default=-1)
+    arm_R = np.select([policy_R == policy for policy in split.policies], [1, 0], default=-1)
     users_U, user_R = np.unique(rows["user_id"].to_numpy(), return_inverse=True)
-    answered_R = np.flatnonzero(arm_R >= 0)
+    assigning_R = np.flatnonzero((arm_R >= 0) | (policy_R == RETRIEVER_POLICY))
     arm_U = np.full(len(users_U), -1)
     first_U = np.full(len(users_U), -1)
-    seen_U, where = np.unique(user_R[answered_R], return_index=True)  # the first occurrence: rows are in time's order
-    arm_U[seen_U], first_U[seen_U] = arm_R[answered_R[where]], answered_R[where]
-    # From the first answer on: what came before it was nobody's.
+    seen_U, where = np.unique(user_R[assigning_R], return_index=True)  # the first occurrence: rows are in time's order
+    arm_U[seen_U], first_U[seen_U] = arm_R[assigning_R[where]], assigning_R[where]
+    for user in seen_U[arm_U[seen_U] < 0]:
+        arm_U[user] = split.arm(int(users_U[user]))
+    # From the first of these on: what another version answered before was nobody's.
     counted_R = (arm_U[user_R] >= 0) & (np.arange(len(user_R)) >= first_U[user_R])
     reward_R = rows["reward"].to_numpy()
     if wrong := int((~np.isfinite(reward_R)).sum()):
