@@ -24,6 +24,7 @@ from components.promote_model import journal, lineage
 from components.promote_model.rollback import roll_back
 from components.step import Step, run_alone
 from components.watch_champion import feedback
+from components.watch_champion.tally import Tally
 from goalrank import sequential
 from goalrank.errors import DataRefused, ModelRefused, UsageError
 
@@ -63,6 +64,19 @@ class Look:
     """mean, low, high of champion minus predecessor."""
     sample_ratio_p: float | None = None
     rollback: dict[str, Any] | None = None
+
+
+@dataclass
+class Kept:
+    """What a look leaves to the next one, so that it need not read again what was read."""
+
+    tally: Tally | None = None
+
+    def of(self, served: Path, split: feedback.Split, since: datetime, until: datetime) -> Tally:
+        """The tally of the promotion that is watched now."""
+        if self.tally is None or self.tally.about != (served, split, since, until):
+            self.tally = Tally(served, split, since, until)
+        return self.tally
 
 
 def run(
@@ -117,8 +131,11 @@ def look(
     *,
     dry_run: bool = False,
     now: datetime | None = None,
+    kept: Kept | None = None,
 ) -> Look:
     """Look at the newest promotion's feedback up to now and act on it.
+
+    Give every look the same `kept`, and it reads only what was served since the look before.
 
     Raises:
         UsageError: holdback or watch_days are out of range.
@@ -138,7 +155,8 @@ def look(
         seen.state, seen.reason = "nothing", "no user is held back (holdback 0), so there is nothing to compare with"
         return seen
     split = feedback.Split(str(seen.champion), str(seen.predecessor), holdback)
-    decide(seen, feedback.read(Path(served_uri), split, since, min(until, now)), holdback)
+    tally = (kept or Kept()).of(Path(served_uri), split, since, until)
+    decide(seen, tally.feedback(now), holdback)
     if seen.state == "rolled_back":
         # Only from this champion: should another have been promoted meanwhile, its own watch begins.
         seen.rollback = roll_back(

@@ -21,8 +21,9 @@ from components.serve_model.bodies import FeedbackBody, RankBody
 from components.serve_model.holdback import RETRIEVER_POLICY, held_back
 from components.serve_model.ranking import Ranked
 from components.serve_model.served_log import ServedLog
-from components.watch_champion import feedback
+from components.watch_champion.feedback import Split, Sums
 from components.watch_champion.main import ALPHA, SETTLING, Look, decide, look, run
+from components.watch_champion.tally import Tally
 from console.main import app
 from goalrank import schema, sequential
 from goalrank.errors import DataRefused, ModelRefused, TryAgain, UsageError
@@ -32,7 +33,7 @@ from tests.components.untrained_models import NightInputs
 
 HOLDBACK = 0.2
 USERS = 2000
-SPLIT = feedback.Split("2", "1", HOLDBACK)
+SPLIT = Split("2", "1", HOLDBACK)
 POLICIES = SPLIT.policies
 
 
@@ -139,6 +140,7 @@ def test_equal_champions_are_rolled_back_by_no_more_than_half_of_alpha():
         reward_R = rng.poisson(taste_U[user_R]).astype(float)
         rows = pa.table(
             {
+                "request_id": np.arange(len(user_R)),
                 "user_id": user_R,
                 "policy": np.where(back_U[user_R], *reversed(POLICIES)),
                 "event_time": pa.array(np.arange(len(user_R)), schema.TIMESTAMP),
@@ -147,7 +149,7 @@ def test_equal_champions_are_rolled_back_by_no_more_than_half_of_alpha():
         )
         for batch in range(1, 11):
             seen = Look("watching", "", champion="2", predecessor="1")
-            decide(seen, feedback.by_user(rows.slice(0, batch * each), feedback.Split("2", "1", 0.3)), 0.3)
+            decide(seen, Sums.of(rows.slice(0, batch * each), Split("2", "1", 0.3)).feedback(), 0.3)
             assert seen.state != "alert"
             if seen.state == "rolled_back":
                 rolled_back += 1
@@ -280,7 +282,7 @@ def test_values_are_by_user_by_first_version_and_by_the_contracts_weights(tmp_pa
         (1, POLICIES[0], 1, [(0, 0, None), (1, 1, 120.0)]),
         (2, POLICIES[1], 2, [(0, 0, None)]),
         (2, POLICIES[0], 3, [(1, 0, None)]),  # a switch: still version 1's user
-        (3, f"{registry.RANKER}:0", 3, [(1, 0, None)]),  # nobody's: a server that follows neither promotion
+        (3, f"{registry.RANKER}:0", 3, [(1, 0, None)]),  # a server that follows neither promotion
         (3, POLICIES[0], 5, [(0, 0, None)]),
         (3, RETRIEVER_POLICY, 6, [(1, 0, None)]),  # version 2's user, served the fallback
         (4, f"{registry.RANKER}:0", 7, [(0, 0, None)]),
@@ -298,12 +300,13 @@ def test_values_are_by_user_by_first_version_and_by_the_contracts_weights(tmp_pa
             batch["impressions"].append(row | {"click": click, "like": like, "watch_seconds": watch})
     batch["requests"].append(batch["requests"][0] | {"request_id": "no-impressions-yet", "user_id": 6})
     made_up.write(tmp_path, batch, "one")
-    found = feedback.read(tmp_path, SPLIT, at, at + timedelta(hours=1))
+    found = Tally(tmp_path, SPLIT, at, at + timedelta(hours=1)).feedback(at + timedelta(hours=1))
     weights = schema.RewardWeights()
     second = weights.click + weights.like + weights.watch_minute * 2
-    assert sorted(found.champion_T) == pytest.approx([0.0, weights.click / 2, (weights.click + second) / 2])
+    third = weights.click * 2 / 3
+    assert sorted(found.champion_T) == pytest.approx(sorted([0.0, third, (weights.click + second) / 2]))
     assert found.predecessor_C == pytest.approx([weights.click / 2, weights.click / 2])
-    assert (found.requests, found.fallbacks, found.switched, found.unassigned) == (9, 3, 2, 1)
+    assert (found.requests, found.fallbacks, found.switched, found.unassigned) == (10, 3, 2, 1)
     assert found.seen_until == at + timedelta(minutes=9)
 
 
@@ -317,16 +320,18 @@ def test_what_the_server_writes_is_what_the_watch_reads(tmp_path):
         log.record(body, Ranked([2, 1], [1.0, 1.0], policy, name, version, None, False))
     log.feedback(FeedbackBody.model_validate({"request_id": "r1", "position": 1, "click": 1}))
     later = datetime.now(UTC) + timedelta(seconds=1)
-    assert feedback.read(tmp_path, SPLIT, begun, later).requests == 0, "still waiting for feedback"
+    tally = Tally(tmp_path, SPLIT, begun, later)
+    assert tally.feedback(later).requests == 0, "still waiting for feedback"
     log.close()
-    found = feedback.read(tmp_path, SPLIT, begun, later)
+    found = tally.feedback(later)
     assert (found.champion_T.tolist(), found.predecessor_C.tolist()) == ([schema.RewardWeights().click], [0.0])
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path):
-    folder = tmp_path / "requests" / "dt=2026-01-05"
-    folder.mkdir(parents=True)
-    (folder / "served-x.parquet").write_bytes(b"PAR1 nonsense")
+    for table in schema.DAILY_TABLES:
+        folder = tmp_path / table / "dt=2026-01-05"
+        folder.mkdir(parents=True)
+        (folder / "served-x.parquet").write_bytes(b"PAR1 nonsense")
     at = datetime(2026, 1, 5, tzinfo=UTC)
     with pytest.raises(DataRefused, match="served-x.parquet"):
-        feedback.read(tmp_path, SPLIT, at, at + timedelta(days=1))
+        Tally(tmp_path, SPLIT, at, at + timedelta(days=1)).feedback(at)
