@@ -2,7 +2,8 @@
 
 The service writes a file of requests and one of their impressions under one name, and never touches them again
 (components/serve_model/served_log.py). What is kept is a row a user (feedback.Sums), so the memory grows with users and
-not with what they ask.
+not with what they ask; and, of the last days, the ids that clients chose for their requests (seen_ids.py): of requests
+with the same id the first to come counts, as it does for the night (console/collecting.py).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from components.watch_champion.feedback import Feedback, Split, Sums, nothing_yet
+from components.watch_champion.seen_ids import SeenIds
 from goalrank import schema
 from goalrank.errors import DataRefused
 
@@ -43,6 +45,7 @@ class Tally:
         self.about = (served, split, since, until)
         self._added: dict[str, Print] = {}
         self._parts: list[Sums] = []
+        self._ids = SeenIds()
 
     def feedback(self, now: datetime) -> Feedback:
         """Feedback on requests before `now`, too, as far as it is in.
@@ -52,7 +55,7 @@ class Tally:
         """
         pairs = self._pairs()
         if any(name in pairs and pairs[name][1] != known for name, known in self._added.items()):
-            self._added, self._parts = {}, []  # somebody rewrote a file (`goalrank erase-user`)
+            self._added, self._parts, self._ids = {}, [], SeenIds()  # somebody rewrote a file (`goalrank erase-user`)
         ahead = []
         for name, (files, found) in sorted(pairs.items()):
             if name in self._added:
@@ -60,12 +63,14 @@ class Tally:
             rows = self._rows(*files)
             if rows is None:
                 continue
+            rows = rows.filter(pa.array(~self._ids.repeated(rows["request_id"])))
             in_time = rows.filter(pc.less(rows["event_time"], pa.scalar(now, schema.TIMESTAMP)))
             sums = [Sums.of(in_time, self.about[1])] if in_time.num_rows else []
             if in_time.num_rows < rows.num_rows:
                 ahead += sums  # some by a clock that runs ahead: the pair is read again by the next look
             else:
                 self._added[name] = found
+                self._ids.add(files[0].parent.name.removeprefix("dt="), rows["request_id"])
                 self._add(sums)
         if len(self._parts) > 1:
             self._parts = [Sums.together(self._parts)]

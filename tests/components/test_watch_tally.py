@@ -13,9 +13,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from components import registry
+from components.serve_model.bodies import ISSUED_PREFIX, FeedbackBody, RankBody
 from components.serve_model.holdback import RETRIEVER_POLICY
+from components.serve_model.ranking import Ranked
+from components.serve_model.served_log import ServedLog
 from components.watch_champion import feedback, tally
 from components.watch_champion.feedback import Feedback, Split
+from components.watch_champion.seen_ids import SeenIds
 from components.watch_champion.tally import Tally
 from goalrank import schema
 from goalrank.errors import DataRefused
@@ -149,6 +153,35 @@ def test_a_pair_whose_second_file_is_not_there_yet_waits(tmp_path):
     same(kept.feedback(UNTIL), feedback.nothing_yet())
     write(tmp_path, batch, "b")
     same(kept.feedback(UNTIL), plainly([batch], UNTIL))
+
+
+def test_a_request_that_two_processes_answered_counts_once(tmp_path):
+    """A client tried again with the same id and reached another process; each knows only its own."""
+    at = SINCE + timedelta(hours=1)
+    candidates = [{"item_id": 1, "score": 0.5}, {"item_id": 2, "score": 0.25}]
+    logs = [ServedLog(tmp_path, clock=lambda at=at, late=late: at.timestamp() + late) for late in (0.0, 1.0)]
+    for log in logs:
+        for body in ({"user_id": 7, "request_id": "again"}, {"user_id": 8}):
+            ranked = Ranked([1, 2], [1.0, 1.0], POLICIES[0], registry.RANKER, "2", None, False)
+            log.record(RankBody.model_validate(body | {"candidates": candidates}), ranked)
+    logs[0].feedback(FeedbackBody(request_id="again", position=1, click=1))
+    kept = Tally(tmp_path, SPLIT, SINCE, UNTIL)
+    for log in logs:
+        log.close()
+        found = kept.feedback(UNTIL)
+        assert found.champion_T.tolist() == [schema.RewardWeights().click, 0.0]
+    assert found.requests == 3
+    assert Tally(tmp_path, SPLIT, SINCE, UNTIL).feedback(UNTIL).requests == 3
+
+
+def test_ids_are_remembered_for_as_long_as_a_repetition_is_refused():
+    seen, days = SeenIds(), [f"2026-01-0{day}" for day in range(1, 3 + schema.LATENESS_DAYS)]
+    for day in days:
+        seen.add(day, pa.chunked_array([[f"{day}-{number}" for number in range(50)] + [f"{ISSUED_PREFIX}{day}"]]))
+    asked = [*(f"{day}-7" for day in days), "never", f"{ISSUED_PREFIX}{days[-1]}"]
+    assert seen.repeated(pa.chunked_array([asked])).tolist() == [False, *[True] * (len(days) - 1), False, False]
+    seen.add(days[0], pa.chunked_array([["late"]]))
+    assert not seen.repeated(pa.chunked_array([["late"]])).any(), "a day that is over adds nothing"
 
 
 def test_a_file_that_somebody_rewrote_is_added_up_anew(tmp_path):
