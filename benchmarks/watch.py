@@ -1,8 +1,8 @@
 """How often the watch rolls back an equal champion, and how soon a worse one: `python -m benchmarks.watch [--quick]`.
 
-Each replay is one promotion under the watch's own two functions (components/watch_champion: values by user, decide),
-looked at after every batch of requests until it rolls back. Users come again and again, differ widely in what they give
-(gamma), and a worse champion earns a share less from each of them.
+Each replay is one promotion under the watch's own parts (components/watch_champion: sums by user, decide), looked at
+after every batch of requests until it rolls back. Users come again and again, differ widely in what they give (gamma),
+and a worse champion earns a share less from each of them.
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.report import Claim, Row, claim, progress, run
-from components.watch_champion import feedback
+from components.watch_champion.feedback import Split, Sums
 from components.watch_champion.main import ALPHA, Look, decide
 from goalrank import schema
 
-POLICIES = ("goalrank-ranker:2", "goalrank-ranker:1")
 REWARD = 0.5
 """Of a request with the predecessor, on average: about one click in two lists."""
 
@@ -60,17 +59,22 @@ def rolled_back_after(case: Case, seed: int) -> int | None:
     weight_U = random.pareto(1.5, case.users) + 0.1 if case.uneven else np.ones(case.users)
     user_R = random.choice(case.users, case.looks * case.requests, p=weight_U / weight_U.sum())
     rate_R = REWARD * taste_U[user_R] * np.where(back_U[user_R], 1.0, 1.0 - case.loss)
+    split = Split("2", "1", case.holdback)
     rows = pa.table(
         {
+            "request_id": np.arange(len(user_R)),
             "user_id": user_R,
-            "policy": np.where(back_U[user_R], POLICIES[1], POLICIES[0]),
+            "policy": np.where(back_U[user_R], *reversed(split.policies)),
             "event_time": pa.array(np.arange(len(user_R)), schema.TIMESTAMP),
             "reward": random.poisson(rate_R).astype(np.float64),
         }
     )
+    so_far: list[Sums] = []
     for look in range(1, case.looks + 1):
         seen = Look("watching", "", champion="2", predecessor="1")
-        decide(seen, feedback.by_user(rows.slice(0, look * case.requests), *POLICIES), case.holdback)
+        new = Sums.of(rows.slice((look - 1) * case.requests, case.requests), split)
+        so_far = [Sums.together([*so_far, new])]
+        decide(seen, so_far[0].feedback(), case.holdback)
         if seen.state == "rolled_back":
             return look
     return None

@@ -22,7 +22,7 @@ from components.extract_features import day_decisions, locations
 from components.publish_report.result import FAILED, read_outcomes, summarise, unfinished_step
 from components.step import DONE, RESERVED_BYTES, give_back_reserve, keep_reserve
 from console import world
-from console.collecting import collect
+from console.collecting import collect, said_of_repeats
 from console.days import settled_until
 from console.memory import PeakMemory
 from console.progress import NightView
@@ -50,8 +50,8 @@ def start(
         decisions = day_decisions.read(locations.folder(settings.snapshots_uri))
         if date is not None:
             day_decisions.require_not_skipped(decisions, date)
-        if settings.train_on_served:
-            collect(workspace, source)
+        if settings.train_on_served and (left_out := said_of_repeats(collect(workspace, source))):
+            console.print(left_out, highlight=False, soft_wrap=True)
         if source == workspace.simulated_logs:
             world.live_until(source, date, settled_until(last_good, decisions.skipped), console)
         chosen = date or next_date(source, last_good, newest.date if newest else None, decisions.skipped)

@@ -57,6 +57,8 @@ def collect(settings: Settings, console: Console, as_json: bool) -> None:
         console.print(f"Served on {day}: arrives as {arrival}", highlight=False, soft_wrap=True)
     for day, reason in done["waiting"].items():
         console.print(f"Served on {day}: waits, {reason}", highlight=False, soft_wrap=True)
+    if left_out := collecting.said_of_repeats(done):
+        console.print(left_out, highlight=False, soft_wrap=True)
     if not done["collected"] and not done["waiting"]:
         console.print("Nothing new was served.", highlight=False)
     if as_json:

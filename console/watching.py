@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from components.watch_champion.main import Look, look, raise_for
+from components.watch_champion.main import Kept, Look, look, raise_for
 from console.settings import Settings
 from goalrank.errors import GoalRankError, TryAgain
 
@@ -35,9 +35,10 @@ def watch(settings: Settings, every: float, dry_run: bool, console: Console, as_
     must not be the first to go.
     """
     said: tuple[str, str | None] | None = None
+    kept = Kept()
     while True:
         try:
-            seen = _look(settings, dry_run)
+            seen = _look(settings, dry_run, kept)
             now = (seen.state, seen.champion)
             if now != said:
                 _print(seen, console)
@@ -53,7 +54,7 @@ def watch(settings: Settings, every: float, dry_run: bool, console: Console, as_
         time.sleep(every)
 
 
-def _look(settings: Settings, dry_run: bool) -> Look:
+def _look(settings: Settings, dry_run: bool, kept: Kept | None = None) -> Look:
     return look(
         str(settings.workspace / "served"),
         settings.tracking_uri,
@@ -61,6 +62,7 @@ def _look(settings: Settings, dry_run: bool) -> Look:
         settings.holdback,
         settings.watch_days,
         dry_run=dry_run,
+        kept=kept,
     )
 
 

@@ -6,13 +6,13 @@ feedback of the two can be compared; who is held back follows from the user's id
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components import registry
+from components.serve_model.holdback import held_back
 from goalrank.errors import ModelRefused
 from goalrank.verdict import ModelVersion
 
@@ -46,12 +46,11 @@ class Models:
 
     def for_user(self, user_id: int) -> Champion:
         """The model that answers this user, always the same one until a version changes."""
-        if self.previous is None or self.holdback <= 0.0:
-            return self.champion
-        salted = f"{self.champion.version.version}/{self.previous.version.version}/{user_id}".encode()
-        # Salted with the versions: it is not always the same users who get the older one.
-        draw = int.from_bytes(hashlib.blake2b(salted, digest_size=8).digest(), "big") / 2**64
-        return self.previous if draw < self.holdback else self.champion
+        if self.previous is not None:
+            champion, previous = self.champion.version.version, self.previous.version.version
+            if held_back(user_id, champion, previous, self.holdback):
+                return self.previous
+        return self.champion
 
     def by_version(self, version: str) -> Champion | None:
         """The model of that version number, if it is one of the two."""

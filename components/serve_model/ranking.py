@@ -26,12 +26,12 @@ from components.serve_model.bodies import RankBody
 from components.serve_model.champion import Champion, Models
 from components.serve_model.exploration import mixture_propensities
 from components.serve_model.feature_rows import FeatureRows, Gathered
+from components.serve_model.holdback import RETRIEVER_POLICY
 from goalrank.dataset import assemble
 from goalrank.errors import UsageError
 
 UNKNOWN_USER, MISSING_FEATURES = "unknown_user", "missing_features"
 STORE_AWAY, MODEL_FAILED, NO_CHAMPION = "store_away", "model_failed", "no_champion"
-RETRIEVER_POLICY = "goalrank-fallback:retriever"
 
 CLOSE_CALL = 3e-4
 """Two candidates whose logits are closer than this (relative to their size, at least 1) are a close call: sums in a

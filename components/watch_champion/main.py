@@ -24,6 +24,7 @@ from components.promote_model import journal, lineage
 from components.promote_model.rollback import roll_back
 from components.step import Step, run_alone
 from components.watch_champion import feedback
+from components.watch_champion.tally import Tally
 from goalrank import sequential
 from goalrank.errors import DataRefused, ModelRefused, UsageError
 
@@ -58,11 +59,24 @@ class Look:
     switched_users: int = 0
     """Answered by both versions; they count for the first."""
     unassigned_users: int = 0
-    """Answered by neither."""
+    """Answered by other versions only."""
     difference: dict[str, float] | None = None
     """mean, low, high of champion minus predecessor."""
     sample_ratio_p: float | None = None
     rollback: dict[str, Any] | None = None
+
+
+@dataclass
+class Kept:
+    """What a look leaves to the next one, so that it need not read again what was read."""
+
+    tally: Tally | None = None
+
+    def of(self, served: Path, split: feedback.Split, since: datetime, until: datetime) -> Tally:
+        """The tally of the promotion that is watched now."""
+        if self.tally is None or self.tally.about != (served, split, since, until):
+            self.tally = Tally(served, split, since, until)
+        return self.tally
 
 
 def run(
@@ -117,8 +131,11 @@ def look(
     *,
     dry_run: bool = False,
     now: datetime | None = None,
+    kept: Kept | None = None,
 ) -> Look:
     """Look at the newest promotion's feedback up to now and act on it.
+
+    Give every look the same `kept`, and it reads only what was served since the look before.
 
     Raises:
         UsageError: holdback or watch_days are out of range.
@@ -137,9 +154,9 @@ def look(
     if holdback == 0:
         seen.state, seen.reason = "nothing", "no user is held back (holdback 0), so there is nothing to compare with"
         return seen
-    policies = [f"{registry.RANKER}:{version}" for version in (seen.champion, seen.predecessor)]
-    found = feedback.read(Path(served_uri), policies[0], policies[1], since, min(until, now))
-    decide(seen, found, holdback)
+    split = feedback.Split(str(seen.champion), str(seen.predecessor), holdback)
+    tally = (kept or Kept()).of(Path(served_uri), split, since, until)
+    decide(seen, tally.feedback(now), holdback)
     if seen.state == "rolled_back":
         # Only from this champion: should another have been promoted meanwhile, its own watch begins.
         seen.rollback = roll_back(
@@ -172,7 +189,7 @@ def decide(seen: Look, found: feedback.Feedback, holdback: float) -> None:
             "alert",
             f"{counts['predecessor']} of {everybody} users were answered by version {seen.predecessor}, expected "
             f"{holdback:.1%} (p = {ratio.p_value:.2g}): the split is broken, so nothing is decided; look whether every "
-            f"server has taken version {seen.champion} over, and with which holdback it was started",
+            f"server has taken version {seen.champion} over, and with which holdback it was started{_failures(found)}",
         )
         return
     if min(counts.values()) < sequential.MINIMUM_UNITS or found.unit_variance is None:
@@ -190,11 +207,22 @@ def decide(seen: Look, found: feedback.Feedback, holdback: float) -> None:
         f"reward a request {seen.rewards['champion']:.4f} with version {seen.champion} ({counts['champion']} users), "
         f"{seen.rewards['predecessor']:.4f} with version {seen.predecessor} ({counts['predecessor']} users), "
         f"difference {lift.mean:+.4f} ({1 - ALPHA:.0%} interval at all looks {lift.low:+.4f} to {lift.high:+.4f})"
+        + _failures(found)
     )
     if lift.high < 0:
         seen.state, seen.reason = "rolled_back", f"live feedback shows a loss: {measured}"
     else:
         seen.state, seen.reason = "watching", f"no loss shown so far: {measured}"
+
+
+def _failures(found: feedback.Feedback) -> str:
+    """What to look at where requests were answered by no version; '' where none was."""
+    if not found.fallbacks:
+        return ""
+    return (
+        f"; {found.fallbacks} of {found.requests} requests got the retriever's order, from no version: look whether "
+        'goalrank_fallbacks_total{kind="model_failed"} rises'
+    )
 
 
 def _watched(events: list[dict[str, Any]], watched_for: timedelta) -> tuple[Look, datetime, datetime]:

@@ -1,4 +1,4 @@
-"""Served logs of a made-up service: users held back by a hash, clicks by a rate for each version, in the contract."""
+"""Served logs of a made-up service: users held back as planned, clicks by a rate for each version, in the contract."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from components import registry
+from components.serve_model.holdback import RETRIEVER_POLICY, held_back
 from goalrank import schema
 
 POSITIONS = 3
 
 
-def held_back(users: np.ndarray, holdback: float) -> np.ndarray:
-    """Which users the predecessor answers: always the same ones."""
-    return np.random.default_rng(7).permutation(1_000_000)[users] < holdback * 1_000_000
+FAILED_RATE = 0.02
+"""Clicks on the retriever's order."""
 
 
 def rows(
@@ -25,20 +26,25 @@ def rows(
     start: datetime,
     requests: int,
     users: int,
-    policies: tuple[str, str],
+    versions: tuple[str, str],
     rates: tuple[float, float],
     holdback: float,
     name: str,
     seconds: float = 600.0,
+    failing: float = 0.0,
 ) -> dict[str, list[dict[str, Any]]]:
-    """Requests and impressions of one batch; policies and click rates are (champion, predecessor).
+    """Requests and impressions of one batch; versions and click rates are (champion, predecessor).
 
-    Users click at rates of their own around their version's, so that a user's requests share tastes.
+    Users click at rates of their own around their version's, so that a user's requests share tastes. The champion fails
+    on a share of users, always the same ones: they get the retriever's order.
     """
     user_R = rng.integers(1, users + 1, requests)
-    back_R = held_back(user_R, holdback)
+    back_R = np.array([held_back(user, *versions, holdback) for user in user_R.tolist()])
     taste_R = np.random.default_rng(11).uniform(0.5, 1.5, users + 1)[user_R]
-    rate_R = np.where(back_R, rates[1], rates[0]) * taste_R
+    fails_R = ~back_R & (np.random.default_rng(13).random(users + 1) < failing)[user_R]
+    rate_R = np.select([back_R, fails_R], [rates[1], FAILED_RATE], rates[0]) * taste_R
+    policy_R = np.where(back_R, *(f"{registry.RANKER}:{version}" for version in reversed(versions)))
+    policy_R = np.where(fails_R, RETRIEVER_POLICY, policy_R)
     at_R = np.sort(rng.uniform(0, seconds, requests))
     found: dict[str, list[dict[str, Any]]] = {"requests": [], "impressions": []}
     for number in range(requests):
@@ -50,7 +56,7 @@ def rows(
                 "event_time": start + timedelta(seconds=float(at_R[number])),
                 "candidates": list(range(1, 7)),
                 "candidate_scores": [0.0] * 6,
-                "policy": policies[1] if back_R[number] else policies[0],
+                "policy": str(policy_R[number]),
             }
         )
         clicks = rng.random(POSITIONS) < rate_R[number]

@@ -18,10 +18,12 @@ from typer.testing import CliRunner
 from components import registry
 from components.promote_model import journal
 from components.serve_model.bodies import FeedbackBody, RankBody
+from components.serve_model.holdback import RETRIEVER_POLICY, held_back
 from components.serve_model.ranking import Ranked
 from components.serve_model.served_log import ServedLog
-from components.watch_champion import feedback
+from components.watch_champion.feedback import Split, Sums
 from components.watch_champion.main import ALPHA, SETTLING, Look, decide, look, run
+from components.watch_champion.tally import Tally
 from console.main import app
 from goalrank import schema, sequential
 from goalrank.errors import DataRefused, ModelRefused, TryAgain, UsageError
@@ -31,7 +33,8 @@ from tests.components.untrained_models import NightInputs
 
 HOLDBACK = 0.2
 USERS = 2000
-POLICIES = (f"{registry.RANKER}:2", f"{registry.RANKER}:1")
+SPLIT = Split("2", "1", HOLDBACK)
+POLICIES = SPLIT.policies
 
 
 @pytest.fixture(scope="module")
@@ -62,12 +65,12 @@ def promoted_at(place) -> datetime:
     return datetime.fromisoformat(journal.read(place.journal_uri)[-1]["at"])
 
 
-def live(place, served, rates, batches=20, each=400, holdback=HOLDBACK, policies=POLICIES, seed=0, **watching):
+def live(place, served, rates, batches=20, each=400, holdback=HOLDBACK, failing=0.0, seed=0, **watching):
     """Batches of feedback, and a look after each; all looks up to a decision."""
     rng, start, looks = np.random.default_rng(seed), promoted_at(place) + SETTLING, []
     for number in range(batches):
         at = start + timedelta(seconds=600 * number)
-        batch = made_up.rows(rng, at, each, USERS, policies, rates, holdback, f"b{number}")
+        batch = made_up.rows(rng, at, each, USERS, ("2", "1"), rates, holdback, f"b{number}", failing=failing)
         made_up.write(served, batch, f"b{number}")
         now = at + timedelta(seconds=600)
         looks.append(look(str(served), place.tracking_uri, place.journal_uri, HOLDBACK, now=now, **watching))
@@ -103,6 +106,22 @@ def test_a_better_champion_stays(place, tmp_path):
     assert looks[-1].state == "watching" and looks[-1].difference["low"] > 0
 
 
+@pytest.mark.parametrize("failing", [0.3, 0.8, 1.0])
+def test_a_champion_that_fails_is_rolled_back_however_often_it_fails(place, tmp_path, failing):
+    """It is as good as its predecessor where it answers; where it fails, its users get the retriever's order."""
+    last = live(place, tmp_path, rates=(0.2, 0.2), batches=40, failing=failing)[-1]
+    assert (last.state, last.unassigned_users) == ("rolled_back", 0), last
+    assert last.users["predecessor"] / sum(last.users.values()) == pytest.approx(HOLDBACK, abs=0.03)
+    assert 'goalrank_fallbacks_total{kind="model_failed"}' in last.reason
+    assert place.aliases()[0] == ("1", None)
+
+
+def test_a_champion_that_fails_but_costs_nothing_stays(place, tmp_path):
+    """As good as the retriever's order is what its predecessor gave: no loss, hence no roll-back, and no alert."""
+    looks = live(place, tmp_path, rates=(made_up.FAILED_RATE,) * 2, failing=0.8)
+    assert {one.state for one in looks} == {"watching"}
+
+
 def test_a_dry_run_decides_and_changes_nothing(place, tmp_path):
     looks = live(place, tmp_path, rates=(0.05, 0.2), dry_run=True, batches=8)
     assert looks[-1].state == "would_roll_back"
@@ -121,6 +140,7 @@ def test_equal_champions_are_rolled_back_by_no_more_than_half_of_alpha():
         reward_R = rng.poisson(taste_U[user_R]).astype(float)
         rows = pa.table(
             {
+                "request_id": np.arange(len(user_R)),
                 "user_id": user_R,
                 "policy": np.where(back_U[user_R], *reversed(POLICIES)),
                 "event_time": pa.array(np.arange(len(user_R)), schema.TIMESTAMP),
@@ -129,7 +149,7 @@ def test_equal_champions_are_rolled_back_by_no_more_than_half_of_alpha():
         )
         for batch in range(1, 11):
             seen = Look("watching", "", champion="2", predecessor="1")
-            decide(seen, feedback.by_user(rows.slice(0, batch * each), *POLICIES), 0.3)
+            decide(seen, Sums.of(rows.slice(0, batch * each), Split("2", "1", 0.3)).feedback(), 0.3)
             assert seen.state != "alert"
             if seen.state == "rolled_back":
                 rolled_back += 1
@@ -166,7 +186,7 @@ def test_it_stops_after_its_time(place, tmp_path):
 
 def test_feedback_from_after_its_time_is_not_looked_at(place, tmp_path):
     late = promoted_at(place) + timedelta(days=1, hours=1)
-    batch = made_up.rows(np.random.default_rng(0), late, 3000, USERS, POLICIES, (0.0, 0.5), HOLDBACK, "late")
+    batch = made_up.rows(np.random.default_rng(0), late, 3000, USERS, ("2", "1"), (0.0, 0.5), HOLDBACK, "late")
     made_up.write(tmp_path, batch, "late")
     seen = look(str(tmp_path), place.tracking_uri, place.journal_uri, HOLDBACK, 1.0, now=late + timedelta(days=1))
     assert (seen.state, seen.requests) == ("over", 0)
@@ -255,16 +275,21 @@ def test_it_goes_on_looking_until_it_is_interrupted_whatever_it_meets(place):
 
 def test_values_are_by_user_by_first_version_and_by_the_contracts_weights(tmp_path):
     at = datetime(2026, 1, 5, 12, tzinfo=UTC)
+    held = next(user for user in itertools.count(100) if held_back(user, "2", "1", HOLDBACK))
+    free = next(user for user in itertools.count(100) if not held_back(user, "2", "1", HOLDBACK))
     told = [  # user, policy, minute, [(click, like, watch_seconds)]
         (1, POLICIES[0], 0, [(1, 0, None)]),
         (1, POLICIES[0], 1, [(0, 0, None), (1, 1, 120.0)]),
         (2, POLICIES[1], 2, [(0, 0, None)]),
         (2, POLICIES[0], 3, [(1, 0, None)]),  # a switch: still version 1's user
-        (3, "goalrank-fallback:retriever", 4, [(1, 0, None)]),  # nobody's yet
+        (3, f"{registry.RANKER}:0", 3, [(1, 0, None)]),  # a server that follows neither promotion
         (3, POLICIES[0], 5, [(0, 0, None)]),
-        (3, "goalrank-fallback:retriever", 6, [(1, 0, None)]),  # version 2's user, served the fallback
-        (4, "goalrank-fallback:retriever", 7, [(0, 0, None)]),
+        (3, RETRIEVER_POLICY, 6, [(1, 0, None)]),  # version 2's user, served the fallback
+        (4, f"{registry.RANKER}:0", 7, [(0, 0, None)]),
         (5, POLICIES[0], -5, [(1, 0, None)]),  # before the time that counts
+        (held, RETRIEVER_POLICY, 8, [(0, 0, None)]),  # no version could answer: whose it was to be
+        (held, POLICIES[0], 9, [(1, 0, None)]),
+        (free, RETRIEVER_POLICY, 8, [(0, 0, None)]),
     ]
     batch: dict = {"requests": [], "impressions": []}
     for number, (user, policy, minute, shown) in enumerate(told):
@@ -275,13 +300,14 @@ def test_values_are_by_user_by_first_version_and_by_the_contracts_weights(tmp_pa
             batch["impressions"].append(row | {"click": click, "like": like, "watch_seconds": watch})
     batch["requests"].append(batch["requests"][0] | {"request_id": "no-impressions-yet", "user_id": 6})
     made_up.write(tmp_path, batch, "one")
-    found = feedback.read(tmp_path, *POLICIES, at, at + timedelta(hours=1))
+    found = Tally(tmp_path, SPLIT, at, at + timedelta(hours=1)).feedback(at + timedelta(hours=1))
     weights = schema.RewardWeights()
     second = weights.click + weights.like + weights.watch_minute * 2
-    assert found.champion_T == pytest.approx([(weights.click + second) / 2, weights.click / 2])
-    assert found.predecessor_C == pytest.approx([weights.click / 2])
-    assert (found.requests, found.fallbacks, found.switched, found.unassigned) == (6, 1, 1, 1)
-    assert found.seen_until == at + timedelta(minutes=7)
+    third = weights.click * 2 / 3
+    assert sorted(found.champion_T) == pytest.approx(sorted([0.0, third, (weights.click + second) / 2]))
+    assert found.predecessor_C == pytest.approx([weights.click / 2, weights.click / 2])
+    assert (found.requests, found.fallbacks, found.switched, found.unassigned) == (10, 3, 2, 1)
+    assert found.seen_until == at + timedelta(minutes=9)
 
 
 def test_what_the_server_writes_is_what_the_watch_reads(tmp_path):
@@ -294,16 +320,18 @@ def test_what_the_server_writes_is_what_the_watch_reads(tmp_path):
         log.record(body, Ranked([2, 1], [1.0, 1.0], policy, name, version, None, False))
     log.feedback(FeedbackBody.model_validate({"request_id": "r1", "position": 1, "click": 1}))
     later = datetime.now(UTC) + timedelta(seconds=1)
-    assert feedback.read(tmp_path, *POLICIES, begun, later).requests == 0, "still waiting for feedback"
+    tally = Tally(tmp_path, SPLIT, begun, later)
+    assert tally.feedback(later).requests == 0, "still waiting for feedback"
     log.close()
-    found = feedback.read(tmp_path, *POLICIES, begun, later)
+    found = tally.feedback(later)
     assert (found.champion_T.tolist(), found.predecessor_C.tolist()) == ([schema.RewardWeights().click], [0.0])
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path):
-    folder = tmp_path / "requests" / "dt=2026-01-05"
-    folder.mkdir(parents=True)
-    (folder / "served-x.parquet").write_bytes(b"PAR1 nonsense")
+    for table in schema.DAILY_TABLES:
+        folder = tmp_path / table / "dt=2026-01-05"
+        folder.mkdir(parents=True)
+        (folder / "served-x.parquet").write_bytes(b"PAR1 nonsense")
     at = datetime(2026, 1, 5, tzinfo=UTC)
     with pytest.raises(DataRefused, match="served-x.parquet"):
-        feedback.read(tmp_path, *POLICIES, at, at + timedelta(days=1))
+        Tally(tmp_path, SPLIT, at, at + timedelta(days=1)).feedback(at)
