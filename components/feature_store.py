@@ -6,6 +6,7 @@ and time, drops a row whose every feature lies in its future, and turns integers
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import string
@@ -164,6 +165,8 @@ class OnlineReader:
         online = self._store.config.online_store
         self._database = Path(online.path) if online.type == "sqlite" else None
         self._opened = self._file()
+        self._record: tuple[tuple[int, int], bool] | None = None
+        """online.json by inode and time, and whether it says that a materialisation is whole."""
 
     def rows(self, entity: str, keys: Sequence[int]) -> pa.Table:
         """As :func:`online_rows`.
@@ -187,12 +190,17 @@ class OnlineReader:
             raise
 
     def stamp(self) -> tuple[object, ...] | None:
-        """Which materialisation is online: equal stamps, equal rows. None while one is being written."""
+        """Which materialisation is online: equal stamps, equal rows. None while one is being written, and after one
+        that was cut short, until the next has ended: online.json then names no folder as the one that is online."""
+        path = Path(self._feast_uri) / "online.json"
         try:
-            record = os.stat(Path(self._feast_uri) / "online.json")
-        except OSError:
+            found = os.stat(path)
+            record = (found.st_ino, found.st_mtime_ns)
+            if self._record is None or self._record[0] != record:  # read once, and looked at for every batch
+                self._record = (record, "folder" in json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError):
             return None
-        return (record.st_ino, record.st_mtime_ns, self._file())
+        return (*record, self._file()) if self._record[1] else None
 
     def _file(self) -> tuple[int, int] | None:
         if self._database is None:

@@ -141,7 +141,7 @@ def create_app(service: Service) -> Starlette:
     async def told(request: Request) -> Response:
         return Response(await run_in_threadpool(metrics.text), media_type=CONTENT_TYPE_LATEST)
 
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/rank", counted("rank", rank), methods=["POST"]),
             Route("/feedback", counted("feedback", feedback), methods=["POST"]),
@@ -154,6 +154,9 @@ def create_app(service: Service) -> Starlette:
         exception_handlers={HTTPException: _refused, OverloadedError: _overloaded, Exception: _failed},
         lifespan=lifespan,
     )
+    # /rank/ is no path of ours; a redirect would send the client to whatever Host it named itself.
+    app.router.redirect_slashes = False
+    return app
 
 
 _OUTCOMES = {200: "answered", 422: "invalid", 503: "overloaded"}

@@ -51,7 +51,7 @@ class Reader(Protocol):
         """Rows of the keys, in their order; any error means that the store gives none."""
 
     def stamp(self) -> tuple[object, ...] | None:
-        """Changes when what is online changes; None: being written to."""
+        """Changes when what is online has changed; None: it is being written to, or was left half written."""
 
 
 @dataclass

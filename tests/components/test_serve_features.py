@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from components.feature_store import OnlineReader, online_rows, open_store
+from components.materialize_features import online
 from components.materialize_features.erase import erase_online
 from components.materialize_features.main import run as materialize
 from components.materialize_features.online import read_record
@@ -203,7 +204,29 @@ def test_a_night_that_ends_changes_the_stamp_and_the_rows(tmp_path, monkeypatch)
     before, stamp = dense(), reader.stamp()
     assert np.array_equal(dense(), before)
     artifact = write_snapshot(tmp_path / "next", "2026-01-05", 2, USERS, ITEMS, seed=9, name="s2")
-    materialize(str(artifact), place.feast_uri, str(tmp_path / "training_set_2"), 2, str(tmp_path / "run2"))
+    write, meanwhile = online._materialize, []
+
+    def dies(*args: object) -> None:
+        raise TryAgain("killed")
+
+    def looks(*args: object) -> None:
+        read = rows.rows_read["item_id"]
+        dense()
+        meanwhile.append((reader.stamp(), rows.rows_read["item_id"] - read))
+        write(*args)
+        dense()
+        meanwhile.append((reader.stamp(), rows.rows_read["item_id"] - read))
+
+    def night() -> None:
+        materialize(str(artifact), place.feast_uri, str(tmp_path / "training_set_2"), 2, str(tmp_path / "run2"))
+
+    monkeypatch.setattr(online, "_materialize", dies)
+    with pytest.raises(TryAgain):
+        night()
+    assert reader.stamp() is None and np.array_equal(dense(), before), "what was online before is still right"
+    monkeypatch.setattr(online, "_materialize", looks)
+    night()
+    assert len(meanwhile) >= 2 and set(meanwhile) == {(None, 0)}, "no row is renewed from a store half written"
     assert LAST < "2026-01-05" and reader.stamp() not in (None, stamp)
     dense()
     time.sleep(0.01)
