@@ -1,7 +1,7 @@
 """Requests with one planted effect each: who pays is a rule of our own, so that a test knows what there is to learn.
 
-Candidates are of kinds, told by their topic: of 12, four A and four B may pay, their company of four never does. What was
-shown is drawn uniformly, so the log itself prefers nothing.
+Candidates are of kinds, told by their topic: of 12, four A and four B may pay, their company of four never does. What
+was shown is drawn uniformly, so the log itself prefers nothing.
 
 Legend: E requests, N candidates, L list length, H history, T topic buckets.
 """
@@ -116,8 +116,8 @@ def by_little(made: PlantedRequests, lists_EL: Tensor) -> Tensor:
 
 
 def by_company(made: PlantedRequests, lists_EL: Tensor) -> Tensor:
-    """A pays where its company among the candidates, shown or not, is of the second taste, B in between anywhere: on the
-    whole the two are worth the same."""
+    """A pays where its company among the candidates, shown or not, is of the second taste, B in between anywhere: on
+    the whole the two are worth the same."""
     kind_EL = made.kinds(lists_EL)
     good_E1 = (made.kind_EN == TASTES[1]).any(dim=1, keepdim=True)
     return torch.where(kind_EL == A, _chance(good_E1), torch.where(kind_EL == B, BETWEEN, PAYS_NOT))

@@ -90,9 +90,7 @@ def taught(student: Student, guide: RewardModel, lesson: Lesson, progress: Progr
     """
     parts = 1 if lesson.evaluator is not None else 2
     figures = {"evaluator": fit_evaluator(guide, lesson, part_of(progress, lesson, 0, parts))}
-    student.teacher = Teacher(
-        guide.to(lesson.device).eval(), lesson.preset.helper_lists, lesson.preset.on_policy_lists
-    )
+    student.teacher = Teacher(guide.to(lesson.device).eval(), lesson.preset.helper_lists, lesson.preset.on_policy_lists)
     figures["student"] = fit(student, lesson, part_of(progress, lesson, parts - 1, parts))
     student.teacher = None
     guide.to("cpu")

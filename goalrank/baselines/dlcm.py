@@ -23,9 +23,9 @@ from goalrank.encoders import ModelSizes, RequestEncoder
 
 
 def attention_rank_loss(score_BN: Tensor, gain_BN: Tensor, known_BN: Tensor) -> Tensor:
-    """loss_B, AttRank (the paper's section on the loss function): cross-entropy, item by item, between the attention the
-    gains ask for, exp(gain) where it is above 0 and else 0, and the softmax of the scores; both over the shown items. A
-    request without any gain counts 0."""
+    """loss_B, AttRank (the paper's section on the loss function): cross-entropy, item by item, between the attention
+    the gains ask for, exp(gain) where it is above 0 and else 0, and the softmax of the scores; both over the shown
+    items. A request without any gain counts 0."""
     wanted_BN = torch.where(known_BN & (gain_BN > 0), gain_BN.exp(), 0.0)
     total_B1 = wanted_BN.sum(dim=1, keepdim=True)
     kept_BN = known_BN | (total_B1 <= 0)  # a row that is all -inf would have a gradient of NaN

@@ -58,7 +58,9 @@ class SetToList(nn.Module):
         faded_BH = (-functional.softplus(self.pace(user_BD)) * age_BH).exp()
         return ((items_BNH + features_BNH) * scale).tanh() * faded_BH[:, None]
 
-    def forward(self, affinity_BNH: Tensor, set_BND: Tensor, list_BHD: Tensor, mask_BN: Tensor, mask_BH: Tensor) -> tuple:
+    def forward(
+        self, affinity_BNH: Tensor, set_BND: Tensor, list_BHD: Tensor, mask_BN: Tensor, mask_BH: Tensor
+    ) -> tuple:
         """Candidates that have taken the history in [B, N, D], and one vector each of set and list [B, D]."""
         own_set_BND = self.of_set(set_BND) * mask_BN[..., None]
         own_list_BHD = self.of_list(list_BHD) * mask_BH[..., None]
@@ -86,9 +88,7 @@ class Mir(Scorer):
         self.backward_ = nn.LSTM(width, width - width // 2, batch_first=True)
         self.list_norm = nn.LayerNorm(width)
         self.interact = SetToList(width)
-        spent = parameters(
-            self.set_layers, self.set_norm, self.onward, self.backward_, self.list_norm, self.interact
-        )
+        spent = parameters(self.set_layers, self.set_norm, self.onward, self.backward_, self.list_norm, self.interact)
         self.out = head_filling(own_budget(sizes) - spent, 5 * width)
 
     def scores(self, batch: RequestBatch) -> Tensor:

@@ -6,10 +6,10 @@ and the candidates; the probability of a candidate at a place by their inner pro
 feedback speaks for is made likely, the rest unlikely), contrastive decoding (a place takes the candidate of high
 probability that is unlike those placed before it), and an evaluator that picks among several decoded lists: the
 list-level reward model.
-Deviates: feedback speaks place by place, not by the list as a whole as in the paper. Whole lists, called good where they
-earned more than the mean, taught our generator hardly more than to imitate the log (docs/experiments.md). Where the
-user chose the list (schema.SELF_SELECTED) the lists with known feedback are partitions of the candidates, as for the
-reward model.
+Deviates: feedback speaks place by place, not by the list as a whole as in the paper. Whole lists, called good where
+they earned more than the mean, taught our generator hardly more than to imitate the log (docs/experiments.md). Where
+the user chose the list (schema.SELF_SELECTED) the lists with known feedback are partitions of the candidates, as for
+the reward model.
 
 Legend: B requests, N candidates, G lists, L places of a list, D width.
 """

@@ -90,6 +90,6 @@ def initial_ranks(batch: RequestBatch) -> Tensor:
 
 
 def list_values(score_BN: Tensor, lists_BGL: Tensor) -> Tensor:
-    """value_BG of lists by the scores of their items, discounted by place as in DCG: 1 / log2(place + 1), places from 1."""
+    """value_BG of lists by their items' scores, discounted by place as in DCG: 1 / log2(place + 1), places from 1."""
     place_L = torch.arange(2, lists_BGL.shape[2] + 2, device=score_BN.device)
     return (gather_items(score_BN[..., None], lists_BGL).squeeze(-1) / place_L.log2()).sum(dim=-1)

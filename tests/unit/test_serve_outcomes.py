@@ -6,7 +6,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from components.serve_model.app import create_app
-from tests.unit.instant_service import INFER, request, service
+from tests.unit.instant_service import INFER, service
 
 
 @pytest.mark.parametrize("path", ["/rank/", "/feedback/", f"{INFER}/", "/ready/", "/v2/", "//rank"])
