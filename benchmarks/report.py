@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import sys
@@ -68,14 +69,24 @@ def run(
         print(
             f"{'holds' if made['holds'] else 'DOES NOT HOLD'}: {made['name']}: {_cell(made['value'])}, {made['target']}"
         )
-    line = json.dumps(document)
+    written = finite(document)
+    line = json.dumps(written, allow_nan=False)
     if given.json:
         given.json.parent.mkdir(parents=True, exist_ok=True)
-        given.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        given.json.write_text(json.dumps(written, indent=1, allow_nan=False) + "\n", encoding="utf-8")
         if figure:
             figure(rows, given.json.with_suffix(".png"))
     print(line)
     return document
+
+
+def finite(value: Any) -> Any:
+    """The same with null for every number that is not finite: JSON knows none. A claim of one does not hold."""
+    if isinstance(value, dict):
+        return {name: finite(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def machine() -> dict[str, Any]:

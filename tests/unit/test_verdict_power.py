@@ -89,5 +89,6 @@ def test_the_last_line_is_the_result(capsys, tmp_path):
     last = json.loads(out[-1])
     assert (last["benchmark"], last["complete"], last["quick"]) == ("demo", True, True)
     assert [made["holds"] for made in last["claims"]] == [True, False]
+    assert last["claims"][1]["value"] is None and "NaN" not in out[-1], "JSON knows no NaN"
     assert json.loads((tmp_path / "r" / "demo.json").read_text())["rows"] == rows
     assert out[0].split() == ["arm", "promoted", "requests"]
