@@ -53,11 +53,11 @@ def earned(name: str, pays: Pays, steps: int, length: int = FEW, seed: int = 0, 
 
 @pytest.mark.parametrize("name", ["dlcm", "prm", "mir"])
 def test_list_wise_scorers_see_what_stands_beside_a_candidate(name) -> None:
-    assert earned(name, planted.by_company, 300) > 0.62  # knowing all: 0.675
+    assert earned(name, planted.by_company, 500) > 0.62  # knowing all: 0.675; least of three seeds: 0.644
 
 
 def test_a_pointwise_scorer_does_not() -> None:
-    assert earned("dnn", planted.by_company, 300) < 0.55  # A or B, always: 0.45
+    assert earned("dnn", planted.by_company, 500) < 0.55  # A or B, always: 0.45
 
 
 @pytest.mark.parametrize(("name", "low", "high"), [("prm", 0.8, 1.0), ("mir", 0.0, 0.7)])
