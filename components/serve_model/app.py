@@ -12,6 +12,7 @@ What is wrong with a request is said in {"error": ...} with a 4xx.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager
@@ -31,6 +32,7 @@ from starlette.routing import Route
 from components.serve_model import inference
 from components.serve_model.batching import OverloadedError
 from components.serve_model.bodies import MAX_BODY_BYTES, FeedbackBody, RankBody, Refused, read_rank, reason_of
+from components.serve_model.metrics import Metrics
 from components.serve_model.served_log import RepeatedRequestError, UnknownRequestError
 from components.serve_model.service import Answer, Service
 from goalrank.errors import UsageError
@@ -40,29 +42,61 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
-class BodyLimit:
-    """Reads bodies into scope["body"]; those over MAX_BODY_BYTES are refused with 413, announced or not."""
+BODY_SECONDS = 10.0
+"""In which a body must have come, once its headers have: whoever sends half of one holds a connection no longer."""
 
-    def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]]) -> None:
-        self.app = app
+
+class BodyLimit:
+    """Reads bodies into scope["body"]; those over MAX_BODY_BYTES are refused with 413, announced or not, those that do
+    not come within BODY_SECONDS with 408. Both are counted as invalid."""
+
+    def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]], metrics: Metrics) -> None:
+        self.app, self.metrics = app, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] not in ("POST", "PUT", "PATCH"):
             await self.app(scope, receive, send)
             return
-        body, more = b"", True
-        while more:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                return
-            body += message.get("body", b"")
-            more = message.get("more_body", False)
-            if len(body) > MAX_BODY_BYTES:
-                reason = f"the body is over {MAX_BODY_BYTES} bytes; send fewer candidates or requests"
-                await _json({"error": reason}, 413)(scope, receive, send)
-                return
-        scope["body"] = body
-        await self.app(scope, receive, send)
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                scope["body"] = await _read(receive)
+        except TimeoutError:
+            reason = f"the body did not come within {BODY_SECONDS:g} s; send it again"
+            await self._refuse(408, reason, scope, receive, send)
+        except _TooLargeError:
+            reason = f"the body is over {MAX_BODY_BYTES} bytes; send fewer candidates or requests"
+            await self._refuse(413, reason, scope, receive, send)
+        else:
+            if scope["body"] is not None:
+                await self.app(scope, receive, send)
+
+    async def _refuse(self, status: int, reason: str, scope: Scope, receive: Receive, send: Send) -> None:
+        self.metrics.requests.labels(_ENDPOINTS.get(scope["path"], "infer"), "invalid").inc()
+        # What is still under way of the body would be taken for the next request.
+        await _json({"error": reason}, status, {"connection": "close"})(scope, receive, send)
+
+
+class _TooLargeError(Exception):
+    """The body is over the limit."""
+
+
+async def _read(receive: Receive) -> bytes | None:
+    """The body, None where the client went away.
+
+    Raises:
+        _TooLargeError: it is over MAX_BODY_BYTES.
+    """
+    parts, size, more = [], 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        more = message.get("more_body", False)
+        if size > MAX_BODY_BYTES:
+            raise _TooLargeError
+    return b"".join(parts)
 
 
 def create_app(service: Service) -> Starlette:
@@ -87,6 +121,9 @@ def create_app(service: Service) -> Starlette:
                 response = await handler(request)
             except HTTPException as refusal:
                 outcomes[_OUTCOMES.get(refusal.status_code, "invalid")].inc()
+                raise
+            except OverloadedError:
+                outcomes["overloaded"].inc()
                 raise
             except BaseException:
                 outcomes["failed"].inc()
@@ -150,7 +187,7 @@ def create_app(service: Service) -> Starlette:
             Route("/ready", ready),
             Route("/metrics", told),
         ],
-        middleware=[Middleware(BodyLimit)],
+        middleware=[Middleware(BodyLimit, metrics=metrics)],
         exception_handlers={HTTPException: _refused, OverloadedError: _overloaded, Exception: _failed},
         lifespan=lifespan,
     )
@@ -159,6 +196,7 @@ def create_app(service: Service) -> Starlette:
     return app
 
 
+_ENDPOINTS = {"/rank": "rank", "/feedback": "feedback"}
 _OUTCOMES = {200: "answered", 422: "invalid", 503: "overloaded"}
 
 
