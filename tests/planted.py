@@ -23,6 +23,8 @@ A, B = range(2)
 """Topics of the candidates that may pay."""
 TASTES = (4, 5)
 """Topics of a history's items, and of the company that A and B have among the candidates: one or the other."""
+MANY = 16
+"""Topics that candidates are of where each has its own."""
 PAYS, BETWEEN, PAYS_NOT = 0.9, 0.45, 0.02
 REQUESTS, CANDIDATES, HISTORY, ITEMS = 2000, 12, 3, 300
 
@@ -39,23 +41,27 @@ class PlantedRequests:
     log: Feedback
 
     @classmethod
-    def draw(cls, pays: Pays, seed: int = 0, *, skewed: bool = False) -> PlantedRequests:
+    def draw(cls, pays: Pays, seed: int = 0, *, skewed: bool = False, many: bool = False) -> PlantedRequests:
         """Draw requests, show uniformly drawn lists, click by the rule.
 
         Args:
             pays: the rule.
             seed: of everything.
+            many: every candidate is of a topic of its own, and a history holds three of these topics.
             skewed: the retriever's scores lean one way or the other, so that a score says little of its rank.
         """
         rng = np.random.default_rng(seed)
         kinds = np.tile([A] * 4 + [B] * 4 + [TASTES[0]] * 4, (REQUESTS, 1))
         kinds[rng.random(REQUESTS) < 0.5, 8:] = TASTES[1]
-        kind_EN = torch.from_numpy(rng.permuted(kinds, axis=1))
+        tastes = rng.choice(TASTES, (REQUESTS, HISTORY))
+        if many:
+            kinds = rng.permuted(np.tile(np.arange(MANY), (REQUESTS, 1)), axis=1)[:, :CANDIDATES]
+            tastes = kinds[:, :HISTORY].copy()
+        kind_EN, taste_EH = torch.from_numpy(rng.permuted(kinds, axis=1)), torch.from_numpy(tastes)
         score_EN = rng.normal(size=(REQUESTS, CANDIDATES))
         if skewed:
             score_EN = rng.random((REQUESTS, CANDIDATES)) ** 6 * rng.choice([-1.0, 1.0], (REQUESTS, 1))
         score_EN = (score_EN - score_EN.mean(1, keepdims=True)) / score_EN.std(1, keepdims=True)
-        taste_EH = torch.from_numpy(rng.choice(TASTES, (REQUESTS, HISTORY)))
         topics = torch.eye(TOPIC_BUCKETS)
         requests = RequestBatch(
             user_dense_BF=torch.zeros(REQUESTS, len(USER_DENSE)),
@@ -123,11 +129,10 @@ def by_company(made: PlantedRequests, lists_EL: Tensor) -> Tensor:
     return torch.where(kind_EL == A, _chance(good_E1), torch.where(kind_EL == B, BETWEEN, PAYS_NOT))
 
 
-def by_newest_click(made: PlantedRequests, lists_EL: Tensor) -> Tensor:
-    """A pays where the newest item of the history is of the first taste, B where it is of the second; older items have
-    tastes of their own."""
-    wanted_E = torch.where(made.requests.history_topics_BH[:, -1] == 1 << TASTES[0], A, B)
-    return _chance(made.kinds(lists_EL) == wanted_E[:, None])
+def by_match(made: PlantedRequests, lists_EL: Tensor) -> Tensor:
+    """A candidate pays whose topic an item of the history has."""
+    kind_EL1 = 1 << made.kinds(lists_EL)[..., None]
+    return _chance((kind_EL1 == made.requests.history_topics_BH[:, None]).any(dim=-1))
 
 
 def by_initial_place(made: PlantedRequests, lists_EL: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ FIELDS = 2
 """Features that a candidate and an item of a history both have: id and topics."""
 
 FIRST_PACE = -3.0
-"""Where the logarithm-like pace of fading starts: softplus of it is 0.05 a history item."""
+"""Fading starts at softplus of this, 0.05 a history item: half is left after 14."""
 
 
 class SetToList(nn.Module):
@@ -49,7 +49,11 @@ class SetToList(nn.Module):
     def affinity(
         self, set_BND: Tensor, list_BHD: Tensor, set_BNFD: Tensor, list_BHFD: Tensor, user_BD: Tensor, age_BH: Tensor
     ) -> Tensor:
-        """affinity_BNH in -1..1."""
+        """affinity_BNH in -1..1, of the vectors and the features of either side.
+
+        Args:
+            age_BH: how many items of the history are newer.
+        """
         scale = set_BND.shape[-1] ** -0.5
         items_BNH = self.by_item(set_BND) @ list_BHD.transpose(1, 2)
         # The sum over pairs of features of a bilinear form that they share: one product of (N, F D) and (F D, H).
@@ -60,7 +64,7 @@ class SetToList(nn.Module):
 
     def forward(
         self, affinity_BNH: Tensor, set_BND: Tensor, list_BHD: Tensor, mask_BN: Tensor, mask_BH: Tensor
-    ) -> tuple:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Candidates that have taken the history in [B, N, D], and one vector each of set and list [B, D]."""
         own_set_BND = self.of_set(set_BND) * mask_BN[..., None]
         own_list_BHD = self.of_list(list_BHD) * mask_BH[..., None]
@@ -85,10 +89,10 @@ class Mir(Scorer):
         self.set_layers = nn.ModuleList(AttentionLayer(width, sizes.heads, sizes.dropout) for _ in layers)
         self.set_norm = nn.LayerNorm(width)
         self.onward = nn.LSTM(width, width // 2, batch_first=True)
-        self.backward_ = nn.LSTM(width, width - width // 2, batch_first=True)
+        self.back = nn.LSTM(width, width - width // 2, batch_first=True)
         self.list_norm = nn.LayerNorm(width)
         self.interact = SetToList(width)
-        spent = parameters(self.set_layers, self.set_norm, self.onward, self.backward_, self.list_norm, self.interact)
+        spent = parameters(self.set_layers, self.set_norm, self.onward, self.back, self.list_norm, self.interact)
         self.out = head_filling(own_budget(sizes) - spent, 5 * width)
 
     def scores(self, batch: RequestBatch) -> Tensor:
@@ -120,7 +124,7 @@ class Mir(Scorer):
         place_H = torch.arange(mask_BH.shape[1], device=mask_BH.device)
         turned_BH1 = torch.where(mask_BH, count_B1 - 1 - place_H, place_H)[..., None]
         onward_BHD, _ = self.onward(states_BHD)
-        back_BHD, _ = self.backward_(torch.take_along_dim(states_BHD, turned_BH1, dim=1))
+        back_BHD, _ = self.back(torch.take_along_dim(states_BHD, turned_BH1, dim=1))
         read_BHD = torch.cat([onward_BHD, torch.take_along_dim(back_BHD, turned_BH1, dim=1)], dim=-1)
         return self.list_norm(states_BHD + read_BHD)
 

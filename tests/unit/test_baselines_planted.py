@@ -1,7 +1,7 @@
 """Each method of the field learns an effect that needs what is its own, beside one that lacks it and does not.
 
 Chances of a click are 0.9, 0.45 or 0.02 a place (tests/planted.py), so a method that sees the effect earns nearly twice
-what a blind one does; LEARNT and BLIND stand well apart between the two.
+what a blind one does; the bounds stand between the two.
 """
 
 from __future__ import annotations
@@ -70,9 +70,10 @@ def test_dlcm_reads_the_initial_ranking_item_after_item(name, low, high) -> None
     assert low < earned(name, planted.by_initial_neighbour, 250, skewed=True) < high
 
 
-@pytest.mark.parametrize(("name", "low", "high"), [("mir", 0.75, 1.0), ("prm", 0.0, 0.6)])
-def test_mir_lets_candidates_and_history_act_on_each_other(name, low, high, monkeypatch) -> None:
-    """The shared encoder is made blind to the history, so that only MIR's own attention to it is left."""
+@pytest.mark.parametrize(("name", "low", "high"), [("mir", 0.5, 1.0), ("prm", 0.0, 0.35)])
+def test_mir_holds_every_candidate_against_every_item_of_the_history(name, low, high, monkeypatch) -> None:
+    """The shared encoder is made blind to the history, so that only MIR's own attention to it is left; without its
+    affinities MIR earns what PRM does."""
     whole = RequestEncoder.forward
 
     def blind(self, batch, history=None) -> Encoded:
@@ -80,7 +81,7 @@ def test_mir_lets_candidates_and_history_act_on_each_other(name, low, high, monk
         return whole(self, replace(batch, history_items_BH=nothing[0], user_topics_BT=nothing[1]))
 
     monkeypatch.setattr(RequestEncoder, "forward", blind)
-    assert low < earned(name, planted.by_newest_click, 400) < high
+    assert low < earned(name, planted.by_match, 500, planted.HISTORY, many=True) < high
 
 
 @pytest.mark.parametrize(("name", "low", "high"), [("nar4rec", 0.75, 1.0), ("prm", 0.0, 0.6)])
@@ -105,4 +106,4 @@ def test_the_reward_models_signal_reaches_the_variants_that_are_to_have_it(name,
         made, trained = learn(variant, planted.by_little, 100)
         kinds_BL = made.kind_EN[EVENING].gather(1, lists_of(made, trained, FEW))
         share[variant] = float((kinds_BL == planted.A).float().mean())
-    assert share[name] < 0.3 and share[f"{name}+r"] > 0.8
+    assert share[name] < 0.5 and share[f"{name}+r"] > 0.8
