@@ -381,7 +381,7 @@ def test_external_logs_are_named_not_rewritten(nights: Nights, tmp_path: Path) -
     shutil.move(nights.workspace / "logs", logs)
     card = nights.workspace / "workspace.json"
     card.write_text(json.dumps(json.loads(card.read_text()) | {"logs": str(logs)}))
-    user, requests = user_and_requests(logs)
+    user, requests = user_and_requests(logs, texts(nights.workspace))
     before = {path: path.read_bytes() for path in logs.rglob("*.parquet")}
     done = answer(goalrank("erase-user", str(user), "--workspace", str(nights.workspace), "--json").stdout)
     assert {path: path.read_bytes() for path in logs.rglob("*.parquet")} == before
