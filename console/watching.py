@@ -43,7 +43,7 @@ def watch(settings: Settings, every: float, dry_run: bool, console: Console, as_
     while True:
         try:
             seen = _look(settings, dry_run, kept)
-            now = (seen.state, seen.champion)
+            now: tuple[str, str | None] = (seen.state, seen.champion)
             if now != said:
                 _print(seen, console)
             document: dict[str, Any] = asdict(seen)
