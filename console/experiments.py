@@ -46,6 +46,7 @@ def run_ab_test(
 
     workspace = Workspace(settings.workspace)
     names = parse(policies, NAMES)
+    control = control and control.strip().lower()
     if control is not None and control not in names:
         raise UsageError(f"--control {control!r} found, expected one of {', '.join(names)}")
     config = _world(workspace)

@@ -169,8 +169,12 @@ def _chosen(workspace: Workspace, date: str | None, run: str | None) -> Night:
     else:
         meant = nights
     if not meant:
-        known = ", ".join(_run(night) for night in nights[-3:]) or "none"
-        raise UsageError(f"no night {run or wanted or ''} found in {workspace.folder}; the newest are: {known}")
+        if not nights:
+            raise UsageError(
+                f"no night found in {workspace.folder}; run `goalrank nightly`, or give another --workspace"
+            )
+        known = ", ".join(_run(night) for night in nights[-3:])
+        raise UsageError(f"no night {run or wanted} found in {workspace.folder}; the newest are: {known}")
     judged = [night for night in meant if _documents(night.folder).keys() & {"evaluation", "serving"}]
     if not judged and run is None and wanted is None:
         raise ModelRefused(f"no night in {workspace.folder} came as far as a verdict; run `goalrank nightly`")

@@ -11,7 +11,8 @@ from rich.console import Console
 
 from components.watch_champion.main import Kept, Look, look, raise_for
 from console.settings import Settings
-from goalrank.errors import GoalRankError, TryAgain
+from console.workspace import Workspace
+from goalrank.errors import GoalRankError, TryAgain, UsageError
 
 STYLES = {"alert": "bold red", "rolled_back": "bold red", "would_roll_back": "bold red", "watching": "green"}
 
@@ -33,17 +34,22 @@ def watch(settings: Settings, every: float, dry_run: bool, console: Console, as_
 
     A store that is away, or a log that cannot be read, is said and tried again at the next look: the one who watches
     must not be the first to go.
+
+    Raises:
+        UsageError: at the first look; there is no such workspace, or a setting is out of range.
     """
     said: tuple[str, str | None] | None = None
     kept = Kept()
     while True:
         try:
             seen = _look(settings, dry_run, kept)
-            now = (seen.state, seen.champion)
+            now: tuple[str, str | None] = (seen.state, seen.champion)
             if now != said:
                 _print(seen, console)
             document: dict[str, Any] = asdict(seen)
         except GoalRankError as error:
+            if said is None and isinstance(error, UsageError):
+                raise
             now = (error.kind, str(error))
             if now != said:
                 console.print(f"{error.kind.replace('_', ' ').capitalize()}: {error}", markup=False, highlight=False)
@@ -55,6 +61,7 @@ def watch(settings: Settings, every: float, dry_run: bool, console: Console, as_
 
 
 def _look(settings: Settings, dry_run: bool, kept: Kept | None = None) -> Look:
+    Workspace(settings.workspace).require_used()
     return look(
         str(settings.workspace / "served"),
         settings.tracking_uri,

@@ -33,7 +33,7 @@ class Policy:
 
 
 def parse(text: str, more: Sequence[str] = ()) -> list[str]:
-    """The names in `champion,challenger,...`.
+    """The names in `champion,challenger,...`, in lower case however they are typed (PIER, MG-E-100).
 
     Args:
         more: names that the caller knows how to load.
@@ -41,7 +41,7 @@ def parse(text: str, more: Sequence[str] = ()) -> list[str]:
     Raises:
         UsageError: fewer than two, one twice, or an unknown one.
     """
-    names = [name.strip() for name in text.split(",") if name.strip()]
+    names = [name.strip().lower() for name in text.split(",") if name.strip()]
     fixed = [*ALIASES, RETRIEVER, RANDOM, *more]
     unknown = [name for name in names if name not in fixed and not _VERSION.fullmatch(name)]
     if unknown:

@@ -8,7 +8,7 @@ however often one looks (goalrank/sequential.py):
     waiting       too few users yet
     watching      no loss shown so far
     alert         users did not come in the planned shares: the comparison is worth nothing, so nothing is decided
-    rolled_back   the interval of the difference lies below zero
+    rolled_back   the interval of the difference lies below zero (would_roll_back: a dry run)
     over          the time is up and no loss was shown: the champion stays, nobody watches any longer
 """
 
@@ -17,7 +17,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from components import registry
 from components.promote_model import journal, lineage
@@ -40,12 +40,14 @@ RATIO_ALPHA = 0.001
 SETTLING = timedelta(seconds=60)
 """Not compared after a promotion: servers look at the registry every few seconds, each on its own time."""
 
+State = Literal["nothing", "waiting", "watching", "alert", "rolled_back", "would_roll_back", "over"]
+
 
 @dataclass
 class Look:
     """What one look saw and did. Rewards are per request, averaged over users."""
 
-    state: str
+    state: State
     reason: str
     champion: str | None = None
     predecessor: str | None = None

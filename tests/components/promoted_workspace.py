@@ -12,6 +12,7 @@ from typing import Any
 from components import registry
 from components.promote_model.main import run as promote
 from components.register_model.main import run as register
+from console.workspace import Workspace
 from goalrank.verdict import to_json
 from tests.components.untrained_models import NightInputs, random_ranker, random_reward
 from tests.verdicts import passing, promoting
@@ -20,13 +21,14 @@ COMMAND = [sys.executable, "-c", "from goalrank_platform import main; main()"]
 
 
 class PromotedWorkspace:
-    """WORKSPACE with mlflow/, journal/ and nights/, each night's documents where kfp.local leaves them."""
+    """WORKSPACE with workspace.json, mlflow/, journal/ and nights/; a night's documents where kfp.local leaves them."""
 
     def __init__(self, folder: Path, inputs: NightInputs) -> None:
         self.folder, self.inputs = folder, inputs
         self.tracking_uri = f"sqlite:///{folder / 'mlflow' / 'mlflow.db'}"
         self.journal_uri = str(folder / "journal")
         self.nights: list[Path] = []
+        Workspace(folder).record_logs(folder / "logs")
 
     def night(self, seed: int, champion: int | None, **more: Any) -> Path:
         """Register a ranker and a reward model of that seed, judged against version `champion`; the night's folder."""

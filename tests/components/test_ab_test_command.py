@@ -14,6 +14,7 @@ from components import registry
 from components.experiments.features import OnlineFeatures
 from components.experiments.outputs import FIGURE, RESULT
 from components.experiments.past import before
+from components.experiments.policies import parse
 from components.feature_store import online_rows, open_store
 from components.materialize_features.main import run as materialize
 from components.publish_report.experiment import FILE
@@ -22,9 +23,11 @@ from console.main import app
 from console.workspace import Workspace
 from goalrank import schema
 from goalrank.ab_test import ALPHA, METRICS
+from goalrank.baselines import NAMES
 from goalrank.checkpoint import save_model
 from goalrank.dataset import batch_from_rows
 from goalrank.encoders import ModelSizes
+from goalrank.errors import UsageError
 from goalrank.presets import preset
 from goalrank.ranker import Ranker
 from goalrank.simulator import WorldConfig, day_requests, write_days
@@ -190,12 +193,21 @@ def test_what_users_did_before_is_read_from_the_logs(tmp_path: Path) -> None:
         (("--policies", "champion,challenger"), 4, "no version of goalrank-ranker has the alias challenger"),
         (("--policies", "champion,version:9"), 4, "no version 9"),
         (("--policies", "champion,mg-e-100"), 2, "no night of this workspace has a training set"),
+        (("--policies", "Champion,MG-E-100", "--control", "MG-E-100"), 2, "has a training set"),
     ],
 )
 def test_what_cannot_be_tested_is_refused(workspace: Path, flags: tuple[str, ...], code: int, said: str) -> None:
     found, document, _ = run(workspace, *flags)
     assert (found, document["exit_code"]) == (code, code)
     assert said in document["reason"]
+
+
+def test_policies_are_named_as_the_papers_write_them() -> None:
+    expected = ["champion", "pier", "mg-e-100", "nar4rec+r", "version:3"]
+    assert parse("champion, PIER,MG-E-100,NAR4Rec+r,Version:3", NAMES) == expected
+    assert all(name == name.lower() for name in NAMES)
+    with pytest.raises(UsageError, match="each named once"):
+        parse("PIER,pier", NAMES)
 
 
 def test_a_workspace_of_real_logs_is_refused(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ def test_both_servers_are_measured_and_the_soak_answers_rightly():
     assert soak["wrong_or_failed"] == 0
     held = {claim["name"]: claim["holds"] for claim in claims}
     assert held["soak: wrong or failed answers"] and held["soak: requests"]
+    assert held["soak: answers that the log lacks, or has too many"] and soak["logged"] > soak["requests"]
     assert claims[0]["target"] == f"at least {TARGET:g}"
     json.dumps([rows, claims])
 

@@ -108,7 +108,8 @@ def test_a_night_that_is_not_there(place, flags, said):
 def test_an_empty_workspace(tmp_path):
     empty = PromotedWorkspace.__new__(PromotedWorkspace)
     empty.folder = tmp_path / "w"
-    assert run(empty, "promote")[0] == 2
+    code, document = run(empty, "promote")
+    assert (code, document["reason"].startswith(f"no night found in {empty.folder}; run")) == (2, True), document
     assert run(empty, "rollback", "--reason", "x")[0] == 2
     assert run(empty, "history")[1]["entries"] == []
     assert not empty.folder.exists()

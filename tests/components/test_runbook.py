@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import io
 import json
 import os
 import re
@@ -12,19 +14,25 @@ import sys
 import time
 import urllib.request
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import typer
+from rich.console import Console
 
 from components.materialize_features.main import run as materialize
 from components.promote_model import journal
+from components.serve_model import ranking
+from components.watch_champion.main import Look, State, raise_for
+from console import watching
 from console.main import app
 from goalrank import errors
 from tests.components.promoted_workspace import COMMAND, PromotedWorkspace
 from tests.components.tiny_snapshot import write_snapshot
 from tests.components.untrained_models import NightInputs
 
-RUNBOOK = (Path(__file__).resolve().parents[2] / "docs" / "runbook.md").read_text(encoding="utf-8")
+REPOSITORY = Path(__file__).resolve().parents[2]
+RUNBOOK = (REPOSITORY / "docs" / "runbook.md").read_text(encoding="utf-8")
 LAST = "2026-01-04"
 
 CURL = f"""#!{sys.executable}
@@ -118,26 +126,74 @@ def test_every_exit_code_has_its_section() -> None:
     assert found == codes
 
 
-@pytest.mark.parametrize(
-    "alert",
-    [
-        "The watch rolled back",
-        "The split is broken",
-        "The night never ran",
-        "Drift warning",
-        "Fallbacks high",
-        "Off-policy inconclusive",
-        "Disk full",
-        "Tracking server away",
-        "Damaged journal",
-        "Damaged checkpoint or model file",
-        "Another release",
-        "Two promoters",
-    ],
-)
-def test_every_alert_has_its_section(alert: str) -> None:
-    section = RUNBOOK.split(f"\n### {alert}\n", 1)[1].split("\n#", 1)[0]
-    assert len(section.split()) > 30
+def sections() -> dict[str, str]:
+    """Of the alerts, by their titles."""
+    alerts = RUNBOOK.split("\n## Alerts\n", 1)[1].split("\n## ", 1)[0]
+    parts = (part.partition("\n") for part in alerts.split("\n### ")[1:])
+    return {title: body for title, _, body in parts}
+
+
+def code_texts(*folders: str) -> str:
+    """Everything the code may say, a text a line; what is filled in only when it is said is a NUL."""
+    texts = []
+    for file in (file for folder in folders for file in (REPOSITORY / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                texts.append("".join(part.value if isinstance(part, ast.Constant) else "\0" for part in node.values))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                texts.append(node.value)
+    return "\n".join(texts)
+
+
+def test_every_alert_of_the_watch_has_its_section() -> None:
+    """What ends `goalrank watch --once` other than well is quoted where one looks for it."""
+    alerts = []
+    for state in get_args(State):
+        seen = Look(state, "the reason")
+        try:
+            raise_for(seen)
+        except errors.GoalRankError:
+            said = Console(file=io.StringIO())
+            watching._print(seen, said)
+            alerts.append(said.file.getvalue().split("the reason")[0].strip())
+    assert len(alerts) == 3
+    quoted = " ".join(body for body in sections().values() if "`goalrank watch`" in body)
+    assert all(f"`{word}" in quoted for word in alerts), alerts
+
+
+def test_every_fallback_has_its_line() -> None:
+    kinds = {value for name, value in vars(ranking).items() if name.isupper() and isinstance(value, str)}
+    table = re.findall(r"^\| ([a-z_]+) \|", sections()["Fallbacks high"], re.MULTILINE)
+    assert set(table) - {"kind"} == kinds - {ranking.RETRIEVER_POLICY} and len(kinds) > 4
+
+
+def test_every_alert_says_what_to_look_at() -> None:
+    assert len(sections()) > 10
+    for title, body in sections().items():
+        assert len(body.split()) > 30, title
+
+
+def test_the_messages_it_quotes_are_those_of_the_code() -> None:
+    """An alert is found by what it says; a text that was reworded would lead nowhere."""
+    said, checked = code_texts("components", "console", "goalrank"), 0
+    for title, body in sections().items():
+        for quoted in re.findall(r"`([^`]+)`", re.sub(r"```.*?```", "", body, flags=re.DOTALL)):
+            if re.match(r"goalrank |GOALRANK_|fuser ", quoted):
+                continue  # typed, not said
+            # Without what is filled in: ..., N, names.
+            for piece in re.split(r"\S*\.\.\.\S*|\bN\b|\w+_\w+|\. |\bexpected ", " ".join(quoted.split())):
+                if len(piece.split()) >= 3:
+                    assert piece.strip(" :,") in said, f"{title}: {piece!r}"
+                    checked += 1
+    assert checked >= 8
+
+
+def test_the_metrics_it_names_exist() -> None:
+    said = code_texts("components/serve_model").split("\n")
+    named = set(re.findall(r"\bgoalrank_([a-z_]+)", RUNBOOK))
+    assert "fallbacks_total" in named
+    for name in named:
+        assert {name, name.removesuffix("_total"), f"goalrank_{name}"} & set(said), name
 
 
 def test_the_commands_it_tells_you_to_type_exist() -> None:

@@ -239,6 +239,15 @@ def test_the_command_looks_once_and_says_what_it_did(place):
         shutil.rmtree(served)
 
 
+@pytest.mark.parametrize("flags", [["--once"], ["--once", "--dry-run"], []])
+def test_a_mistyped_workspace_is_no_quiet_watch(tmp_path, flags):
+    """There nothing was promoted yet, and never will be."""
+    result = CliRunner().invoke(app, ["watch", *flags, "--workspace", str(tmp_path / "mistyped"), "--json"])
+    assert (result.exit_code, json.loads(result.stdout)["kind"]) == (2, "usage")
+    assert "holds no workspace" in json.loads(result.stdout)["reason"]
+    assert not (tmp_path / "mistyped").exists()
+
+
 def test_it_goes_on_looking_until_it_is_interrupted_whatever_it_meets(place):
     """A served log that cannot be read is said and looked at again, and the loss behind it found once it is mended."""
     served = place.folder / "served"

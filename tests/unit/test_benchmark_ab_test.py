@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.ab_test import BEFORE, DAYS, Case, Pool, measure, rows_of
+from benchmarks.ab_test import BEFORE, DAYS, Case, Outcome, Pool, replay, row_of, rows_of
+from benchmarks.report import Row
 from goalrank.ab_test import ALPHA, METRICS
 
 
@@ -21,10 +22,16 @@ def pool() -> Pool:
 
 
 def test_equal_arms_a_better_arm_and_a_worse_one(pool: Pool) -> None:
-    equal, _ = measure(pool, Case(800, 3, 0.0, 40))
-    better, outcomes = measure(pool, Case(800, 2, 0.5, 20))
-    worse, _ = measure(pool, Case(800, 2, -0.5, 10))
-    assert equal["called_different"] <= ALPHA < equal["t_test_daily"]
+    def measure(case: Case) -> tuple[Row, list[Outcome]]:
+        outcomes = [replay(pool, case, seed) for seed in range(case.replays)]
+        return row_of(pool, case, outcomes), outcomes
+
+    equal, _ = measure(Case(800, 3, 0.0, 40))
+    better, outcomes = measure(Case(800, 2, 0.5, 20))
+    worse, different = measure(Case(800, 2, -0.5, 10))
+    assert equal["called_better"] <= equal["called_different"] <= ALPHA < equal["t_test_daily"]
+    assert all(one.any_better for one in outcomes)
+    assert all(one.any_decided and not one.any_better for one in different)
     assert better["found_better"] >= 0.9 and worse["found_better"] == 0.0
     assert max(equal["truth_left_out"], better["truth_left_out"]) <= ALPHA
     assert better["median_days"] == np.median([outcome.days_to_find for outcome in outcomes])
@@ -32,6 +39,7 @@ def test_equal_arms_a_better_arm_and_a_worse_one(pool: Pool) -> None:
 
 def test_rows_and_claims_of_the_real_world() -> None:
     rows, claims = rows_of(True, [Case(300, 2, 0.0, 2), Case(300, 2, 0.12, 2)])
+    assert any("called better" in made["name"] and made["target"] == f"at most {ALPHA / 2:g}" for made in claims)
     assert [row["lift"] for row in rows] == [0.0, 0.12]
     assert all(set(claim) == {"name", "value", "target", "holds"} for claim in claims)
     # The pool is the world's: about a fifth of 6 items clicked, a list earning about 1.6.
