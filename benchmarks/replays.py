@@ -15,6 +15,9 @@ from benchmarks.report import progress
 CHUNK = 25
 """Replays a process takes at a time, where there are many."""
 
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+"""What OpenMP and the BLAS libraries read their number of threads from."""
+
 
 class Replayed(Protocol):
     """One row of a table."""
@@ -33,9 +36,7 @@ def spread(replay: Callable[[AnyCase, int], Outcome], cases: Sequence[AnyCase]) 
     `replay` travels to other processes: a function of a module, or a partial of one.
     """
     # Spawned, since threads may hold locks here; one BLAS thread each, since more would wait for one another.
-    with ProcessPoolExecutor(
-        os.cpu_count() or 1, get_context("spawn"), initializer=threadpool_limits, initargs=(1,)
-    ) as workers:
+    with ProcessPoolExecutor(os.cpu_count() or 1, get_context("spawn"), initializer=_one_thread) as workers:
         waiting = []
         for case in cases:
             size = max(1, min(CHUNK, case.replays // 10))
@@ -46,6 +47,12 @@ def spread(replay: Callable[[AnyCase, int], Outcome], cases: Sequence[AnyCase]) 
             found.append([one for part in parts for one in part.result()])
             progress(f"{case.replays} replays of {case}")
     return found
+
+
+def _one_thread() -> None:
+    # The limit binds the libraries that are loaded by now, the variables those that a replay loads later.
+    os.environ.update(dict.fromkeys(THREADS, "1"))
+    threadpool_limits(1)
 
 
 def _some(replay: Callable[[AnyCase, int], Outcome], case: AnyCase, seeds: range) -> list[Outcome]:
