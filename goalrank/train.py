@@ -260,13 +260,12 @@ def _train_step(
     helper_lists_BGL = torch.from_numpy(groups.lists_RGL[rows_B]).to(device, torch.int64)
     helper_rewards_HBG = torch.from_numpy(groups.head_rewards_RHG[rows_B]).to(device).transpose(0, 1)
 
-    # Sampled from the policy as it will be served: without dropout. Where there is none, one encoding serves both.
+    # Sampled from the policy as it will be served: without dropout, of ids too, hence from an encoding of its own.
     ranker.train()
     encoded = ranker.encode(batch)
     with torch.no_grad():
         ranker.eval()
-        policy = encoded if preset.dropout == 0.0 else ranker.encode(batch)
-        own_lists_BGL = ranker.sample(policy, preset.on_policy_lists, length, generator=generator)
+        own_lists_BGL = ranker.sample(ranker.encode(batch), preset.on_policy_lists, length, generator=generator)
         own_rewards_HBG = reward_model.score_lists(reward_model.encode(batch), own_lists_BGL).float()
         ranker.train()
     lists_BGL = torch.cat([helper_lists_BGL, own_lists_BGL], dim=1)

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -17,12 +17,13 @@ from torch import Tensor
 
 from goalrank import train
 from goalrank.checkpoint import Checkpoints
-from goalrank.dataset import Feedback, TrainingSet
+from goalrank.dataset import Feedback, RequestBatch, TrainingSet
 from goalrank.encoders import Encoded, ModelSizes
 from goalrank.errors import DataRefused, ModelRefused, TryAgain
 from goalrank.groups import Groups, build_groups, read_groups, write_groups
 from goalrank.objective import Loss, ObjectiveConfig, first_occurrence, group_size_temperature, with_matched_temperature
 from goalrank.presets import preset
+from goalrank.ranker import Ranker
 from goalrank.reward import RewardModel
 from goalrank.schedule import FINAL_RATE, batch_rows, derived_seed, rate_share
 from goalrank.train import CURVES, list_rewards, logged_gains, train_ranker
@@ -174,6 +175,30 @@ def test_lists_get_better(loss: str, data: TrainingSet, groups: Groups) -> None:
     assert own[-1][1] > own[0][1]
     assert set(trained.curves) == set(CURVES)
     assert own[-1][0] == 80
+
+
+def test_own_lists_come_from_the_ranker_as_it_is_served(
+    data: TrainingSet, groups: Groups, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tiny has no dropout of activations, yet ids drop out in training: the encoding that is trained on will not do."""
+    served: list[bool] = []
+    encodings: dict[int, bool] = {}
+    encode, sample = Ranker.encode, Ranker.sample
+
+    def noted(self: Ranker, batch: RequestBatch) -> Encoded:
+        encoded = encode(self, batch)
+        encodings[id(encoded)] = not self.training
+        return encoded
+
+    def asked(self: Ranker, encoded: Encoded, *given: Any, **named: Any) -> Tensor:
+        served.append(encodings[id(encoded)])
+        return sample(self, encoded, *given, **named)
+
+    monkeypatch.setattr(Ranker, "encode", noted)
+    monkeypatch.setattr(Ranker, "sample", asked)
+    without = replace(SHORT, dropout=0.0, ranker_steps=2)
+    train_ranker(data, groups, make_reward(), without, 0)
+    assert served == [True, True]
 
 
 def test_a_matched_temperature_is_found_before_the_first_step(data: TrainingSet, groups: Groups) -> None:
