@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from torch import Tensor
 from goalrank.dataset import TrainingSet
 from goalrank.errors import DataRefused, ModelRefused
 from goalrank.objective import first_occurrence, group_noise, group_std, signal_weights
-from goalrank.policies import Proposal, helper_columns, propose_lists
+from goalrank.policies import Opinion, Proposal, helper_columns, propose_lists
 from goalrank.reward import RewardModel
 from goalrank.schema import LIST_LENGTH
 
@@ -52,6 +52,7 @@ def build_groups(
     helper_lists: int,
     seed: int,
     *,
+    mix: Sequence[str] = (),
     length: int = LIST_LENGTH,
     batch_requests: int = 256,
     device: torch.device | str = "cpu",
@@ -59,15 +60,18 @@ def build_groups(
 ) -> Groups:
     """Propose and score `helper_lists` lists for each request in `indices` (rows of examples.parquet).
 
+    `mix` names the helper policies to take part (policies.helper_columns); none: every heuristic.
+
     Raises:
         DataRefused: there is no request to build a group for.
         ModelRefused: the reward model gives a reward that is not finite.
+        UsageError: the mix is not one that makes so many lists.
     """
     if len(indices) == 0:
         raise DataRefused(
             "no training request offers a choice, expected at least one; give the night more days of logs"
         )
-    columns = helper_columns(helper_lists)
+    columns = helper_columns(helper_lists, mix)
     generator = torch.Generator().manual_seed(seed)
     reward_model = reward_model.to(device).eval()
     lists, heads = [], []
@@ -75,9 +79,11 @@ def build_groups(
         chosen = indices[begin : begin + batch_requests]
         batch = training_set.batch(chosen).to(device)
         shown_BL = training_set.feedback(chosen).slate_BL.to(device)
-        lists_BGL = propose_lists(Proposal(batch, shown_BL, length), columns, generator)
         with torch.inference_mode():
-            rewards_HBG = reward_model.score_lists(reward_model.encode(batch), lists_BGL)
+            encoded = reward_model.encode(batch)
+            proposal = Proposal(batch, shown_BL, length, Opinion(reward_model, encoded))
+            lists_BGL = propose_lists(proposal, columns, generator)
+            rewards_HBG = reward_model.score_lists(encoded, lists_BGL)
         lists.append(lists_BGL.to(torch.int16).cpu().numpy())
         heads.append(rewards_HBG.float().transpose(0, 1).cpu().numpy())
         if progress is not None:

@@ -1,22 +1,27 @@
 """Helper policies M: cheap, different ways to order the candidates (docs/method.md, "Training, three steps", 2).
 
-Diversity is their point: lists of one generator are alike, their reward gaps small. Every policy fills the list as far
-as the request has candidates; lists never repeat an item, and end in -1 where candidates run out.
+Heuristics, and the light neural rankers that a night has anyway: the pretrained history encoder's next-item scores, and
+what the reward model thinks of each candidate alone. Diversity is their point: lists of one generator are alike, their
+reward gaps small. Every policy fills the list as far as the request has candidates; lists never repeat an item, and end
+in -1 where candidates run out.
 
 Legend: B requests, N candidates, L list length, G lists, T topics.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from goalrank.dataset import RequestBatch
+from goalrank.encoders import Encoded, z_scored
 from goalrank.errors import UsageError
 from goalrank.features import ITEM_DENSE
+from goalrank.reward import RewardModel
 
 MMR_RELEVANCE = 0.5
 """lambda of maximal marginal relevance: weight of the (z-scored) score against similarity to the items before."""
@@ -32,6 +37,30 @@ class Proposal:
     batch: RequestBatch
     shown_BL: Tensor  # candidate indices, -1 = none; a request of no log has only -1
     length: int
+    opinion: Opinion | None = None  # for neural policies
+
+
+class Opinion:
+    """What neural policies order by: z-scored scores_BN of a reward model and of the history encoder within it.
+
+    Asked for only where a policy needs it, and worked out once a batch.
+    """
+
+    def __init__(self, model: RewardModel, encoded: Encoded) -> None:
+        self._model, self._encoded = model, encoded
+
+    @property
+    def next_item(self) -> Tensor:
+        """[B, N], how likely each candidate is the user's next click, by the history encoder."""
+        return self._encoded.match_BN
+
+    @cached_property
+    def alone(self) -> Tensor:
+        """[B, N], what each candidate would earn as a list of its own: the reward model as a pointwise ranker."""
+        mask_BN = self._encoded.mask_BN
+        item_N = torch.arange(mask_BN.shape[1], device=mask_BN.device)
+        lists_BN1 = torch.where(mask_BN, item_N, -1).unsqueeze(-1)
+        return z_scored(self._model.reward(self._encoded, lists_BN1), mask_BN)
 
 
 Propose = Callable[[Proposal, torch.Generator], Tensor]
@@ -40,11 +69,12 @@ Propose = Callable[[Proposal, torch.Generator], Tensor]
 
 @dataclass(frozen=True)
 class HelperPolicy:
-    """A named policy; `sampled` ones give another list at each call."""
+    """A named policy; `sampled` ones give another list at each call, `neural` ones need Proposal.opinion."""
 
     name: str
     sampled: bool
     propose: Propose
+    neural: bool = False
 
 
 def top_lists(score_BN: Tensor, mask_BN: Tensor, length: int) -> Tensor:
@@ -56,17 +86,35 @@ def top_lists(score_BN: Tensor, mask_BN: Tensor, length: int) -> Tensor:
     return order_BN[:, :length].masked_fill(place_L >= mask_BN.sum(dim=1, keepdim=True), -1)
 
 
-def helper_columns(count: int) -> list[HelperPolicy]:
-    """The policies behind the first `count` columns of a group: the deterministic ones in REGISTRY's order, then the
-    sampled ones, again and again.
+def helper_columns(count: int, mix: Sequence[str] = ()) -> list[HelperPolicy]:
+    """The policies behind the `count` columns of a group: the deterministic ones of the mix, then its sampled ones over
+    and over.
+
+    Args:
+        count: helper lists of a group.
+        mix: names of policies, each at most once, in any order; none: every heuristic.
 
     Raises:
-        UsageError: count is not positive.
+        UsageError: count is not positive, a name is unknown or named twice, or there are more columns than lists that
+            differ, since none of the mix is sampled.
     """
     if count < 1:
         raise UsageError(f"{count} helper lists found, expected at least 1")
-    fixed = [policy for policy in REGISTRY.values() if not policy.sampled]
-    sampled = [policy for policy in REGISTRY.values() if policy.sampled]
+    unknown = [name for name in mix if name not in REGISTRY]
+    if unknown:
+        raise UsageError(f"helper policy {unknown[0]!r} found, expected some of {', '.join(REGISTRY)}")
+    if len(set(mix)) < len(mix):
+        raise UsageError(
+            f"helper policies {', '.join(mix)} found, expected each at most once: sampled ones are repeated"
+        )
+    chosen = [policy for policy in REGISTRY.values() if (policy.name in mix if mix else not policy.neural)]
+    fixed = [policy for policy in chosen if not policy.sampled]
+    sampled = [policy for policy in chosen if policy.sampled]
+    if count > len(fixed) and not sampled:
+        raise UsageError(
+            f"{count} helper lists of {', '.join(mix)} found, expected at most {len(fixed)}: none of them is sampled, "
+            "so more would be copies; add a sampled policy or ask for fewer lists"
+        )
     return [fixed[g] if g < len(fixed) else sampled[(g - len(fixed)) % len(sampled)] for g in range(count)]
 
 
@@ -88,6 +136,13 @@ def _by_feature(name: str, sign: float) -> Propose:
     def propose(proposal: Proposal, _: torch.Generator) -> Tensor:
         score_BN = sign * proposal.batch.item_dense_BNF[..., column]
         return top_lists(score_BN, proposal.batch.mask_BN, proposal.length)
+
+    return propose
+
+
+def _by_opinion(name: str) -> Propose:
+    def propose(proposal: Proposal, _: torch.Generator) -> Tensor:
+        return top_lists(_opinion(proposal, name), proposal.batch.mask_BN, proposal.length)
 
     return propose
 
@@ -118,10 +173,14 @@ def _shown(proposal: Proposal, _: torch.Generator) -> Tensor:
 
 
 def _retriever_sampled(proposal: Proposal, generator: torch.Generator) -> Tensor:
-    """Plackett-Luce on the retriever's scores, by Gumbel noise."""
-    noise_BN = -(-_uniform(proposal.batch.mask_BN.shape, generator, proposal.batch).log()).log()
-    score_BN = proposal.batch.score_BN / PERTURBATION_TEMPERATURE + noise_BN
-    return top_lists(score_BN, proposal.batch.mask_BN, proposal.length)
+    return _plackett_luce(proposal, proposal.batch.score_BN, generator)
+
+
+def _sampled_by_opinion(name: str) -> Propose:
+    def propose(proposal: Proposal, generator: torch.Generator) -> Tensor:
+        return _plackett_luce(proposal, _opinion(proposal, name), generator)
+
+    return propose
 
 
 def _shown_perturbed(proposal: Proposal, generator: torch.Generator) -> Tensor:
@@ -154,6 +213,19 @@ def _random(proposal: Proposal, generator: torch.Generator) -> Tensor:
     return top_lists(score_BN, proposal.batch.mask_BN, proposal.length)
 
 
+def _plackett_luce(proposal: Proposal, score_BN: Tensor, generator: torch.Generator) -> Tensor:
+    """Lists drawn item by item in proportion to exp(score / PERTURBATION_TEMPERATURE), by Gumbel noise."""
+    noise_BN = -(-_uniform(score_BN.shape, generator, proposal.batch).log()).log()
+    return top_lists(score_BN / PERTURBATION_TEMPERATURE + noise_BN, proposal.batch.mask_BN, proposal.length)
+
+
+def _opinion(proposal: Proposal, name: str) -> Tensor:
+    if proposal.opinion is None:
+        raise UsageError(f"helper policy of {name} found without a reward model, expected Proposal.opinion")
+    scores_BN: Tensor = getattr(proposal.opinion, name)
+    return scores_BN
+
+
 def _fill(proposal: Proposal, lists_BL: Tensor) -> Tensor:
     """Lists completed to the length wanted, with the retriever's best items that they do not hold."""
     score_BN, mask_BN = proposal.batch.score_BN, proposal.batch.mask_BN
@@ -184,6 +256,10 @@ REGISTRY: dict[str, HelperPolicy] = {
         HelperPolicy("retriever_sampled", True, _retriever_sampled),
         HelperPolicy("shown_perturbed", True, _shown_perturbed),
         HelperPolicy("random", True, _random),
+        HelperPolicy("next_item", False, _by_opinion("next_item"), neural=True),
+        HelperPolicy("reward_alone", False, _by_opinion("alone"), neural=True),
+        HelperPolicy("next_item_sampled", True, _sampled_by_opinion("next_item"), neural=True),
+        HelperPolicy("reward_alone_sampled", True, _sampled_by_opinion("alone"), neural=True),
     )
 }
 """Every helper by its name; the order is part of the groups' format."""

@@ -13,7 +13,14 @@ if TYPE_CHECKING:
 
 
 def run(
-    training_set: str, reward_model: str, groups: str, preset: str, seed: int, run_uri: str, data_docs: str = ""
+    training_set: str,
+    reward_model: str,
+    groups: str,
+    preset: str,
+    seed: int,
+    run_uri: str,
+    data_docs: str = "",
+    helpers: str = "",
 ) -> None:
     """Propose and score the helpers' lists of every request the ranker may learn from (never the judge's); check them.
 
@@ -52,6 +59,7 @@ def run(
             reward,
             chosen.helper_lists,
             seed,
+            mix=[name for name in helpers.split(",") if name],
             device="cuda" if torch.cuda.is_available() else "cpu",
             progress=lambda done, total: step.progress(done, total, "requests"),
         )

@@ -18,7 +18,7 @@ from components.step import Step
 from goalrank.checkpoint import save_model
 from goalrank.dataset import TrainingSet
 from goalrank.encoders import ModelSizes
-from goalrank.errors import CheckpointDamaged, DataRefused, ModelRefused
+from goalrank.errors import CheckpointDamaged, DataRefused, ModelRefused, UsageError
 from goalrank.groups import Groups, group_statistics, read_groups
 from goalrank.presets import preset
 from goalrank.ranker import Ranker
@@ -37,7 +37,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def generate(inputs: Path, out: Path, seed: int = 3) -> dict:
+def generate(inputs: Path, out: Path, seed: int = 3, helpers: str = "") -> dict:
     run(
         training_set=str(inputs / "training_set"),
         reward_model=str(inputs / "reward"),
@@ -45,6 +45,7 @@ def generate(inputs: Path, out: Path, seed: int = 3) -> dict:
         preset="tiny",
         seed=seed,
         run_uri=str(out / "run"),
+        helpers=helpers,
     )
     return json.loads((out / "run/outcomes/generate_groups.json").read_text())
 
@@ -69,6 +70,14 @@ def test_same_input_same_shards(inputs: Path, tmp_path: Path) -> None:
     one, two = (read_groups(tmp_path / name / "groups") for name in ("one", "two"))
     np.testing.assert_array_equal(one.lists_RGL, two.lists_RGL)
     np.testing.assert_array_equal(one.rewards_RG, two.rewards_RG)
+
+
+def test_helpers_may_be_named(inputs: Path, tmp_path: Path) -> None:
+    outcome = generate(inputs, tmp_path, helpers="retriever,reward_alone,random")
+    named = ["retriever", "reward_alone", *["random"] * (preset("tiny").helper_lists - 2)]
+    assert outcome["kind"] == "done" and outcome["figures"]["helpers"] == named
+    with pytest.raises(UsageError, match="helper policy 'best' found, expected some of retriever"):
+        generate(inputs, tmp_path / "unknown", helpers="best")
 
 
 def test_a_damaged_reward_model_is_refused(inputs: Path, tmp_path: Path) -> None:

@@ -55,6 +55,19 @@ def test_one_group_a_guide_request(training_set: TrainingSet, reward_model: Rewa
     np.testing.assert_allclose(groups.head_rewards_RHG.mean(axis=1), groups.rewards_RG, atol=1e-6)
 
 
+def test_neural_helpers_are_of_the_mix_that_asks_for_them(training_set: TrainingSet, reward_model: RewardModel) -> None:
+    indices = training_set.guide_indices()[:20]
+    mix = ["next_item", "reward_alone", "reward_alone_sampled"]
+    groups = build_groups(training_set, indices, reward_model, 4, seed=1, mix=mix)
+    assert groups.helpers == (*mix, mix[-1])
+    with torch.no_grad():
+        encoded = reward_model.encode(training_set.batch(indices))
+        alone_BN = reward_model.reward(encoded, torch.arange(12).expand(20, 12)[..., None])
+    for helper, score_BN in ((0, encoded.match_BN), (1, alone_BN)):
+        expected = score_BN.argsort(dim=1, descending=True, stable=True)[:, :6].numpy()
+        np.testing.assert_array_equal(groups.lists_RGL[:, helper], expected)
+
+
 def test_same_seed_same_groups(training_set: TrainingSet, reward_model: RewardModel, groups: Groups) -> None:
     indices = training_set.guide_indices()
     again = build_groups(training_set, indices, reward_model, HELPERS, seed=1, batch_requests=32)

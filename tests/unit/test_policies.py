@@ -2,25 +2,48 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from goalrank.dataset import RequestBatch
+from goalrank.encoders import Encoded
 from goalrank.errors import UsageError
 from goalrank.features import ITEM_DENSE
 from goalrank.policies import (
     MMR_RELEVANCE,
     PERTURBATION_TEMPERATURE,
     REGISTRY,
+    Opinion,
     Proposal,
     helper_columns,
     propose_lists,
     top_lists,
 )
+from goalrank.reward import RewardModel
 
 BATCH, CANDIDATES, TOPICS, LENGTH = 7, 12, 5, 6
 SAMPLED = [policy.name for policy in REGISTRY.values() if policy.sampled]
+HEURISTICS = [policy.name for policy in REGISTRY.values() if not policy.neural]
+
+
+class LaterIsBetter(RewardModel):
+    """A list of one item earns that item's index: what is not a candidate would earn least, and must not matter."""
+
+    def __init__(self) -> None:
+        torch.nn.Module.__init__(self)
+
+    def reward(self, encoded: Encoded, lists_BGL: Tensor) -> Tensor:
+        assert lists_BGL.shape[2] == 1
+        return lists_BGL[..., 0].float()
+
+
+def make_opinion(request: RequestBatch, next_item_BN: Tensor) -> Opinion:
+    nothing = torch.zeros(1)
+    return Opinion(LaterIsBetter(), Encoded(nothing, nothing, request.mask_BN, nothing, next_item_BN))
 
 
 def make_proposal(counts: list[int] | None = None, length: int = LENGTH, seed: int = 0) -> Proposal:
@@ -43,7 +66,8 @@ def make_proposal(counts: list[int] | None = None, length: int = LENGTH, seed: i
         mask_BN=mask_BN,
     )
     noise_BN = torch.rand(batch, CANDIDATES, generator=generator)
-    return Proposal(request, top_lists(noise_BN, mask_BN, LENGTH), length)
+    next_item_BN = torch.randn(batch, CANDIDATES, generator=generator) * mask_BN
+    return Proposal(request, top_lists(noise_BN, mask_BN, LENGTH), length, make_opinion(request, next_item_BN))
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -78,6 +102,24 @@ def test_retriever_order() -> None:
     proposal = make_proposal()
     expected = np.argsort(-proposal.batch.score_BN.numpy(), axis=1, kind="stable")[:, :LENGTH]
     np.testing.assert_array_equal(REGISTRY["retriever"].propose(proposal, generator()).numpy(), expected)
+
+
+def test_neural_orders() -> None:
+    proposal = make_proposal([12, 5, 8])
+    assert proposal.opinion is not None
+    score_BN = np.where(proposal.batch.mask_BN.numpy(), proposal.opinion.next_item.numpy(), -np.inf)
+    expected = np.argsort(-score_BN, axis=1, kind="stable")[:, :LENGTH]
+    expected[1, 5:] = -1
+    np.testing.assert_array_equal(REGISTRY["next_item"].propose(proposal, generator()).numpy(), expected)
+    found = REGISTRY["reward_alone"].propose(proposal, generator()).tolist()
+    assert found == [[11, 10, 9, 8, 7, 6], [4, 3, 2, 1, 0, -1], [7, 6, 5, 4, 3, 2]]
+
+
+@pytest.mark.parametrize("name", [policy.name for policy in REGISTRY.values() if policy.neural])
+def test_a_neural_policy_without_a_model_says_so(name: str) -> None:
+    proposal = replace(make_proposal(), opinion=None)
+    with pytest.raises(UsageError, match=r"without a reward model, expected Proposal\.opinion"):
+        REGISTRY[name].propose(proposal, generator())
 
 
 def test_mmr_restated() -> None:
@@ -148,11 +190,35 @@ def test_sampled_policies_follow_the_generator(name: str) -> None:
 
 def test_columns_are_deterministic_first_then_sampled() -> None:
     names = [policy.name for policy in helper_columns(11)]
-    fixed = [policy.name for policy in REGISTRY.values() if not policy.sampled]
-    assert names == [*fixed, *SAMPLED, *SAMPLED][:11]
+    fixed = [name for name in HEURISTICS if name not in SAMPLED]
+    sampled = [name for name in HEURISTICS if name in SAMPLED]
+    assert names == [*fixed, *sampled, *sampled][:11]
     assert [policy.name for policy in helper_columns(3)] == names[:3]
     lists = propose_lists(make_proposal(), helper_columns(11), generator())
     assert lists.shape == (BATCH, 11, LENGTH)
-    assert not lists[:, len(fixed)].equal(lists[:, len(fixed) + len(SAMPLED)])  # the same policy, drawn again
+    assert not lists[:, len(fixed)].equal(lists[:, len(fixed) + len(sampled)])  # the same policy, drawn again
     with pytest.raises(UsageError, match="0 helper lists found, expected at least 1"):
         helper_columns(0)
+
+
+def test_a_mix_is_some_of_the_policies_in_the_registrys_order() -> None:
+    mix = ["random", "next_item", "retriever"]
+    assert [policy.name for policy in helper_columns(4, mix)] == ["retriever", "next_item", "random", "random"]
+    assert [policy.name for policy in helper_columns(3, ["random"])] == ["random"] * 3
+
+
+@pytest.mark.parametrize(
+    ("count", "mix", "message"),
+    [
+        (2, ["best"], "helper policy 'best' found, expected some of retriever, popularity"),
+        (2, ["random", "random"], "random, random found, expected each at most once"),
+        (
+            3,
+            ["retriever", "mmr"],
+            "3 helper lists of retriever, mmr found, expected at most 2: none",
+        ),
+    ],
+)
+def test_a_mix_that_makes_no_group_is_refused(count: int, mix: list[str], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        helper_columns(count, mix)
