@@ -31,72 +31,35 @@ from starlette.routing import Route
 
 from components.serve_model import inference
 from components.serve_model.batching import OverloadedError
-from components.serve_model.bodies import MAX_BODY_BYTES, FeedbackBody, RankBody, Refused, read_rank, reason_of
-from components.serve_model.metrics import Metrics
+from components.serve_model.bodies import FeedbackBody, RankBody, Refused, read_rank, reason_of
+from components.serve_model.body_limit import App, BodyLimit, Receive, Scope, Send
+from components.serve_model.metrics import OUTCOMES
 from components.serve_model.served_log import RepeatedRequestError, UnknownRequestError
 from components.serve_model.service import Answer, Service
 from goalrank.errors import UsageError
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
+class AnswersAtTheEnd:
+    """Answers 503 where the end of the server cancels a request that has no answer yet; nothing else cancels one."""
 
-BODY_SECONDS = 10.0
-"""In which a body must have come, once its headers have: whoever sends half of one holds a connection no longer."""
-
-
-class BodyLimit:
-    """Reads bodies into scope["body"]; those over MAX_BODY_BYTES are refused with 413, announced or not, those that do
-    not come within BODY_SECONDS with 408. Both are counted as invalid."""
-
-    def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]], metrics: Metrics) -> None:
-        self.app, self.metrics = app, metrics
+    def __init__(self, app: App) -> None:
+        self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] not in ("POST", "PUT", "PATCH"):
-            await self.app(scope, receive, send)
-            return
+        begun = False
+
+        async def sending(message: MutableMapping[str, Any]) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
         try:
-            async with asyncio.timeout(BODY_SECONDS):
-                scope["body"] = await _read(receive)
-        except TimeoutError:
-            reason = f"the body did not come within {BODY_SECONDS:g} s; send it again"
-            await self._refuse(408, reason, scope, receive, send)
-        except _TooLargeError:
-            reason = f"the body is over {MAX_BODY_BYTES} bytes; send fewer candidates or requests"
-            await self._refuse(413, reason, scope, receive, send)
-        else:
-            if scope["body"] is not None:
-                await self.app(scope, receive, send)
-
-    async def _refuse(self, status: int, reason: str, scope: Scope, receive: Receive, send: Send) -> None:
-        self.metrics.requests.labels(_ENDPOINTS.get(scope["path"], "infer"), "invalid").inc()
-        # What is still under way of the body would be taken for the next request.
-        await _json({"error": reason}, status, {"connection": "close"})(scope, receive, send)
-
-
-class _TooLargeError(Exception):
-    """The body is over the limit."""
-
-
-async def _read(receive: Receive) -> bytes | None:
-    """The body, None where the client went away.
-
-    Raises:
-        _TooLargeError: it is over MAX_BODY_BYTES.
-    """
-    parts, size, more = [], 0, True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return None
-        parts.append(message.get("body", b""))
-        size += len(parts[-1])
-        more = message.get("more_body", False)
-        if size > MAX_BODY_BYTES:
-            raise _TooLargeError
-    return b"".join(parts)
+            await self.app(scope, receive, sending)
+        except asyncio.CancelledError:
+            if scope["type"] != "http" or begun:
+                raise
+            reason = "this server is ending and could not answer in time; send it again, another one will"
+            await _json({"error": reason}, 503, {"connection": "close", "retry-after": "1"})(scope, receive, send)
 
 
 def create_app(service: Service) -> Starlette:
@@ -113,7 +76,7 @@ def create_app(service: Service) -> Starlette:
 
     def counted(endpoint: str, handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Any]:
         seconds = metrics.seconds.labels(endpoint)
-        outcomes = {name: metrics.requests.labels(endpoint, name) for name in (*_OUTCOMES.values(), "failed")}
+        outcomes = {name: metrics.requests.labels(endpoint, name) for name in OUTCOMES}
 
         async def answer(request: Request) -> Response:
             begun = time.perf_counter()
@@ -187,7 +150,10 @@ def create_app(service: Service) -> Starlette:
             Route("/ready", ready),
             Route("/metrics", told),
         ],
-        middleware=[Middleware(BodyLimit, metrics=metrics)],
+        middleware=[
+            Middleware(AnswersAtTheEnd),
+            Middleware(BodyLimit, metrics=metrics, endpoint_of=_endpoint_of),
+        ],
         exception_handlers={HTTPException: _refused, OverloadedError: _overloaded, Exception: _failed},
         lifespan=lifespan,
     )
@@ -197,7 +163,13 @@ def create_app(service: Service) -> Starlette:
 
 
 _ENDPOINTS = {"/rank": "rank", "/feedback": "feedback"}
-_OUTCOMES = {200: "answered", 422: "invalid", 503: "overloaded"}
+_OUTCOMES = {200: "answered", 503: "not_kept"}
+"""What an answer's status says; any other one is "invalid". Too many requests are an exception, not an answer."""
+
+
+def _endpoint_of(path: str) -> str | None:
+    """What the metrics call a path that is posted to; None where there is nothing."""
+    return "infer" if inference.INFER.fullmatch(path) else _ENDPOINTS.get(path)
 
 
 def _json(document: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:

@@ -16,6 +16,7 @@ https://github.com/kserve/open-inference-protocol/blob/main/specification/protoc
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
@@ -52,6 +53,8 @@ OUTPUTS: dict[str, tuple[str, list[int]]] = {
     "explored": ("BOOL", [-1]),
 }
 PLATFORM = "goalrank_torch"
+INFER = re.compile(r"/v2/models/[^/]+(/versions/[^/]+)?/infer")
+"""The paths of `infer`."""
 
 Counted = Callable[[str, Callable[[Request], Awaitable[Response]]], Callable[[Request], Any]]
 

@@ -56,6 +56,7 @@ def serve(
     import uvicorn
 
     from components.serve_model.app import create_app
+    from components.serve_model.connections import configured
     from components.serve_model.hot_swap import HotSwap, try_out
     from components.serve_model.metrics import Metrics
     from components.serve_model.served_log import ServedLog
@@ -93,13 +94,7 @@ def serve(
         # What was imported stays: else every full collection would stop the answers and walk through all of it.
         gc.collect()
         gc.freeze()
-        config = uvicorn.Config(
-            create_app(Service(ranking, log, metrics, swap)),
-            log_level="warning",
-            access_log=False,
-            timeout_graceful_shutdown=10,
-        )
-        Server(config).run(sockets=[listening])
+        Server(configured(create_app(Service(ranking, log, metrics, swap)))).run(sockets=[listening])
     finally:
         listening.close()
 

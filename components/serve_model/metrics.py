@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 SECONDS = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0, 2.5)
 SIZES = (1, 2, 4, 8, 16, 32, 64)
+OUTCOMES = ("answered", "invalid", "overloaded", "not_kept", "failed")
+"""Of a body: answered; refused with a 4xx; too many waited; feedback that the disk did not take; a bug of ours."""
 
 
 class Metrics:
@@ -39,7 +41,7 @@ class Metrics:
         )
         self.requests = counter(
             "requests_total",
-            "Bodies by endpoint and outcome: answered, invalid, overloaded, failed",
+            f"Bodies by endpoint and outcome: {', '.join(OUTCOMES)}",
             "endpoint",
             "outcome",
         )

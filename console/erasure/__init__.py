@@ -9,8 +9,9 @@ Done at once, in this order, each part safe to be done twice (a command that was
 3. Every Parquet file under the workspace loses the user's rows and the impressions of the user's requests: snapshots
    and their state, the offline store, what was served, simulated logs. Manifests get their new counts.
 4. The online store forgets the user: a service that runs falls back as for anybody unknown, within seconds.
-5. The service's journal loses the user's lines. A service that runs holds its newest ones in memory and will write
-   them: then the command ends with 75 and says to stop it and type the same again.
+5. The service's journal loses the user's lines, and so does what was set aside of it as damaged. A service that runs
+   holds its newest ones in memory and will write them: then the command ends with 75 and says to stop it and type the
+   same again.
 
 Not done, and said: external logs are not ours to rewrite, so the files that hold the user are named. Models trained
 before keep what they learnt; the retention rule ages them out once no alias and no roll-back needs them. The id itself
@@ -72,7 +73,7 @@ def erase_user(settings: Settings, user_id: int, dry_run: bool) -> dict[str, Any
         online = Path(settings.feast_uri, "registry.db").exists() or "://" in settings.feast_uri
         if online and not dry_run:
             erase_online(settings.feast_uri, user_id)
-        journal, held = text.journal(place.folder / "served", user_id, dry_run)
+        journal, held = text.journal(place.folder / "served", user_id, requests, dry_run)
         if held and not dry_run:
             raise TryAgain(
                 f"user {user_id} is erased everywhere but in {held} file(s) of a service that is running, which will "

@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 from components.extract_features.erasures import NOBODY
-from components.serve_model.journal import SUFFIX
+from components.serve_model.journal import DAMAGED, SUFFIX
 from components.serve_model.served_log import JOURNAL
 from components.step import write_atomic
 
@@ -41,25 +41,31 @@ def redact(folder: Path, user_id: int, requests: set[str], dry_run: bool) -> lis
     return found
 
 
-def journal(served: Path, user_id: int, dry_run: bool) -> tuple[int, int]:
-    """Take the user's lines out of the journals of services that are gone.
+def journal(served: Path, user_id: int, requests: set[str], dry_run: bool) -> tuple[int, int]:
+    """Take the user's lines out of the journals of services that are gone, and out of what was set aside as damaged.
+
+    Args:
+        served: folder of the served logs.
+        user_id: who is erased.
+        requests: ids of the user's requests, as far as they are known already.
+        dry_run: count, change nothing.
 
     Returns:
         lines taken out, and how many journals of running services hold lines of the user.
     """
     gone = held = 0
-    for path in sorted((served / JOURNAL).glob(f"*{SUFFIX}")):
+    files = {path: _lines(path) for suffix in (SUFFIX, DAMAGED) for path in (served / JOURNAL).glob(f"*{suffix}")}
+    events = [event for lines in files.values() for event in map(_event, lines)]
+    asked = {event.get("request_id") for event in events if event.get("user_id") == user_id}
+    theirs = requests | {one for one in asked if isinstance(one, str)}
+    # What is damaged says nothing reliably: there a line goes where the id stands as a number of its own, whatever of.
+    spelt = [str(user_id), *map(re.escape, sorted(theirs))]
+    named = re.compile(rf"(?<![\w.-])(?:{'|'.join(spelt)})(?![\w.-])".encode())
+    for path, lines in sorted(files.items()):
+        kept = [line for line in lines if not _is_of(line, user_id, theirs, named, path.suffix == DAMAGED)]
+        if len(kept) == len(lines):
+            continue
         with open(path, "rb") as file:
-            lines = file.read().splitlines(keepends=True)
-            events = [_event(line) for line in lines]
-            theirs = {event.get("request_id") for event in events if event.get("user_id") == user_id}
-            kept = [
-                line
-                for line, event in zip(lines, events, strict=True)
-                if event.get("request_id", event.get("feedback_on")) not in theirs
-            ]
-            if not theirs:
-                continue
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -67,13 +73,27 @@ def journal(served: Path, user_id: int, dry_run: bool) -> tuple[int, int]:
                 continue
             gone += len(lines) - len(kept)
             if not dry_run:
-                write_atomic(path, b"".join(kept).decode())
+                write_atomic(path, b"".join(kept))
     return gone, held
+
+
+def _lines(path: Path) -> list[bytes]:
+    with open(path, "rb") as file:
+        return list(file)
+
+
+def _is_of(line: bytes, user_id: int, requests: set[str], named: re.Pattern[bytes], damaged: bool) -> bool:
+    event = _event(line)
+    told = event.get("request_id", event.get("feedback_on"))
+    if event.get("user_id") == user_id or (isinstance(told, str) and told in requests):
+        return True
+    whole = isinstance(told, str) and ("feedback_on" in event or isinstance(event.get("user_id"), int))
+    return (damaged or not whole) and named.search(line) is not None
 
 
 def _event(line: bytes) -> dict[str, object]:
     try:
         event = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return event if isinstance(event, dict) else {}

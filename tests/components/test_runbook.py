@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import io
 import json
 import os
@@ -20,9 +21,12 @@ import pytest
 import typer
 from rich.console import Console
 
+from components import registry
 from components.materialize_features.main import run as materialize
 from components.promote_model import journal
-from components.serve_model import ranking
+from components.serve_model import hot_swap, ranking
+from components.serve_model.champion import loaded
+from components.serve_model.metrics import OUTCOMES
 from components.watch_champion.main import Look, State, raise_for
 from console import watching
 from console.main import app
@@ -194,6 +198,50 @@ def test_the_metrics_it_names_exist() -> None:
     assert "fallbacks_total" in named
     for name in named:
         assert {name, name.removesuffix("_total"), f"goalrank_{name}"} & set(said), name
+
+
+def test_the_labels_it_names_are_counted() -> None:
+    said = set(code_texts("components/serve_model").split("\n"))
+    labels = re.findall(r'\bgoalrank_[a-z_]+\{([a-z_]+)="([a-z_]+)"\}', RUNBOOK)
+    assert len(labels) >= 4
+    for label, value in labels:
+        assert {label, value} <= said, f'{label}="{value}"'
+
+
+@pytest.mark.parametrize(
+    ("title", "metric"),
+    [
+        ("Overloaded", 'goalrank_requests_total{outcome="overloaded"}'),
+        ("Overloaded", 'goalrank_requests_total{outcome="not_kept"}'),
+        ("A champion that a server does not take", 'goalrank_swaps_total{outcome="refused"}'),
+    ],
+)
+def test_what_a_server_counts_as_its_own_trouble_is_an_alert_with_something_to_type(title: str, metric: str) -> None:
+    assert f"`{metric}`" in sections()[title]
+    assert "Look at" in " ".join(sections()[title].split()) and "```sh\ngoalrank " in sections()[title]
+
+
+def test_503_is_an_outcome_that_the_runbook_knows() -> None:
+    """Whatever is neither an answer nor the client's fault: the next one to be counted must be written about too."""
+    assert set(OUTCOMES) - {"answered", "invalid", "failed"} == {
+        value for label, value in re.findall(r'requests_total\{(outcome)="([a-z_]+)"\}', RUNBOOK)
+    }
+
+
+def test_every_reason_to_refuse_a_version_has_its_line() -> None:
+    """What a server's log says of a version it does not take, by whoever raises it."""
+    rows = re.findall(r"^\| (`.*?) \|", sections()["A champion that a server does not take"], re.MULTILINE)
+    quoted = [word for row in rows for word in re.findall("`(.*?)`", row)]
+    refusing = [registry.fetch_model, registry.verify_weights, registry.require_feature_set, loaded, hot_swap.try_out]
+    raised = [
+        "".join(part.value for part in ast.walk(node) if isinstance(part, ast.Constant) and isinstance(part.value, str))
+        for function in refusing
+        for node in ast.walk(ast.parse(inspect.getsource(function)))
+        if isinstance(node, ast.Raise)
+    ]
+    assert len(raised) >= len(refusing)
+    for reason in raised:
+        assert any(word in reason for word in quoted), reason
 
 
 def test_the_commands_it_tells_you_to_type_exist() -> None:

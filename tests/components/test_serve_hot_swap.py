@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import shutil
 import threading
 import time
@@ -161,29 +162,34 @@ def test_a_graceful_end_answers_what_is_under_way_and_writes_the_log(place, tmp_
     process = launch(place, tmp_path / "served", "--exploration", "0", "--holdback", "0.5", told=None)
     address = address_of(process)
     answered: list[str] = []
-    refused = threading.Event()
+    faults: list[str] = []
+    ended: list[str] = []
+    terminated = threading.Event()
 
     def call() -> None:
         caller = Caller(address)
-        try:
-            while True:
+        while True:
+            try:
                 status, answers = caller.post("/rank", [body(number) for number in range(20)])
-                assert status == 200, answers
-                answered.extend(answer["request_id"] for answer in answers)
-        except (ConnectionError, OSError, Exception) as error:
-            if isinstance(error, AssertionError):
-                raise
-            refused.set()
+            except (OSError, http.client.HTTPException) as error:
+                (ended if terminated.is_set() else faults).append(repr(error))
+                return
+            if status != 200:
+                faults.append(f"{status}: {answers}")
+                return
+            answered.extend(answer["request_id"] for answer in answers)
 
     callers = [threading.Thread(target=call) for _ in range(4)]
     for caller in callers:
         caller.start()
     time.sleep(1.0)
+    terminated.set()
     process.terminate()
     for caller in callers:
         caller.join(60)
     process.communicate(timeout=60)
-    assert refused.is_set() and answered
+    assert not faults, faults
+    assert len(ended) == len(callers) and answered
     logged = read_logs(tmp_path / "served", "requests")
     assert set(answered) <= set(logged["request_id"].to_pylist())
     assert set(logged["policy"].to_pylist()) == {f"{registry.RANKER}:1", f"{registry.RANKER}:2"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import html
 import json
 import re
@@ -9,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from console.erasure.text import ERASED, redact
+from components.serve_model.journal import DAMAGED, SUFFIX
+from components.serve_model.served_log import JOURNAL
+from console.erasure.text import ERASED, journal, redact
 from goalrank import schema
 
 USER = 4711
@@ -57,3 +60,69 @@ def test_a_dry_run_names_the_files_and_changes_none(tmp_path: Path) -> None:
     assert (tmp_path / "plain.log").read_text() == "request_id=r-1 user_id=4711"
     redact(tmp_path, USER, {"r-1"}, dry_run=False)
     assert (tmp_path / "plain.log").read_text() == f"request_id={ERASED} user_id={schema.SMALLEST_ID - 1}"
+
+
+# ------------------------------------------------------------------------------------------- the service's journal
+
+
+def line(request: str, user: int, **more: object) -> bytes:
+    return json.dumps({"request_id": request, "user_id": user, "items": [5], **more}).encode() + b"\n"
+
+
+THEIRS = [
+    line("mine", USER),
+    line("short", USER)[:-12] + b"\n",
+    line("bytes", USER).replace(b"items", b"\xff\xfe"),
+    line("key", USER).replace(b"user_id", b"us\x00r_id"),
+    line("text", USER).replace(b"4711", b'"4711"'),
+    b'{"feedback_on": "mine", "position": 1}\n',
+    b'{"feedback_on": "earlier", "posit\n',
+    b"[" * 100_000 + b" 4711\n",
+]
+OTHERS = [
+    line("yours", 47110),
+    line("14711", 5, candidate_scores=[0.4711]),
+    line("short", 5)[:-12] + b"\n",
+    b'{"feedback_on": "yours", "position": 4}\n',
+    b"\xff\xfe\n",
+]
+
+
+@pytest.mark.parametrize("suffix", [SUFFIX, DAMAGED])
+def test_the_user_goes_from_the_journal_and_from_what_was_set_aside_of_it(tmp_path: Path, suffix: str) -> None:
+    file = tmp_path / JOURNAL / f"1-a{suffix}"
+    file.parent.mkdir()
+    mixed = b"".join(part for pair in zip(THEIRS, [*OTHERS, b"", b"", b""], strict=True) for part in pair)
+    file.write_bytes(mixed)
+    assert journal(tmp_path, USER, {"earlier"}, dry_run=True) == (len(THEIRS), 0)
+    assert file.read_bytes() == mixed
+    assert journal(tmp_path, USER, {"earlier"}, dry_run=False) == (len(THEIRS), 0)
+    assert file.read_bytes() == b"".join(OTHERS)
+    assert journal(tmp_path, USER, {"earlier"}, dry_run=False) == (0, 0)
+
+
+def test_a_request_in_one_file_names_its_feedback_in_another(tmp_path: Path) -> None:
+    folder = tmp_path / JOURNAL
+    folder.mkdir()
+    (folder / f"1-a{SUFFIX}").write_bytes(line("mine", USER))
+    (folder / f"1-b{DAMAGED}").write_bytes(b'{"feedback_on": "mine", "posit\n' + OTHERS[0])
+    assert journal(tmp_path, USER, set(), dry_run=False) == (2, 0)
+    assert [file.read_bytes() for file in sorted(folder.iterdir())] == [b"", OTHERS[0]]
+
+
+def test_a_whole_line_goes_by_its_user_and_not_by_its_numbers(tmp_path: Path) -> None:
+    """An item may have the same number; the lines of a journal that can be read are somebody's served lists."""
+    file = tmp_path / JOURNAL / f"1-a{SUFFIX}"
+    file.parent.mkdir()
+    file.write_bytes(line("yours", 5, candidates=[USER]))
+    assert journal(tmp_path, USER, set(), dry_run=False) == (0, 0)
+
+
+def test_the_journal_of_a_service_that_runs_is_left_and_said(tmp_path: Path) -> None:
+    file = tmp_path / JOURNAL / f"1-a{SUFFIX}"
+    file.parent.mkdir()
+    file.write_bytes(line("mine", USER))
+    with open(file, "rb") as running:
+        fcntl.flock(running, fcntl.LOCK_EX)
+        assert journal(tmp_path, USER, set(), dry_run=False) == (0, 1)
+    assert file.read_bytes() == line("mine", USER)
