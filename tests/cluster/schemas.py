@@ -23,6 +23,19 @@ SHARED = Path(os.environ.get("GOALRANK_SHARED", ROOT.parent / "shared"))
 CRDS = SHARED / "crds"
 """Unchanged CustomResourceDefinitions of the operators, one file each; they come with the operators elsewhere."""
 
+WORDS = {
+    "concurrencyPolicy": {"Allow", "Forbid", "Replace"},
+    "restartPolicy": {"Always", "Never", "OnFailure"},
+    "protocol": {"TCP", "UDP", "SCTP"},
+    "policyTypes": {"Ingress", "Egress"},
+    "accessModes": {"ReadWriteOnce", "ReadOnlyMany", "ReadWriteMany", "ReadWriteOncePod"},
+    "fsGroupChangePolicy": {"Always", "OnRootMismatch"},
+    "operator": {"In", "NotIn", "Exists", "DoesNotExist"},
+    "action": {"FailIndex", "FailJob", "Count", "Ignore"},
+    "medium": {"", "Memory"},
+}
+"""Which words a field knows, as the API reference has them: Kubernetes' schemas take any text there."""
+
 METADATA = {"name", "namespace", "labels", "annotations"}
 
 
@@ -45,6 +58,20 @@ def problems(one: Object, versions: tuple[str, ...] = KUBERNETES) -> list[str]:
             found.append(error.message)
         except kubernetes_validate.ValidationError as error:
             found.append(f"{version}: {'.'.join(map(str, error.path))}: {error.message}")
+    return found + _strange_words(one)
+
+
+def _strange_words(node: Any) -> list[str]:
+    if isinstance(node, list):
+        return [found for value in node for found in _strange_words(value)]
+    if not isinstance(node, dict):
+        return []
+    found = [strange for value in node.values() for strange in _strange_words(value)]
+    for key in node.keys() & WORDS.keys():
+        said = node[key] if isinstance(node[key], list) else [node[key]]
+        found += [
+            f"{key} {word!r} is none of {', '.join(sorted(WORDS[key]))}" for word in said if word not in WORDS[key]
+        ]
     return found
 
 

@@ -85,6 +85,12 @@ def test_the_check_fails_where_it_must(made, spoil: str, crds: None) -> None:
     assert schemas.problems(bad) != []
 
 
+def test_a_word_no_field_knows_is_told() -> None:
+    one = core_object()
+    one["spec"]["template"]["spec"]["restartPolicy"] = "Newer"
+    assert schemas.problems(one) == ["restartPolicy 'Newer' is none of Always, Never, OnFailure"]
+
+
 def test_closing_a_schema_leaves_what_is_open() -> None:
     free = {"type": "object", "properties": {"a": {}}, "x-kubernetes-preserve-unknown-fields": True}
     map_ = {"type": "object", "additionalProperties": {"type": "string"}}
