@@ -1,9 +1,9 @@
 """Put a release's image digests where they count: `make release IMAGES="goalrank/serve=sha256:... ..."`.
 
-Writes k8s/overlays/OVERLAY/images/kustomization.yaml, all of it and atomically, and prints the variables that
-components/images reads when the pipeline is compiled, so that servers and nights run the same images:
+Writes k8s/overlays/OVERLAY/images/kustomization.yaml, all of it and atomically, and prints the variables from which
+the pipeline takes its images (components/images), so that servers and nights run the same ones:
 
-    eval "$(make -s release IMAGES=...)" && make compile
+    eval "$(make -s release IMAGES=...)"
 
 A digest may carry the repository it was pushed to: goalrank/serve=registry.example.org/ml/serve@sha256:...
 """

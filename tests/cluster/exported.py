@@ -17,10 +17,8 @@ _NOT_METRICS = re.compile(
 )
 
 
-@functools.cache
-def metrics() -> frozenset[str]:
-    """Names of every series of a running service, labelled ones included."""
-    made = Metrics()
+def idle_service() -> Service:
+    """A service that knows no model and answers nobody: its metrics and routes are those of any other."""
     ranking = SimpleNamespace(
         models=SimpleNamespace(champion=None, previous=None, holdback=0.0),
         exploration=0.0,
@@ -28,9 +26,14 @@ def metrics() -> frozenset[str]:
         features=SimpleNamespace(counts=dict),
         answered_alone=0,
     )
-    Service(ranking, SimpleNamespace(unlogged=0), made)
+    return Service(ranking, SimpleNamespace(unlogged=0), Metrics())
+
+
+@functools.cache
+def metrics() -> frozenset[str]:
+    """Names of every series of a running service, labelled ones included."""
     found = set()
-    for family in made.registry.collect():
+    for family in idle_service().metrics.registry.collect():
         # A labelled metric that nothing was counted in has no sample yet: its type says how its series are called.
         ends = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count")}.get(family.type, ("",))
         found |= {f"{family.name}{end}" for end in ends}
