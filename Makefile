@@ -5,9 +5,12 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # pip options for torch alone, for example an index of CPU builds on a Linux machine without a GPU.
 TORCH_PIP ?=
+# Where `make release` writes the digests of a release's images: staging or prod.
+OVERLAY ?= prod
+IMAGES ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup nightly test faults check compile clean
+.PHONY: help setup nightly test faults check compile release clean
 
 help:
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
@@ -21,7 +24,7 @@ $(STAMP): pyproject.toml constraints.txt scripts/setup.sh
 nightly: $(STAMP) ## simulate feedback and run one night on it, a first champion allowed
 	@$(BIN)/goalrank nightly --allow-bootstrap $(ARGS)
 
-test: $(STAMP) ## unit, component and pipeline tests
+test: $(STAMP) ## unit, component, pipeline and cluster tests
 	@$(BIN)/python -m pytest $(ARGS)
 
 faults: $(STAMP) ## the faults that must be survived, one numbered line each
@@ -32,6 +35,9 @@ check: $(STAMP) ## style and types
 
 compile: $(STAMP) ## pipelines/compiled/*.yaml from their source
 	@$(BIN)/python -m pipelines.compile
+
+release: $(STAMP) ## IMAGES="goalrank/serve=sha256:... ..." by digest into k8s/overlays/OVERLAY (prod)
+	@$(BIN)/python -m scripts.release --overlay "$(OVERLAY)" $(IMAGES)
 
 clean: ## remove the environment (workspaces stay)
 	rm -rf $(VENV)

@@ -80,6 +80,8 @@ class HotSwap:
             found = self._client.search_registered_models(f"name = '{registry.RANKER}'", max_results=1)
             if not found:
                 raise TryAgain(f"the registry knows no {registry.RANKER} any more; restore it")
+            registered = [one.creation_timestamp for one in found[0].latest_versions]
+            self._metrics.newest.set(max(registered, default=0) / 1000)
             aliases = {alias: str(version) for alias, version in found[0].aliases.items()}
             champion = self._named(self._client, registry.CHAMPION, aliases, serving) or serving.champion
             previous = None

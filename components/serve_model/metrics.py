@@ -55,6 +55,9 @@ class Metrics:
         )
         self.swaps = counter("swaps_total", "New champions: swapped in, or refused", "outcome")
         self.registry_away = counter("registry_away_total", "Looks at the registry that failed")
+        self.newest = gauge(
+            "newest_version_timestamp_seconds", "When a night last got as far as registering a version, Unix time"
+        )
         self.info = _ModelInfo()
         self.registry.register(self.info)
         self.exploration = gauge("exploration_share", "Share of requests answered with a sampled list")

@@ -182,7 +182,7 @@ def test_the_messages_it_quotes_are_those_of_the_code() -> None:
     said, checked = code_texts("components", "console", "goalrank"), 0
     for title, body in sections().items():
         for quoted in re.findall(r"`([^`]+)`", re.sub(r"```.*?```", "", body, flags=re.DOTALL)):
-            if re.match(r"goalrank |GOALRANK_|fuser ", quoted):
+            if re.match(r"goalrank |GOALRANK_|fuser |kubectl ", quoted):
                 continue  # typed, not said
             # Without what is filled in: ..., N, names.
             for piece in re.split(r"\S*\.\.\.\S*|\bN\b|\w+_\w+|\. |\bexpected ", " ".join(quoted.split())):

@@ -52,6 +52,24 @@ class Following:
         return self.ranking.rank(parse_rank(body(1))).model_version
 
 
+def test_when_a_night_last_registered_is_told(place):
+    """Of the newest version, champion or not: a night that is kept has run as well."""
+
+    def told() -> float:
+        return following.metrics.registry.get_sample_value("goalrank_newest_version_timestamp_seconds")
+
+    begun = time.time()
+    following = Following(place)
+    assert told() == 0.0
+    following.swap.look()
+    first = told()
+    assert 0 <= begun - first < 3600
+    place.register(seed=2, alias=None)
+    following.swap.look()
+    assert told() > first and begun <= told() <= time.time()
+    assert following.version() == "1"
+
+
 def test_the_champion_is_swapped_and_a_known_version_is_not_loaded_again(place, monkeypatch):
     following = Following(place, holdback=0.1)
     following.swap.look()

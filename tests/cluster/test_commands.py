@@ -1,0 +1,63 @@
+"""What the pods run exists: commands and their flags, the paths that probes and Prometheus ask."""
+
+from __future__ import annotations
+
+import inspect
+
+import typer
+
+from components.serve_model.app import create_app
+from components.watch_champion.main import run as watch_champion
+from console.main import app
+from console.settings import Settings
+from tests.cluster.exported import idle_service
+from tests.cluster.rendered import Object, of_kind, pods
+
+
+def container(objects: list[Object], owner: str) -> dict:
+    """The one container of that owner's pod."""
+    (pod,) = (pod for pod in pods(objects) if pod.owner == owner)
+    (one,) = pod.containers
+    return one
+
+
+def flags(args: list[str]) -> dict[str, str]:
+    return dict(argument.removeprefix("--").split("=", 1) for argument in args)
+
+
+def test_the_server_is_started_as_the_command_line_knows_it(objects: list[Object]) -> None:
+    one = container(objects, "InferenceService/goalrank-ranker")
+    group = typer.main.get_command(app)
+    assert one["command"] == ["goalrank", "serve"]
+    known = {option for parameter in group.commands["serve"].params for option in parameter.opts}
+    given = flags(one["args"])
+    assert {f"--{name}" for name in given} <= known
+    (port,) = one["ports"]
+    assert int(given["port"]) == port["containerPort"] and given["host"] == "0.0.0.0"
+
+
+def test_the_watch_gives_what_the_step_needs(objects: list[Object]) -> None:
+    one = container(objects, "CronJob/watch-champion")
+    parameters = inspect.signature(watch_champion).parameters
+    given = {name.replace("-", "_"): value for name, value in flags(one["args"]).items()}
+    needed = {name for name, parameter in parameters.items() if parameter.default is inspect.Parameter.empty}
+    assert one["command"] == ["python", "-m", watch_champion.__module__]
+    assert needed <= given.keys() <= parameters.keys()
+    variables = {value.removeprefix("$(").partition(")")[0] for value in given.values() if value.startswith("$(")}
+    assert variables <= {f"GOALRANK_{name.upper()}" for name in Settings.model_fields}
+
+
+def test_paths_that_are_asked_are_answered(objects: list[Object]) -> None:
+    routes = {route.path for route in create_app(idle_service()).routes}
+    one = container(objects, "InferenceService/goalrank-ranker")
+    asked = {one[probe]["httpGet"]["path"] for probe in ("readinessProbe", "livenessProbe")}
+    asked |= {point["path"] for monitor in of_kind(objects, "ServiceMonitor") for point in monitor["spec"]["endpoints"]}
+    assert len(asked) == 3 and asked <= routes
+
+
+def test_probes_ask_ports_that_are_there(objects: list[Object]) -> None:
+    for pod in pods(objects):
+        for one in pod.containers:
+            for probe in ("readinessProbe", "livenessProbe"):
+                if "httpGet" in one.get(probe, {}):
+                    assert one[probe]["httpGet"]["port"] in pod.ports, (pod.owner, probe)
