@@ -6,12 +6,12 @@ resources, node, volume, secrets, time-out, retries and user. On one machine kfp
 Decisions:
 
 - Retries. kfp starts a failed pod again whatever its exit code, so a refusal (3, 4, 5) is tried again like a lost node
-  or a store that is away (75). Every step may be repeated: what is written is written aside and renamed, training goes on
-  from its checkpoint, promotion from its journal. So a refusal comes three times in the same words and is told up to
-  RETRY_SECONDS later; in exchange a preempted pod or a restarted Redis costs no night.
-- Caching. Only the three training steps may be taken from the cache, keyed by the snapshot's id, the images' digests and the
-  run's folder: where a night is submitted again, it checks and extracts anew and trains only if the snapshot changed.
-  Every other step looks at something outside (logs, stores, registry), so it always runs.
+  or a store that is away (75). Every step may be repeated: what is written is written aside and renamed, training
+  goes on from its checkpoint, promotion from its journal. So a refusal comes three times in the same words and is told
+  up to RETRY_SECONDS later; in exchange a preempted pod or a restarted Redis costs no night.
+- Caching. Only the three training steps may be taken from the cache, keyed by the snapshot's id, the images' digests
+  and the run's folder: where a night is submitted again, it checks and extracts anew and trains only if the snapshot
+  changed. Every other step looks at something outside (logs, stores, registry), so it always runs.
 - The exit handler publishes the report and tells the webhook, on success and on failure. A time-out counts from a pod's
   start: one that no node takes may wait without end, which only an alert on the missing report can tell.
 """

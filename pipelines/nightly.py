@@ -1,8 +1,9 @@
 """The night: thirteen steps from closed feedback logs to a champion that answers, read top to bottom.
 
 kfp.local runs this very definition on one machine (pipelines/local.py); pipelines/cluster.py adds what its pods need
-on a cluster (pipelines/compiled/ has both). A refusal raises inside its step, so the run ends failed and nothing downstream starts; "champion
-kept" is a gate that says False, so the run ends well without a promotion. The report is published either way.
+on a cluster (pipelines/compiled/ has both). A refusal raises inside its step, so the run ends failed and nothing
+downstream starts; "champion kept" is a gate that says False, so the run ends well without a promotion. The report is
+published either way.
 """
 
 # No `from __future__ import annotations` here: kfp reads the annotations as types.

@@ -16,7 +16,7 @@ def extract_features(
     spark_master: str,
     spark_memory: str,
     snapshot: dsl.Output[dsl.Artifact],
-    snapshot_id: dsl.OutputPath(str),
+    snapshot_id: dsl.OutputPath(str),  # type: ignore[valid-type]
 ):
     """Turn the logs up to tonight into a snapshot of features, examples and state, incrementally where possible."""
     from components.extract_features.main import run
