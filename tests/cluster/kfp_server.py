@@ -24,6 +24,7 @@ import yaml
 
 STATES = ("PENDING", "RUNNING", "SUCCEEDED")
 OVER = ("SUCCEEDED", "FAILED", "CANCELED")
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -233,7 +234,7 @@ class KubeflowPipelines(ThreadingHTTPServer):
     def _upload(self, kind: str, query: dict[str, str], body: bytes, content_type: str) -> dict[str, Any]:
         message = message_from_bytes(b"Content-Type: " + content_type.encode() + b"\r\n\r\n" + body)
         content = message.get_payload()[0].get_payload(decode=True)  # type: ignore[index, union-attr]
-        spec, *platform = yaml.safe_load_all(content)
+        spec, *platform = yaml.load_all(content, LOADER)
         document = {"pipeline_spec": spec, "platform_spec": platform[0] if platform else {}}
         if kind == "upload":
             self._same_namespace(query)

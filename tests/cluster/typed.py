@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +13,10 @@ import pytest
 from typer.testing import CliRunner
 
 from console.main import app
+from pipelines.cluster import compile_cluster
 from tests.cluster.kfp_server import KubeflowPipelines
 
+TOKEN = "t0ken.of-a-service_account"
 DIGEST = "registry.example/goalrank/{}@sha256:" + "0123456789abcdef" * 4
 IMAGES = {f"GOALRANK_{name.upper()}_IMAGE": DIGEST.format(name) for name in ("data", "train", "serving")}
 OTHER_IMAGE = DIGEST.format("train").replace("0123", "ffff")
@@ -51,10 +55,24 @@ class Terminal:
         return said.document
 
 
-def terminal_for(server: KubeflowPipelines, home: Path, monkeypatch: pytest.MonkeyPatch) -> Terminal:
-    """A terminal whose home folder is empty: kfp's client keeps a file there."""
-    monkeypatch.setenv("HOME", str(home))
-    monkeypatch.setattr("pipelines.kubeflow.PAUSE_SECONDS", 0.01)
+_COMPILED: dict[str, bytes] = {}
+"""Packages by cluster: compiling takes seconds, and what is compiled is tests/pipeline's business."""
+
+
+@contextmanager
+def terminal_for(server: KubeflowPipelines, home: Path) -> Iterator[Terminal]:
+    """A terminal whose home folder is empty (kfp's client keeps a file there), for commands that do not wait long."""
+
+    def compiled(target: Path, cluster: Any) -> None:
+        if repr(cluster) not in _COMPILED:
+            compile_cluster(target, cluster)
+            _COMPILED[repr(cluster)] = target.read_bytes()
+        target.write_bytes(_COMPILED[repr(cluster)])
+
     named = {"GOALRANK_LOGS_URI": "/goalrank/logs", "GOALRANK_TRACKING_URI": "http://mlflow.example:5000"}
     token = {"GOALRANK_KFP_TOKEN": server.token} if server.token else {}
-    return Terminal({"GOALRANK_KFP_ENDPOINT": server.host, **named, **token, **IMAGES})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(home))
+        patch.setattr("pipelines.kubeflow.PAUSE_SECONDS", 0.01)
+        patch.setattr("pipelines.cluster.compile_cluster", compiled)
+        yield Terminal({"GOALRANK_KFP_ENDPOINT": server.host, **named, **token, **IMAGES})
