@@ -18,7 +18,12 @@ from goalrank.errors import EXIT_DATA_REFUSED, EXIT_DONE
 if TYPE_CHECKING:
     from pipelines.kubeflow import Kubeflow
 
-app = typer.Typer(help="The one recurring run of the night on Kubeflow Pipelines.", no_args_is_help=True)
+app = typer.Typer(
+    help="The one recurring run of the night on Kubeflow Pipelines. Its address: GOALRANK_KFP_ENDPOINT; your namespace "
+    "there: GOALRANK_KFP_NAMESPACE; the token: GOALRANK_KFP_TOKEN_FILE or GOALRANK_KFP_TOKEN; the images, by digest: "
+    "GOALRANK_DATA_IMAGE, GOALRANK_TRAIN_IMAGE, GOALRANK_SERVING_IMAGE.",
+    no_args_is_help=True,
+)
 
 CronOption = Annotated[
     str | None, typer.Option(help="Six fields, seconds first.  [default: GOALRANK_CRON, 0 30 2 * * *]")

@@ -1,7 +1,7 @@
 """From settings to what the cluster's commands work with: an address, the compiled night, its parameters.
 
-On a cluster nothing is derived from a workspace on this machine: snapshots, features, journal and run folders lie on
-the volume that all steps share, unless a setting says otherwise; logs and MLflow must be named.
+On a cluster nothing is derived from a workspace on this machine: logs, snapshots, features, journal and run folders lie
+on the volume that all steps share and MLflow is where the manifests put it, unless a setting says otherwise.
 """
 
 from __future__ import annotations
@@ -72,25 +72,26 @@ def parameters(settings: Settings) -> dict[str, Any]:
         settings: as the environment says, nothing derived (Settings(), not Settings.load()).
 
     Raises:
-        UsageError: logs or MLflow are not named, or an address has a trap in it.
+        UsageError: an address has a trap in it, or is one of this machine.
     """
-    from pipelines.cluster import ROOT
+    from pipelines.cluster import MLFLOW, ROOT
 
     find_preset(settings.preset)
-    for name, example in (("logs_uri", "/goalrank/logs"), ("tracking_uri", "http://mlflow:5000")):
-        if not getattr(settings, name):
-            raise UsageError(f"GOALRANK_{name.upper()} is not set, expected an address the steps reach: {example}")
-    if settings.tracking_uri.startswith("sqlite:"):
-        raise UsageError("GOALRANK_TRACKING_URI is SQLite, expected an MLflow server: steps run on several machines")
     found = {
-        "logs_uri": settings.logs_uri,
+        "logs_uri": settings.logs_uri or f"{ROOT}/logs",
         "snapshots_uri": settings.snapshots_uri or f"{ROOT}/snapshots",
         "feast_uri": settings.feast_uri or f"{ROOT}/feast",
-        "tracking_uri": settings.tracking_uri,
+        "tracking_uri": settings.tracking_uri or MLFLOW,
         "journal_uri": settings.journal_uri or f"{ROOT}/journal",
     }
     for name, value in found.items():
         naming.require_address(f"GOALRANK_{name.upper()}", value)
+        if not value.startswith("/") and "://" not in value:
+            raise UsageError(
+                f"GOALRANK_{name.upper()} {value!r} found, expected a whole path or a URI: steps run elsewhere"
+            )
+    if settings.tracking_uri.startswith("sqlite:"):
+        raise UsageError("GOALRANK_TRACKING_URI is SQLite, expected an MLflow server: steps run on several machines")
     return found | {
         "preset": settings.preset,
         "seed": settings.seed,
@@ -142,7 +143,18 @@ def _package(settings: Settings) -> Iterator[Path]:
             )
     from pipelines.cluster import Cluster, compile_cluster
 
-    cluster = Cluster(**images, gpus=settings.gpus, volume_claim=settings.volume_claim)
+    if settings.canary_service and not settings.prometheus:
+        raise UsageError(
+            "GOALRANK_CANARY_SERVICE is set and GOALRANK_PROMETHEUS is not: a canary is judged by its figures"
+        )
+    cluster = Cluster(
+        **images,
+        gpus=settings.gpus,
+        volume_claim=settings.volume_claim,
+        spark_master=settings.spark_master,
+        canary_service=settings.canary_service,
+        prometheus=settings.prometheus,
+    )
     with tempfile.TemporaryDirectory(prefix="goalrank-") as folder:
         package = Path(folder) / "nightly.yaml"
         compile_cluster(package, cluster)

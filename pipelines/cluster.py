@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,10 +31,13 @@ if TYPE_CHECKING:
     from kfp.dsl.graph_component import GraphComponent
 
 NAME = "goalrank-nightly"
-ROOT = "/goalrank"
+ROOT = "/workspace"
 """Where the shared volume lies in every pod: snapshots, run folders, the journal and its lock."""
 
-USER = 10001
+MLFLOW = "http://mlflow:5000"
+"""Where the manifests put MLflow; steps fetch models through it and need no key of the object store."""
+
+USER = 1000
 """User and group of every step; the volume must be writable for them."""
 
 RETRIES, RETRY_WAIT, RETRY_FACTOR = 2, "120s", 2.0
@@ -66,19 +69,27 @@ SIZES = {
     "evaluate_ranker": Size("4", "16Gi", 3),
     "smoke_serve": Size("1", "4Gi", 1),
     "gate_promotion": Size("1", "2Gi", 0.5),
-    "promote_model": Size("1", "2Gi", 0.5),
+    "promote_model": Size("1", "2Gi", 8),
     "publish_report": Size("1", "2Gi", 0.5),
 }
 """For the preset `base` on millions of impressions; a step that is not named here does not compile."""
 
-SECRETS: dict[str, dict[str, str]] = {
-    "goalrank-object-store": {"access-key": "AWS_ACCESS_KEY_ID", "secret-key": "AWS_SECRET_ACCESS_KEY"},
-    "goalrank-feature-store": {"registry": "GOALRANK_FEAST_REGISTRY", "redis": "GOALRANK_REDIS"},
-}
-"""Kubernetes secret -> its key -> the variable that every step finds it in."""
+SECRETS = {"goalrank-feast": ("GOALRANK_FEAST_REGISTRY", "GOALRANK_REDIS")}
+"""Kubernetes secret -> its keys, named as the variables that every step finds them in."""
 
-NOTIFY_SECRET = "goalrank-notify"
-"""Its key `url` is the webhook; optional, and given to publish_report alone."""
+NOTIFY_SECRET = ("goalrank-notify", "GOALRANK_NOTIFY_URL")
+"""The webhook: optional, and given to publish_report alone."""
+
+PROMOTER_SECRET, PROMOTER_ACCOUNT = "goalrank-promoter-token", "/var/run/goalrank-promoter"
+"""The account that may get and patch the InferenceService, and where promote_model alone finds it."""
+
+VARIABLES = {
+    "HOME": "/tmp",
+    "GOALRANK_FEATURE_STORE": "cluster",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "GX_ANALYTICS_ENABLED": "false",
+    "FEAST_USAGE": "False",
+}
 
 
 @dataclass(frozen=True)
@@ -93,7 +104,9 @@ class Cluster:
     gpu_taint: str = "nvidia.com/gpu"
     gpu_node_label: tuple[str, str] = ("nvidia.com/gpu.present", "true")
     volume_claim: str = "goalrank-workspace"
-    variables: dict[str, str] = field(default_factory=lambda: {"GOALRANK_FEATURE_STORE": "cluster"})
+    spark_master: str = "local[2]"
+    canary_service: str = ""
+    prometheus: str = ""
 
     def image(self, declared: str) -> str:
         """The image of a step that declares one of components/images."""
@@ -137,16 +150,22 @@ def _fit_out(task: PipelineTask, cluster: Cluster) -> None:
     task.set_memory_request(size.memory).set_memory_limit(size.memory)
     task.set_retry(RETRIES, backoff_duration=RETRY_WAIT, backoff_factor=RETRY_FACTOR)
     task.set_caching_options(enable_caching=step in TRAINING)
-    for name, value in {"HOME": "/tmp", **cluster.variables}.items():
+    for name, value in {**VARIABLES, "GOALRANK_SPARK_MASTER": cluster.spark_master}.items():
         task.set_env_variable(name, value)
     kubernetes.set_timeout(task, int(size.hours * 3600))
     kubernetes.set_security_context(task, run_as_user=USER, run_as_group=USER, run_as_non_root=True)
     kubernetes.set_image_pull_policy(task, "IfNotPresent")
     kubernetes.mount_pvc(task, pvc_name=cluster.volume_claim, mount_path=ROOT)
     for secret, keys in SECRETS.items():
-        kubernetes.use_secret_as_env(task, secret_name=secret, secret_key_to_env=keys)
+        kubernetes.use_secret_as_env(task, secret, {key: key for key in keys})
     if step == "publish_report":
-        kubernetes.use_secret_as_env(task, NOTIFY_SECRET, {"url": "GOALRANK_NOTIFY_URL"}, optional=True)
+        secret, key = NOTIFY_SECRET
+        kubernetes.use_secret_as_env(task, secret, {key: key}, optional=True)
+    if step == "promote_model" and cluster.canary_service:
+        task.set_env_variable("GOALRANK_CANARY_SERVICE", cluster.canary_service)
+        task.set_env_variable("GOALRANK_CANARY_ACCOUNT", PROMOTER_ACCOUNT)
+        task.set_env_variable("GOALRANK_PROMETHEUS", cluster.prometheus)
+        kubernetes.use_secret_as_volume(task, PROMOTER_SECRET, PROMOTER_ACCOUNT)
     if step in TRAINING and cluster.gpus:
         task.set_accelerator_type(cluster.gpu_resource).set_accelerator_limit(cluster.gpus)
         label, value = cluster.gpu_node_label

@@ -41,8 +41,8 @@ def test_one_night_now(server: KubeflowPipelines, terminal: Terminal) -> None:
     assert (done["run"], run["display_name"]) == (run["run_id"], f"goalrank-nightly {DAYS[0]}")
     assert (given["date"], given["logs_uri"], given["snapshots_uri"]) == (
         DAYS[0],
-        "/goalrank/logs",
-        "/goalrank/snapshots",
+        "/workspace/logs",
+        "/workspace/snapshots",
     )
     assert given["run_uri"] == done["run_uri"] and f"/{DAYS[0]}/" in done["run_uri"]
     busy = terminal.json("submit", "--date", DAYS[1])

@@ -60,7 +60,7 @@ CHANGES = [
     ([], {"GOALRANK_TRAIN_IMAGE": OTHER_IMAGE}, "pipeline"),
     ([], {"GOALRANK_GPUS": "0"}, "pipeline"),
     ([], {"GOALRANK_PRESET": "base"}, "parameters.preset"),
-    ([], {"GOALRANK_SERVICE_ACCOUNT": "goalrank-night"}, "service_account"),
+    ([], {"GOALRANK_SERVICE_ACCOUNT": "another"}, "service_account"),
 ]
 
 
@@ -289,7 +289,7 @@ def test_a_server_of_many_users_wants_a_namespace(server: KubeflowPipelines, ter
         ({"GOALRANK_TRAIN_IMAGE": ""}, "expected an image by digest"),
         ({"GOALRANK_TRAIN_IMAGE": "goalrank/train:1"}, "expected an image by digest"),
         ({"GOALRANK_TRAIN_IMAGE": "goalrank/train:1\nx", "GOALRANK_IMAGE_TAGS": "1"}, "expected an image by digest"),
-        ({"GOALRANK_LOGS_URI": ""}, "GOALRANK_LOGS_URI is not set"),
+        ({"GOALRANK_LOGS_URI": "logs"}, "expected a whole path or a URI"),
         ({"GOALRANK_TRACKING_URI": "sqlite:///mlflow.db"}, "expected an MLflow server"),
         ({"GOALRANK_JOURNAL_URI": "/a/../b"}, "GOALRANK_JOURNAL_URI"),
         ({"GOALRANK_PRESET": "huge"}, "preset 'huge' found"),

@@ -69,10 +69,9 @@ def terminal_for(server: KubeflowPipelines, home: Path) -> Iterator[Terminal]:
             _COMPILED[repr(cluster)] = target.read_bytes()
         target.write_bytes(_COMPILED[repr(cluster)])
 
-    named = {"GOALRANK_LOGS_URI": "/goalrank/logs", "GOALRANK_TRACKING_URI": "http://mlflow.example:5000"}
     token = {"GOALRANK_KFP_TOKEN": server.token} if server.token else {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOME", str(home))
         patch.setattr("pipelines.kubeflow.PAUSE_SECONDS", 0.01)
         patch.setattr("pipelines.cluster.compile_cluster", compiled)
-        yield Terminal({"GOALRANK_KFP_ENDPOINT": server.host, **named, **token, **IMAGES})
+        yield Terminal({"GOALRANK_KFP_ENDPOINT": server.host, **token, **IMAGES})

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from pipelines import STEPS
-from pipelines.cluster import NOTIFY_SECRET, RETRIES, SIZES, TRAINING, USER, Cluster, compile_cluster
+from pipelines.cluster import NOTIFY_SECRET, PROMOTER_SECRET, RETRIES, SIZES, TRAINING, USER, Cluster, compile_cluster
 from pipelines.compile import COMPILED, compile_nightly
 
 PINNED = "registry.example/goalrank@sha256:" + "0123456789abcdef" * 4
@@ -87,8 +87,8 @@ def test_what_every_pod_is_given() -> None:
         assert (retry["maxRetryCount"], retry["backoffDuration"], retry["backoffFactor"]) == (RETRIES, "120s", 2.0)
         assert "enableCache" not in tasks(spec)[step]["cachingOptions"] or step in TRAINING
         secrets = {secret["secretName"]: secret.get("optional", False) for secret in pod["secretAsEnv"]}
-        assert (NOTIFY_SECRET in secrets) == (step == "publish_report")
-        assert [name for name, optional in secrets.items() if optional] in ([], [NOTIFY_SECRET])
+        assert (NOTIFY_SECRET[0] in secrets) == (step == "publish_report")
+        assert [name for name, optional in secrets.items() if optional] in ([], [NOTIFY_SECRET[0]])
         gpu = "accelerator" in containers(spec)[step]["resources"]
         assert gpu == ("tolerations" in pod) == ("nodeSelector" in pod) == (step in TRAINING)
 
@@ -113,3 +113,15 @@ def test_a_step_nobody_gave_a_size_does_not_compile(tmp_path: Path, monkeypatch:
     monkeypatch.delitem(SIZES, "train_ranker")
     with pytest.raises(KeyError, match="train_ranker"):
         compile_cluster(tmp_path / "cluster.yaml")
+
+
+def test_a_canary_is_promote_models_alone(tmp_path: Path) -> None:
+    """Its account too: what may change serving is seen by no step that runs training code."""
+    compile_cluster(tmp_path / "cluster.yaml", Cluster(canary_service="ranker", prometheus="http://prometheus:9090"))
+    spec, pods = documents(tmp_path / "cluster.yaml")
+    mounted = {step: [each["secretName"] for each in pod.get("secretAsVolume", [])] for step, pod in pods.items()}
+    assert {step: names for step, names in mounted.items() if names} == {"promote_model": [PROMOTER_SECRET]}
+    for step, container in containers(spec).items():
+        told = {each["name"]: each["value"] for each in container["env"]}
+        assert (told.get("GOALRANK_CANARY_SERVICE") == "ranker") == (step == "promote_model")
+    assert not any("secretAsVolume" in pod for pod in documents(COMPILED / "nightly_cluster.yaml")[1].values())
