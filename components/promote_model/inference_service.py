@@ -185,7 +185,9 @@ def _state(document: dict[str, Any]) -> State:
     status = document.get("status", {})
     predictor = status.get("components", {}).get("predictor", {})
     created, ready = predictor.get("latestCreatedRevision", ""), predictor.get("latestReadyRevision", "")
-    condition = next((each for each in status.get("conditions", []) if each["type"] == "PredictorReady"), {})
+    condition: dict[str, str] = next(
+        (each for each in status.get("conditions", []) if each["type"] == "PredictorReady"), {}
+    )
     seen = status.get("observedGeneration") == document["metadata"].get("generation")
     is_ready = seen and bool(created) and created == ready and condition.get("status") == "True"
     share = sum(
