@@ -60,7 +60,10 @@ class Plan:
 
 @dataclass(frozen=True)
 class Reading:
-    """What a revision has answered since a stage began; p99_ms is None where nothing was answered."""
+    """What a revision was asked since a stage began, how much of it came to no list of its model, and how fast it was.
+
+    p99_ms is None where nothing was answered.
+    """
 
     requests: float
     failed: float
@@ -101,9 +104,12 @@ class PrometheusHealth:
         broken = f'outcome=~"failed|overloaded",{which}'
         requests = self._ask(f"sum(increase(goalrank_requests_total{{{which}}}{window}))")
         failed = self._ask(f"sum(increase(goalrank_requests_total{{{broken}}}{window}))")
+        # Answered, but in the retriever's order, since the model gave no list.
+        no_list = f'kind="model_failed",{which}'
+        in_its_place = self._ask(f"sum(increase(goalrank_fallbacks_total{{{no_list}}}{window}))")
         buckets = f"sum by (le) (rate(goalrank_request_seconds_bucket{{{which}}}{window}))"
         p99 = self._ask(f"histogram_quantile(0.99, {buckets})")
-        return Reading(requests or 0.0, failed or 0.0, None if p99 is None else 1000 * p99)
+        return Reading(requests or 0.0, (failed or 0.0) + (in_its_place or 0.0), None if p99 is None else 1000 * p99)
 
     def _ask(self, query: str) -> float | None:
         """One number, or None where there is no such series or it is not a number."""

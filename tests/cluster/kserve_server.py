@@ -60,8 +60,11 @@ class KServe(ThreadingHTTPServer):
         self.history: list[tuple[str, int]] = []
         """Which version had how much traffic, after every change of it."""
         self.patches = 0
+        self.early = False
+        """Was a trial taken out while it still had traffic? Its revision would then be the one that is returned to."""
         self.lock = Lock()
         self._revisions: dict[str, str] = {}
+        self._changed, self._late = False, 0
         self._waiting = 0
         self._rolled_out = ["", ""]
         self._ready = ""
@@ -102,15 +105,27 @@ class KServe(ThreadingHTTPServer):
             return 409
         changed = document["spec"]["predictor"]["containers"] != self.document["spec"]["predictor"]["containers"]
         document["metadata"]["generation"] += document["spec"] != self.document["spec"]
-        self.document = document
+        before, self.document = self.tried, document
+        if changed and self.percent == 0 and self.traffic_of(before):
+            self.early = True
         self._touch()
-        self._reconcile(changed)
+        # The controller is a program of its own: the next read still finds the status of before.
+        self._changed, self._late = self._changed or changed, 1
         return 200
 
     def read(self) -> dict[str, Any]:
+        if self._late:
+            self._late -= 1
+            return self.document
         self._waiting -= 1
-        self._reconcile(changed=False)
+        self._reconcile(self._changed)
+        self._changed = False
         return self.document
+
+    def settle(self) -> None:
+        """Let the controller do all it has to."""
+        for _ in range(self.slow + 3):
+            self.read()
 
     def _touch(self) -> None:
         self.document["metadata"]["resourceVersion"] = str(int(self.document["metadata"]["resourceVersion"]) + 1)

@@ -63,7 +63,8 @@ def canary(server: KServe, health: Scripted) -> Canary:
 
 def as_before(server: KServe) -> bool:
     """Nothing of a trial is left in the object, and whoever follows the registry has all the traffic."""
-    return server.document["spec"] == server.original and server.traffic_of("") == 100
+    server.settle()
+    return server.document["spec"] == server.original and server.traffic_of("") == 100 and not server.early
 
 
 def test_up_by_stages(server: KServe, canary: Canary) -> None:
@@ -71,9 +72,9 @@ def test_up_by_stages(server: KServe, canary: Canary) -> None:
     assert server.history == [("7", share) for share in PLAN.stages]
     assert (server.tried, server.percent) == ("7", PLAN.stages[-1])
     canary.finish()
+    server.read()
+    server.read()
     assert server.traffic_of("7") == 100, "it answers until the server that follows the registry is ready"
-    for _ in range(server.slow):
-        server.read()
     assert as_before(server)
     patches = server.patches
     canary.finish()
@@ -193,6 +194,7 @@ def test_killed_while_it_comes_back_the_next_finishes(
 
 def test_what_an_earlier_night_left_is_taken_back_first(server: KServe, canary: Canary) -> None:
     canary._service.change("6", 50)
+    server.settle()
     assert canary.roll_out("7") == list(PLAN.stages)
     assert server.history[:2] == [("6", 50), ("6", 0)]
     assert server.history[2:] == [("7", share) for share in PLAN.stages]
@@ -264,9 +266,9 @@ class Query(BaseHTTPRequestHandler):
 @pytest.mark.parametrize(
     ("answers", "reading"),
     [
-        ({"failed": "3", "requests": "200", "quantile": "0.05"}, Reading(200, 3, 50.0)),
+        ({"model_failed": "1", "overloaded": "2", "requests": "200", "quantile": "0.05"}, Reading(200, 3, 50.0)),
         ({"quantile": "NaN"}, Reading(0, 0, None)),
-        ({"failed": "html"}, None),
+        ({"overloaded": "html"}, None),
     ],
 )
 def test_health_from_prometheus(answers: dict[str, object], reading: Reading | None) -> None:
