@@ -13,9 +13,18 @@ PROMOTED, KEPT, REFUSED, FAILED = "promoted", "kept", "refused", "failed"
 
 
 def read_outcomes(run: Path) -> dict[str, dict[str, Any]]:
-    """Outcome of every step that ended, by step, in the order in which they began."""
+    """Outcome of every step that ended, by step, in the order in which they began.
+
+    On a cluster a night that is submitted again goes on in its folder, and its first step always runs: what other steps
+    said before that is of an earlier try and does not count.
+    """
     documents = [json.loads(file.read_text(encoding="utf-8")) for file in (run / "outcomes").glob("*.json")]
-    return {document["step"]: document for document in sorted(documents, key=lambda d: d["started_at"])}
+    begun = max((document["started_at"] for document in documents if document["step"] == "check_logs"), default=0.0)
+    return {
+        document["step"]: document
+        for document in sorted(documents, key=lambda d: d["started_at"])
+        if document["started_at"] >= begun
+    }
 
 
 def unfinished_step(run: Path) -> str | None:

@@ -124,3 +124,13 @@ def test_report_shows_checks_slices_and_off_policy_estimates(tmp_path: Path) -> 
         assert text in page
     assert '<td class="no">inconclusive</td>' in page
     assert json.loads((tmp_path / "report.json").read_text())["outcomes"]["evaluate_ranker"]["figures"]["slices"]
+
+
+def test_what_an_earlier_try_of_the_folder_said_does_not_count(tmp_path: Path) -> None:
+    """On a cluster a night that is submitted again goes on in its folder, from its first step."""
+    say(tmp_path, "check_logs")
+    say(tmp_path, "gate_promotion", promote=True)
+    say(tmp_path, "promote_model", reason="version 3 is champion")
+    say(tmp_path, "check_logs")
+    say(tmp_path, "gate_promotion", promote=False, reason="not better")
+    assert (summarise(tmp_path)["verdict"], summarise(tmp_path)["reason"]) == ("kept", "not better")
