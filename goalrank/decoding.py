@@ -10,6 +10,7 @@ Legend: B requests, G lists a request, M = B*G, N candidates, L list length, T t
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -89,6 +90,27 @@ class CachedLayer:
         return token_MD + dropout(linear(hidden, *self.contract), self.dropout, True)
 
 
+@dataclass(frozen=True)
+class Draws:
+    """Uniform numbers for every step of every list of a batch, drawn ahead.
+
+    A part of the batch that is given its rows of them samples the lists that the whole batch would have.
+    """
+
+    uniform_LBGN: Tensor
+
+    @classmethod
+    def of(cls, generator: torch.Generator, requests: int, group: int, length: int, candidates: int) -> Draws:
+        """What a batch of that shape would draw from the generator as it goes."""
+        shape = (requests, group, candidates)
+        steps = [torch.rand(shape, generator=generator, device=generator.device) for _ in range(length)]
+        return cls(torch.stack(steps))
+
+    def rows(self, chosen: slice) -> Draws:
+        """Those of some of the requests."""
+        return Draws(self.uniform_LBGN[:, chosen])
+
+
 class PointerDecoder(nn.Module):
     """p(list | request) = product over positions of softmax(query . key / sqrt(D)) over the candidates not yet used.
 
@@ -144,7 +166,7 @@ class PointerDecoder(nn.Module):
         group: int,
         length: int,
         temperature: float | None,
-        generator: torch.Generator | None,
+        generator: torch.Generator | Draws | None,
     ) -> tuple[Tensor, list[Tensor]]:
         """lists_BGL, drawn a token at a time, and the logits_BGN of each step they were drawn from, the temperature
         included.
@@ -170,7 +192,8 @@ class PointerDecoder(nn.Module):
             if temperature is not None:
                 logits_BGN = logits_BGN / temperature
             logits_BGN = logits_BGN.masked_fill_(blocked_BGN, BLOCKED)
-            chosen_BG = _choose(logits_BGN, temperature is not None, generator)
+            greedy = temperature is None
+            chosen_BG = logits_BGN.argmax(dim=-1) if greedy else _drawn(logits_BGN, generator, step)
             lists.append(chosen_BG)
             logits.append(logits_BGN)
             if step + 1 < length:
@@ -187,12 +210,14 @@ def chosen_log_prob(logits_BGLN: Tensor, lists_BGL: Tensor) -> Tensor:
     return -loss_X.view(lists_BGL.shape)
 
 
-def _choose(logits_BGN: Tensor, sample: bool, generator: torch.Generator | None) -> Tensor:
-    """chosen_BG: the argmax, after Gumbel noise if a draw from softmax(logits) is wanted."""
-    if sample:
+def _drawn(logits_BGN: Tensor, generator: torch.Generator | Draws | None, step: int) -> Tensor:
+    """chosen_BG, drawn from softmax(logits): the argmax after Gumbel noise."""
+    if isinstance(generator, Draws):
+        uniform = generator.uniform_LBGN[step]
+    else:
         # Drawn where the generator lives: a CPU generator gives the same lists on every device.
         device = logits_BGN.device if generator is None else generator.device
-        uniform = torch.rand(logits_BGN.shape, generator=generator, device=device).to(logits_BGN.device)
-        tiny = torch.finfo(uniform.dtype).tiny
-        logits_BGN = logits_BGN - (-uniform.clamp_min(tiny).log()).clamp_min(tiny).log()
-    return logits_BGN.argmax(dim=-1)
+        uniform = torch.rand(logits_BGN.shape, generator=generator, device=device)
+    uniform = uniform.to(logits_BGN.device)
+    tiny = torch.finfo(uniform.dtype).tiny
+    return (logits_BGN - (-uniform.clamp_min(tiny).log()).clamp_min(tiny).log()).argmax(dim=-1)

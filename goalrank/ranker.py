@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from goalrank.dataset import RequestBatch
-from goalrank.decoding import PointerDecoder, chosen_log_prob
+from goalrank.decoding import Draws, PointerDecoder, chosen_log_prob
 from goalrank.encoders import Encoded, ModelSizes, RequestEncoder
 
 
@@ -35,7 +35,10 @@ class Ranker(nn.Module):
 
         A list that repeats an item or names padding is impossible: its value is about decoding.BLOCKED.
         """
-        steps_BGL = chosen_log_prob(self.decoder.logits(encoded, lists_BGL), lists_BGL)
+        logits_BGLN = self.decoder.logits(encoded, lists_BGL)
+        # bf16's three digits are too few for a log-softmax, which not every device's autocast takes in float32.
+        full = torch.promote_types(logits_BGLN.dtype, torch.float32)
+        steps_BGL = chosen_log_prob(logits_BGLN.to(full), lists_BGL)
         return steps_BGL.sum(dim=-1), steps_BGL
 
     def sample(
@@ -44,7 +47,7 @@ class Ranker(nn.Module):
         count: int,
         length: int,
         temperature: float = 1.0,
-        generator: torch.Generator | None = None,
+        generator: torch.Generator | Draws | None = None,
     ) -> Tensor:
         """lists_BGL: `count` lists a request, drawn independently, items distinct within a list."""
         return self.decoder.decode(encoded, count, length, temperature, generator)[0]
