@@ -69,6 +69,13 @@ class Ranker(nn.Module):
         """lists_BL: the likeliest item at each step; what is served."""
         return self.decoder.decode(encoded, 1, length, None, None)[0].squeeze(1)
 
+    def beam(self, encoded: Encoded, width: int, length: int) -> tuple[Tensor, Tensor]:
+        """lists_BWL, the likeliest that a beam search of that width finds, best first, and log_prob_BW.
+
+        Rows of -1 with log-probability -inf where a request has fewer than `width` lists.
+        """
+        return self.decoder.beam(encoded, width, length)
+
     def first_step_logits(self, encoded: Encoded) -> Tensor:
         """logits_BN of the first position: one score a candidate, for pointwise metrics (AUC over the candidates)."""
         empty_B11 = torch.full_like(encoded.mask_BN[:, :1], -1, dtype=torch.int64).unsqueeze(1)
