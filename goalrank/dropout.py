@@ -19,15 +19,15 @@ from goalrank.schedule import Share
 
 LEVELS = 1 << 16
 
-_divided: list[Share] = []
-"""The share in work, last; empty: every tensor is of a whole batch."""
+_divided: list[tuple[Share, Tensor]] = []
+"""The share in work, last, and its rows as a tensor; empty: every tensor is of a whole batch."""
 
 
 @contextmanager
-def drawn_for(share: Share) -> Iterator[None]:
+def drawn_for(share: Share, device: torch.device | str = "cpu") -> Iterator[None]:
     """Meanwhile tensors are of this share of a batch, their leading dimension its requests, or lists request by
     request, and padded as the whole batch is."""
-    _divided.append(share)
+    _divided.append((share, torch.arange(share.begin, share.end, device=device)))
     try:
         yield
     finally:
@@ -38,8 +38,8 @@ def uniform(shape: torch.Size, device: torch.device) -> Tensor:
     """Uniform numbers of torch's global generator, the leading dimension the requests."""
     if not _divided:
         return torch.rand(shape, device=device)
-    share = _divided[-1]
-    return torch.rand((share.whole, *shape[1:]), device=device)[share.rows]
+    share, rows = _divided[-1]
+    return torch.rand((share.whole, *shape[1:]), device=device)[rows]  # by numbers torch.compile would fit each share
 
 
 def dropout(x: Tensor, share: float, training: bool) -> Tensor:
@@ -56,8 +56,9 @@ def dropout(x: Tensor, share: float, training: bool) -> Tensor:
         return x * 0.0
     begin, whole = 0, x.numel()
     if _divided:
-        requests = _divided[-1].end - _divided[-1].begin
-        begin, whole = (_divided[-1].begin * x.numel() // requests, _divided[-1].whole * x.numel() // requests)
+        part, _ = _divided[-1]
+        each = x.numel() // (part.end - part.begin)
+        begin, whole = part.begin * each, part.whole * each
     words = torch.empty((whole + 3) // 4, dtype=torch.int64).random_(-(1 << 63), None)  # all 64 bits random
     numbers = words.view(torch.int16)[begin : begin + x.numel()]
     kept = numbers.view(x.shape) >= dropped - LEVELS // 2

@@ -299,7 +299,7 @@ def _train_step(lesson: _Lesson, optimizer: torch.optim.Optimizer, seed: int, st
         torch.manual_seed(step_seed)  # dropout
         if execution.device.type == "cuda" and preset.dropout > 0:
             torch.cuda.manual_seed(step_seed + share.begin)  # there shares draw for themselves (goalrank/dropout.py)
-        with drawn_for(share):
+        with drawn_for(share, execution.device):
             parts.append(_backward(lesson, rows_B[share.rows], batch.rows(share.rows), draws.rows(share.rows), share))
     execution.processes.sum_gradients(lesson.ranker.parameters())
     means = execution.processes.sum(torch.stack(parts).sum(dim=0))
