@@ -16,20 +16,26 @@ SHAPING = ("width", "heads", "history_layers", "candidate_layers", "decoder_laye
 """The sizes that a ranker's weights depend on; dropout and the reward model's may differ."""
 
 
-def warm_start_from(directory: str | Path, preset: Preset) -> Ranker:
-    """The ranker of a model directory, to begin training a ranker of `preset` from.
+def warm_start_from(directory: str | Path, preset: Preset, date: str) -> Ranker:
+    """The ranker of a model directory, to begin training a ranker of `preset` that will be judged on day `date`.
 
     Raises:
         CheckpointDamaged: files are absent or not what they were.
-        ModelRefused: no ranker, of another architecture, or trained on another feature set (or one it does not name).
+        ModelRefused: no ranker, of another architecture, trained on another feature set (or one it does not name), or
+            on the day itself or later: what was learnt from it would count as quality.
     """
-    card = read_model_card(directory)
-    found = card["created_by"].get("feature_set")
+    created = read_model_card(directory)["created_by"]
+    found, until = created.get("feature_set"), created.get("trained_until", "an unknown day")
     if found != feature_set():
         what = f"feature set {found}" if found else "no feature set in its card"
         raise ModelRefused(
             f"{directory}: {what} found, expected {feature_set()}, which this release reads; train without a warm "
             "start once, then start from that ranker"
+        )
+    if not until < date:
+        raise ModelRefused(
+            f"{directory} was trained on days up to {until}, expected days before {date}, on which tonight's ranker is "
+            "judged; start from an earlier ranker, or without"
         )
     ranker = load_model(directory)
     if not isinstance(ranker, Ranker):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -21,6 +22,9 @@ SHOWN_CURVES = ("loss", "on_policy_reward", "helper_reward", "group_std", "entro
 
 PRECISIONS = ("auto", "float32", "bf16")
 
+NONE, CHAMPION = "none", "champion"
+"""What training may begin with, beside a folder."""
+
 
 def run(
     training_set: str,
@@ -31,7 +35,8 @@ def run(
     seed: int,
     run_uri: str,
     checkpoints_uri: str = "",
-    warm_start_uri: str = "",
+    warm_start: str = NONE,
+    tracking_uri: str = "",
     micro_batch: int = 0,
     precision: str = "auto",
     compiled: bool = False,
@@ -48,8 +53,9 @@ def run(
         run_uri: the run's own folder.
         checkpoints_uri: folder of this step's checkpoints, by default one in the run's folder. Those of another
             snapshot, configuration or seed are dropped, and all are once the model is written.
-        warm_start_uri: model directory of a ranker to begin with (the champion); empty: begin from the reward model's
-            encoder and an untrained decoder.
+        warm_start: what to begin with: "none" (the reward model's encoder and an untrained decoder), "champion" (its
+            weights, as registered; none as long as there is no champion), or the model directory of a ranker.
+        tracking_uri: MLflow, asked for the champion only.
         micro_batch: most requests that go through the model at once, in each process; 0: all. Less memory, same step.
         precision: float32, bf16 (autocast; weights and checkpoints stay float32), or auto: bf16 on a GPU.
         compiled: put the ranker's passes through torch.compile, which takes minutes before it saves any.
@@ -57,8 +63,8 @@ def run(
     Raises:
         UsageError: no such preset or precision, or more processes than a step has requests.
         DataRefused: the groups are missing, damaged or empty.
-        ModelRefused: the reward model is damaged, the ranker to begin with is of another architecture or feature set,
-            or a loss, a gradient or a weight is not finite.
+        ModelRefused: the reward model is damaged, the ranker to begin with is of another architecture or feature set or
+            has seen the evaluation day, or a loss, a gradient or a weight is not finite.
         TryAgain: SIGTERM came (a node is drained, a night interrupted): a checkpoint of the last step was written. Or
             another process of this training is gone.
     """
@@ -95,8 +101,10 @@ def run(
             "groups_sha256": groups_digest(groups),
         }
         begun_from: dict[str, Any] = {}
-        if warm_start_uri:
-            begun_from = {"warm_start_sha256": read_model_card(warm_start_uri)["weights_sha256"]}
+        start = None
+        if folder := _warm_start_folder(step, warm_start, tracking_uri, stack):
+            start = warm_start_from(folder, chosen, data.date)
+            begun_from = {"warm_start_sha256": read_model_card(folder)["weights_sha256"]}
         with nullcontext(noted) if noted else _sigterm_noted() as asked_to_stop:
             trained = train_ranker(
                 data,
@@ -108,7 +116,7 @@ def run(
                 checkpoints=checkpoints,
                 fingerprint=fingerprint | begun_from,
                 execution=execution,
-                warm_start=warm_start_from(warm_start_uri, chosen) if warm_start_uri else None,
+                warm_start=start,
                 progress=step.progress,
                 asked_to_stop=asked_to_stop,
             )
@@ -139,6 +147,7 @@ def run(
                     "processes": processes.count,
                     "device": processes.device,
                     "bf16": execution.bf16,
+                    **begun_from,
                     "resumed_from": trained.resumed_from,
                     "damaged_checkpoints": trained.damaged_checkpoints,
                     "final_loss": trained.curves["loss"][-1][1],
@@ -146,6 +155,20 @@ def run(
                 }
             )
         processes.wait()
+
+
+def _warm_start_folder(step: Step, warm_start: str, tracking_uri: str, stack: ExitStack) -> str | None:
+    """The model directory to begin with, the champion's fetched into a folder that lasts as long as the stack."""
+    if warm_start != CHAMPION:
+        return None if warm_start == NONE else warm_start
+    with step.tool("mlflow"):
+        from components import registry
+
+        client = registry.connect(tracking_uri)
+    with registry.reaching(tracking_uri):
+        champion = registry.champion(client)
+        aside = stack.enter_context(tempfile.TemporaryDirectory())
+        return None if champion is None else str(registry.fetch_model(client, champion, aside))
 
 
 def _is_bf16(precision: str, device: str) -> bool:

@@ -117,7 +117,7 @@ def test_missing_groups_are_refused(inputs: Path, tmp_path: Path) -> None:
 
 
 def test_a_warm_start_goes_on_from_another_ranker(inputs: Path, undisturbed: Path, tmp_path: Path) -> None:
-    run(**arguments(inputs, tmp_path), warm_start_uri=str(undisturbed / "ranker"), micro_batch=24)
+    run(**arguments(inputs, tmp_path), warm_start=str(undisturbed / "ranker"), micro_batch=24)
     before, after = read_model_card(undisturbed / "ranker"), read_model_card(tmp_path / "ranker")
     assert after["created_by"]["warm_start_sha256"] == before["weights_sha256"]
     assert after["created_by"]["feature_set"] == before["created_by"]["feature_set"] == feature_set()
@@ -130,7 +130,7 @@ def test_a_warm_start_goes_on_from_another_ranker(inputs: Path, undisturbed: Pat
 
 def test_what_cannot_be_started_from_is_refused(inputs: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelRefused, match="no feature set in its card found"):
-        run(**arguments(inputs, tmp_path), warm_start_uri=str(inputs / "reward"))
+        run(**arguments(inputs, tmp_path), warm_start=str(inputs / "reward"))
     assert outcome_of(tmp_path)["exit_code"] == 4
     with pytest.raises(UsageError, match="precision 'half' found, expected one of auto, float32, bf16"):
         run(**arguments(inputs, tmp_path), precision="half")

@@ -20,10 +20,11 @@ from goalrank.train import new_ranker
 from goalrank.warm_start import warm_start_from
 
 TINY = preset("tiny")
+DATE = "2026-01-03"
 
 
 def saved(folder: Path, model: Ranker | RewardModel, kind: str = "ranker", **created_by: str) -> Path:
-    created = {"feature_set": feature_set()} | created_by
+    created = {"feature_set": feature_set(), "trained_until": "2026-01-02"} | created_by
     save_model(folder, model, kind, model.sizes.to_dict(), created, {})
     return folder
 
@@ -35,7 +36,7 @@ def ranker_of(**sizes: int) -> Ranker:
 
 def test_it_begins_with_every_weight(tmp_path: Path) -> None:
     champion = ranker_of()
-    start = warm_start_from(saved(tmp_path / "champion", champion), TINY)
+    start = warm_start_from(saved(tmp_path / "champion", champion), TINY, DATE)
     torch.manual_seed(5)
     reward = RewardModel(ModelSizes.from_preset(TINY))
     warm, cold = new_ranker(TINY, reward, start), new_ranker(TINY, reward)
@@ -47,7 +48,7 @@ def test_it_begins_with_every_weight(tmp_path: Path) -> None:
 
 def test_what_does_not_shape_a_ranker_may_differ(tmp_path: Path) -> None:
     other = saved(tmp_path, ranker_of(reward_heads=5, reward_layers=2))
-    assert isinstance(warm_start_from(other, replace(TINY, dropout=0.3)), Ranker)
+    assert isinstance(warm_start_from(other, replace(TINY, dropout=0.3), DATE), Ranker)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +62,7 @@ def test_what_does_not_shape_a_ranker_may_differ(tmp_path: Path) -> None:
 def test_another_architecture_is_refused(sizes: dict[str, int], said: str, tmp_path: Path) -> None:
     folder = saved(tmp_path, ranker_of(**sizes))
     with pytest.raises(ModelRefused, match=f"{said} .preset tiny.; start from one of the same preset"):
-        warm_start_from(folder, TINY)
+        warm_start_from(folder, TINY, DATE)
     reward = RewardModel(ModelSizes.from_preset(TINY))
     with pytest.raises(ModelRefused, match=said):  # whoever brings a model instead of a folder
         new_ranker(TINY, reward, ranker_of(**sizes))
@@ -70,17 +71,23 @@ def test_another_architecture_is_refused(sizes: dict[str, int], said: str, tmp_p
 def test_another_feature_set_is_refused(tmp_path: Path) -> None:
     folder = saved(tmp_path, ranker_of(), feature_set="0123456789abcdef")
     with pytest.raises(ModelRefused, match=f"feature set 0123456789abcdef found, expected {feature_set()}"):
-        warm_start_from(folder, TINY)
+        warm_start_from(folder, TINY, DATE)
     card = json.loads((folder / "model.json").read_text())
     del card["created_by"]["feature_set"]
     (folder / "model.json").write_text(json.dumps(card))
     with pytest.raises(ModelRefused, match="no feature set in its card found, expected"):
-        warm_start_from(folder, TINY)
+        warm_start_from(folder, TINY, DATE)
+
+
+def test_who_has_seen_the_day_of_the_judging_is_refused(tmp_path: Path) -> None:
+    folder = saved(tmp_path, ranker_of(), trained_until=DATE)
+    with pytest.raises(ModelRefused, match=f"trained on days up to {DATE}, expected days before {DATE}"):
+        warm_start_from(folder, TINY, DATE)
 
 
 def test_what_is_no_ranker_is_refused(tmp_path: Path) -> None:
     reward = saved(tmp_path / "reward", RewardModel(ModelSizes.from_preset(TINY)), "reward")
     with pytest.raises(ModelRefused, match="holds a RewardModel, expected a ranker to start from"):
-        warm_start_from(reward, TINY)
+        warm_start_from(reward, TINY, DATE)
     with pytest.raises(CheckpointDamaged, match=r"model.json is absent"):
-        warm_start_from(tmp_path / "nothing", TINY)
+        warm_start_from(tmp_path / "nothing", TINY, DATE)
