@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 from safetensors.torch import load_file
 
 from goalrank.checkpoint import WEIGHTS, read_model_card
+from goalrank.errors import EXIT_TRY_AGAIN
 from goalrank.processes import TOLERANCE_AFTER_A_TIE
 from tests.components.test_train_ranker import arguments, inputs, outcome_of, undisturbed
 
@@ -48,13 +50,17 @@ def ended(launch: subprocess.Popen[bytes]) -> tuple[int, str]:
     return launch.returncode, errors.decode()
 
 
-def killed(launch: subprocess.Popen[bytes], out: Path, rank: int, after: int) -> None:
-    """kill -9 of one process once a checkpoint of a step beyond `after` is there."""
+def wait_for_checkpoint(launch: subprocess.Popen[bytes], out: Path, after: int) -> None:
+    """Return once a checkpoint of a step beyond `after` is there."""
     deadline = time.monotonic() + PATIENCE
     while not any(int(path.stem.split("-")[1]) > after for path in (out / "checkpoints").glob("step-*.checkpoint")):
         assert launch.poll() is None, "training ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def killed(launch: subprocess.Popen[bytes], rank: int) -> None:
+    """kill -9 of one process."""
     ranks = {process.environ().get("RANK"): process for process in psutil.Process(launch.pid).children()}
     ranks[str(rank)].send_signal(signal.SIGKILL)
 
@@ -82,7 +88,8 @@ def test_one_process_is_killed_and_the_next_launch_goes_on(inputs: Path, undistu
     seen = 0
     for rank in (1, 0):
         launch = launched(inputs, tmp_path)
-        killed(launch, tmp_path, rank, seen)
+        wait_for_checkpoint(launch, tmp_path, seen)
+        killed(launch, rank)
         status, _ = ended(launch)
         assert status != 0
         assert not (tmp_path / "ranker/model.json").exists()
@@ -96,3 +103,16 @@ def test_one_process_is_killed_and_the_next_launch_goes_on(inputs: Path, undistu
     again, once = read_model_card(tmp_path / "ranker"), read_model_card(undisturbed_two / "ranker")
     assert again["weights_sha256"] == once["weights_sha256"]
     assert again["metrics"] == once["metrics"]
+
+
+def test_a_drained_node_stops_all_at_one_step(inputs: Path, tmp_path: Path) -> None:
+    """SIGTERM to torchrun, which passes it on to every process, each somewhere in its step."""
+    launch = launched(inputs, tmp_path)
+    wait_for_checkpoint(launch, tmp_path, 0)
+    launch.send_signal(signal.SIGTERM)
+    status, _ = ended(launch)
+    assert status != 0
+    outcome = outcome_of(tmp_path)
+    assert (outcome["kind"], outcome["exit_code"]) == ("try_again", EXIT_TRY_AGAIN)
+    step = int(re.search(r"asked to stop after step (\d+) of", outcome["reason"]).group(1))  # type: ignore[union-attr]
+    assert f"step-{step:010d}.checkpoint" in [path.name for path in (tmp_path / "checkpoints").iterdir()]

@@ -19,6 +19,7 @@ from goalrank.dropout import drawn_for
 from goalrank.execution import Execution
 from goalrank.groups import Groups, build_groups
 from goalrank.objective import ObjectiveConfig
+from goalrank.processes import Processes
 from goalrank.ranker import Ranker
 from goalrank.train import new_ranker, train_ranker
 from tests.synthetic import make_training_set
@@ -110,6 +111,17 @@ def test_a_checkpoint_of_another_precision_is_of_another_run(data: TrainingSet, 
     with pytest.raises(KeyboardInterrupt):
         train_ranker(data, groups, make_reward(), SHORT, 7, execution=BF16, **kept, progress=stop_at(10))
     assert train_ranker(data, groups, make_reward(), SHORT, 7, **kept).resumed_from == 0
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here, and on a CPU torch.compile takes minutes")
+def test_a_gpu_trains_in_bf16_compiled(data: TrainingSet, groups: Groups) -> None:
+    """The same lists on every device, since their random numbers come from the CPU."""
+    preset = replace(SHORT, dropout=0.0)
+    plain = train_ranker(data, groups, make_reward(), preset, 7)
+    on_gpu = Execution(Processes(device="cuda"), micro_batch=8, bf16=True, compiled=True)
+    trained = train_ranker(data, groups, make_reward(), preset, 7, execution=on_gpu)
+    for (_, found), (_, expected) in zip(trained.curves["loss"], plain.curves["loss"], strict=True):
+        assert found == pytest.approx(expected, rel=2 * BF16_TOLERANCE)
 
 
 def test_compiled_passes_learn_the_same(data: TrainingSet, groups: Groups, monkeypatch: pytest.MonkeyPatch) -> None:
