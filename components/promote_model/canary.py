@@ -85,7 +85,7 @@ class PrometheusHealth:
     """From the service's own metrics, as Prometheus has scraped them; a pod's name begins with its revision's."""
 
     def __init__(self, address: str, namespace: str) -> None:
-        """Several environments may share a Prometheus: their revisions are called alike, so the namespace tells them."""
+        """Environments may share a Prometheus, and their revisions are called alike: the namespace tells them apart."""
         self._address, self._namespace = address.rstrip("/"), namespace
 
     @classmethod
