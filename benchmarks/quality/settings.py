@@ -25,8 +25,8 @@ class Trial:
 
 FIELD_TRIALS = (Trial(1.0), Trial(2.0), Trial(4.0), Trial(0.5))
 OUR_TRIALS = (Trial(1.0, 0.25), Trial(2.0, 0.25, 10.0), Trial(4.0, 0.25, 10.0), Trial(1.0, 1.0))
-"""A list's log-likelihood is some 12 nats, an item's some 3: at weight 10 the supervised term counts about twice as much
-as the group-relative one; in the authors' public code it counts a hundred times as much."""
+"""A list's log-likelihood is some 12 nats, an item's some 3: at weight 10 the supervised term counts twice as much as
+the group-relative one; in the authors' public code it counts a hundred times as much."""
 
 
 @dataclass(frozen=True)
