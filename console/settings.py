@@ -38,6 +38,10 @@ class Settings(BaseSettings):
     )
     latency_budget_ms: float = Field(LATENCY_BUDGET_MS, gt=0, description="most that one list may take on one CPU")
     size_budget_mb: float = Field(SIZE_BUDGET_MB, gt=0, description="most that a ranker's weights may weigh")
+    runner: Literal["subprocess", "docker"] = Field(
+        "subprocess",
+        description="how the steps of a night run on this machine: processes, or containers of their images",
+    )
     spark_master: str = Field("local[2]", description="Spark master")
     spark_memory: str = Field("1g", description="memory of the Spark driver")
 
