@@ -227,6 +227,8 @@ def _flat(tensor: _Tensor, requests: int, candidates: int) -> list[Any]:
         count *= size
     if len(values) != count:
         raise UsageError(f"{tensor.name} holds {len(values)} values, expected {count}")
+    if None in values:
+        raise UsageError(f"{tensor.name} holds null, expected values alone; leave out an optional tensor that has none")
     return values
 
 

@@ -27,6 +27,7 @@ from components.serve_model.bodies import (
 )
 from components.serve_model.champion import Models
 from goalrank import schema
+from tests.unit import instant_service
 from tests.unit.instant_service import INFER, champion, service
 
 EXAMPLES = 900
@@ -300,3 +301,10 @@ def test_both_answers_and_refusals_were_seen() -> None:
         pytest.skip("counts what the tests above saw")
     assert seen["lists"] > 50 and seen["422"] > 100 and seen["v2 200"] > 50 and seen["v2 400"] > 100
     assert seen["v2 404"] > 50 and seen["v2 409"] > 10
+
+
+def test_a_null_in_a_tensor_is_refused(client: TestClient) -> None:
+    """Found by chance above: a null request_id was taken for one that is not given, and an id was made up."""
+    answer = client.post(INFER, json=instant_service.tensors(instant_service.request(1), request_id=[None]))
+    assert answer.status_code == 400
+    assert answer.json()["error"].startswith("request_id holds null, expected values alone")
