@@ -8,13 +8,10 @@ Steps that ended are found in kfp's own cache under the run's folder: a resumed 
 from __future__ import annotations
 
 import json
-import os
-import signal
 import sys
-import threading
-import time
 from pathlib import Path
 
+from components.end_with_parent import end_with_parent
 from goalrank_platform import on_path
 
 
@@ -38,17 +35,6 @@ def run_night(night_file: Path) -> None:
         cache_root=str(run / "cache"),
     )
     nightly(**parameters)
-
-
-def end_with_parent(parent: int) -> None:
-    """End this process group when the console is gone: killed outright, it can no longer do so itself."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os.killpg(os.getpgrp(), signal.SIGKILL)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 if __name__ == "__main__":
