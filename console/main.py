@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from console import days, upkeep
+from console import cluster, days, upkeep
 from console.command import JsonOption, WorkspaceOption, errors_as_exit_codes, no_night, stderr, stdout, stopped
 from goalrank import __version__
 from goalrank.errors import EXIT_DONE, UsageError
@@ -23,6 +23,7 @@ app = typer.Typer(
 import_app = typer.Typer(help="Turn public data sets into logs of the data contract.", no_args_is_help=True)
 app.add_typer(import_app, name="import")
 app.add_typer(days.app, name="day")
+app.add_typer(cluster.app, name="schedule")
 
 
 class CandidateVersion(StrEnum):
@@ -411,5 +412,5 @@ def rank(
         print(rank_request(Settings.load(workspace=workspace), text or None))
 
 
-for command in (upkeep.clean, upkeep.migrate, upkeep.erase_user):
+for command in (upkeep.clean, upkeep.migrate, upkeep.erase_user, cluster.submit, cluster.backfill):
     app.command()(command)

@@ -37,6 +37,7 @@ def serve(settings: Settings) -> None:
             holdback=settings.holdback,
             poll_seconds=settings.champion_poll_seconds,
             keep_seconds=settings.feature_keep_seconds,
+            version=settings.serve_version,
         )
 
 

@@ -41,6 +41,10 @@ class Settings(BaseSettings):
     )
     latency_budget_ms: float = Field(LATENCY_BUDGET_MS, gt=0, description="most that one list may take on one CPU")
     size_budget_mb: float = Field(SIZE_BUDGET_MB, gt=0, description="most that a ranker's weights may weigh")
+    runner: Literal["subprocess", "docker"] = Field(
+        "subprocess",
+        description="how the steps of a night run on this machine: processes, or containers of their images",
+    )
     spark_master: str = Field("local[2]", description="Spark master: local[N], spark://HOST:PORT, k8s://...")
     spark_memory: str = Field("1g", description="memory of the Spark driver, and of each executor beside it")
     feature_store: Literal["local", "cluster"] = Field(
@@ -53,10 +57,27 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=0, le=65535, description="port the ranking service listens on")
     exploration: float = Field(0.02, ge=0, le=1, description="share of requests answered with a sampled list")
     holdback: float = Field(0.05, ge=0, lt=1, description="share of users answered by the champion's predecessor")
+    serve_version: str = Field("", description="serve this version and follow nobody: set by a canary, not by hand")
     train_on_served: bool = Field(False, description="does a night first collect what the service has logged?")
     champion_poll_seconds: float = Field(5.0, gt=0, description="how often a server asks the registry for a champion")
     feature_keep_seconds: float = Field(300.0, ge=0, description="longest time a server keeps a feature row in memory")
     watch_days: float = Field(7.0, gt=0, description="how long `goalrank watch` compares a new champion with it")
+
+    kfp_endpoint: str = Field("", description="address of Kubeflow Pipelines; the cluster's commands need it")
+    kfp_namespace: str = Field("", description="your namespace there; empty where it has one user only")
+    kfp_token: SecretStr = Field(SecretStr(""), description="bearer token for it")
+    kfp_token_file: Path | None = Field(None, description="file with the token, read at every command; or the token")
+    service_account: str = Field("goalrank-night", description="Kubernetes service account of the steps")
+    cron: str = Field("0 30 2 * * *", description="when the night runs: six fields, seconds first")
+    time_zone: str = Field("UTC", description="time zone of Kubeflow's scheduler (its CRON_SCHEDULE_TIMEZONE)")
+    data_image: str = Field("", description="image of the data steps, by digest")
+    train_image: str = Field("", description="image of the training steps, by digest")
+    serving_image: str = Field("", description="image of the serving steps, by digest")
+    image_tags: bool = Field(False, description="may images be named by a tag? Kubeflow's cache then trusts the tag")
+    gpus: int = Field(1, ge=0, le=16, description="GPUs of each training step")
+    canary_service: str = Field("", description="InferenceService a promotion drives by stages; empty: no canary")
+    prometheus: str = Field("", description="address of Prometheus, by whose figures a canary is judged")
+    volume_claim: str = Field("goalrank-workspace", description="claim of the volume that all steps share")
 
     @classmethod
     def load(cls, **overrides: object) -> Settings:

@@ -7,11 +7,13 @@ There `..` climbs, `#` and `?` cut off the rest, `%2e` becomes a dot after the c
 from __future__ import annotations
 
 import re
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 from goalrank.errors import GoalRankError, UsageError
+
+BEFORE = "before "
 
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,127})")
 _VERSION = re.compile(r"[1-9][0-9]{0,17}")
@@ -55,6 +57,19 @@ def require_day(what: str, text: Any, error: type[GoalRankError] = UsageError) -
     except ValueError:
         pass
     raise error(f"{what} {_shown(text)} found, expected a day such as 2026-01-31")
+
+
+def arrival_day(what: str, text: Any, error: type[GoalRankError] = UsageError) -> str:
+    """The arrival day that is meant: a day as it is, or `before DAY` for the day before it.
+
+    A scheduler knows on which day it starts a night, but not how to subtract one; arrival days and that day are in UTC.
+
+    Raises:
+        UsageError: it is neither (or `error`).
+    """
+    if isinstance(text, str) and text.startswith(BEFORE):
+        return (date.fromisoformat(require_day(what, text.removeprefix(BEFORE), error)) - timedelta(1)).isoformat()
+    return require_day(what, text, error)
 
 
 def require_address(what: str, text: Any, error: type[GoalRankError] = UsageError) -> str:

@@ -8,7 +8,7 @@ COMPILED = Path(__file__).parent / "compiled"
 
 
 def compile_nightly(target: Path) -> None:
-    """Write the night as the YAML a cluster is given."""
+    """Write the night as it runs on one machine, for whoever reads it; a cluster is given pipelines/cluster.py's."""
     from kfp import compiler
 
     from pipelines.nightly import nightly
@@ -17,5 +17,8 @@ def compile_nightly(target: Path) -> None:
 
 
 if __name__ == "__main__":
+    from pipelines.cluster import compile_cluster
+
     COMPILED.mkdir(exist_ok=True)
     compile_nightly(COMPILED / "nightly.yaml")
+    compile_cluster(COMPILED / "nightly_cluster.yaml")

@@ -1,8 +1,9 @@
 """The night: thirteen steps from closed feedback logs to a champion that answers, read top to bottom.
 
-kfp.local runs this very definition on one machine (pipelines/local.py); pipelines/compiled/nightly.yaml is what a
-cluster is given. A refusal raises inside its step, so the run ends failed and nothing downstream starts; "champion
-kept" is a gate that says False, so the run ends well without a promotion. The report is published either way.
+kfp.local runs this very definition on one machine (pipelines/local.py); pipelines/cluster.py adds what its pods need
+on a cluster (pipelines/compiled/ has both). A refusal raises inside its step, so the run ends failed and nothing
+downstream starts; "champion kept" is a gate that says False, so the run ends well without a promotion. The report is
+published either way.
 """
 
 # No `from __future__ import annotations` here: kfp reads the annotations as types.
@@ -51,7 +52,8 @@ def nightly(
     """One night.
 
     Args:
-        date: the newest arrival day, YYYY-MM-DD: learnt from by tomorrow, judged on tonight.
+        date: the newest arrival day, YYYY-MM-DD: learnt from by tomorrow, judged on tonight. A scheduler, which knows
+            today only, says `before YYYY-MM-DD`.
         run_uri: this run's own folder: outcomes, progress, checkpoints, report.
         logs_uri: feedback logs in the data contract.
         snapshots_uri, feast_uri, tracking_uri, journal_uri: where snapshots, features, models and promotions are kept.
@@ -92,17 +94,24 @@ def nightly(
             spark_master=spark_master,
             spark_memory=spark_memory,
         ).after(logs)
-        snapshot = extraction.outputs["snapshot"]
+        snapshot, snapshot_id = extraction.outputs["snapshot"], extraction.outputs["snapshot_id"]
         features = check_features(snapshot=snapshot, snapshots_uri=snapshots_uri, run_uri=run_uri)
         materialized = materialize_features(
             snapshot=snapshot, feast_uri=feast_uri, window_days=window_days, run_uri=run_uri
         ).after(features)
         training_set = materialized.outputs["training_set"]
 
-        reward = train_reward(training_set=training_set, preset=preset, seed=seed, run_uri=run_uri)
+        reward = train_reward(
+            training_set=training_set, preset=preset, seed=seed, run_uri=run_uri, snapshot_id=snapshot_id
+        )
         reward_model, judge_model = reward.outputs["reward_model"], reward.outputs["judge_model"]
         groups = generate_groups(
-            training_set=training_set, reward_model=reward_model, preset=preset, seed=seed, run_uri=run_uri
+            training_set=training_set,
+            reward_model=reward_model,
+            preset=preset,
+            seed=seed,
+            run_uri=run_uri,
+            snapshot_id=snapshot_id,
         ).outputs["groups"]
         ranker = train_ranker(
             training_set=training_set,
@@ -111,6 +120,7 @@ def nightly(
             preset=preset,
             seed=seed,
             run_uri=run_uri,
+            snapshot_id=snapshot_id,
             warm_start=warm_start,
             tracking_uri=tracking_uri,
             processes=train_processes,

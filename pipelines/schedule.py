@@ -12,24 +12,14 @@ unless set); `time_zone` says which one that is, so that the next nights can be 
 
 from __future__ import annotations
 
-import json
 import re
-import sys
-import warnings
 from collections.abc import Sequence
-from contextlib import redirect_stdout
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from itertools import product
-from typing import Any
-from urllib.request import urlopen
 from zoneinfo import ZoneInfo
 
-from goalrank.errors import TryAgain, UsageError
-from pipelines.compile import COMPILED
-
-NAME = "goalrank-nightly"
-ANSWER_SECONDS = 10
+from goalrank.errors import UsageError
 
 MONTHS = ["JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"]
 DAYS = ["SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"]
@@ -102,58 +92,6 @@ class Schedule:
         in_month, in_week = day.day in self.values[3], day.isoweekday() % 7 in self.values[5]
         fits = in_month and in_week if any(self.open_days) else in_month or in_week
         return fits and day.month in self.values[4]
-
-
-def submit(schedule: Schedule, host: str, parameters: dict[str, Any], name: str = NAME) -> str:
-    """Make the compiled night a recurring run of that schedule, the only enabled one of its name; its id.
-
-    Runs of that name from before are disabled first, the new one is made, then they are deleted: a failure in between
-    leaves no night scheduled rather than two.
-
-    Raises:
-        TryAgain: the host does not answer as Kubeflow Pipelines does.
-    """
-    import kfp
-    from kfp_server_api import ApiException
-
-    try:
-        # kfp's own client asks a silent host for half a minute, with a traceback each time.
-        with urlopen(f"{host.rstrip('/')}/apis/v2beta1/healthz", timeout=ANSWER_SECONDS) as answer:
-            json.load(answer)
-        with warnings.catch_warnings(), redirect_stdout(sys.stderr):
-            warnings.simplefilter("ignore", FutureWarning)
-            client = kfp.Client(host=host)
-            experiment = client.create_experiment(name).experiment_id
-            before = _recurring_runs(client, experiment, name)
-            for run in before:
-                client.disable_recurring_run(run)
-            made = client.create_recurring_run(
-                experiment_id=experiment,
-                job_name=name,
-                cron_expression=schedule.cron,
-                max_concurrency=1,
-                no_catchup=True,  # a night that was missed is run by its date, not by the clock
-                params=parameters,
-                pipeline_package_path=str(COMPILED / "nightly.yaml"),
-            )
-            for run in before:
-                client.delete_recurring_run(run)
-    except (OSError, ValueError, ApiException) as error:
-        raise TryAgain(
-            f"Kubeflow Pipelines at {host} does not answer ({error}); check the address, try again"
-        ) from error
-    return str(made.recurring_run_id)
-
-
-def _recurring_runs(client: Any, experiment: str, name: str) -> list[str]:
-    """Ids of the recurring runs of a name, all pages."""
-    found, token = [], ""
-    while True:
-        page = client.list_recurring_runs(page_token=token, page_size=100, experiment_id=experiment)
-        found += [run.recurring_run_id for run in page.recurring_runs or [] if run.display_name == name]
-        token = page.next_page_token
-        if not token:
-            return found
 
 
 def _wrong_number(cron: str, fields: list[str]) -> str:

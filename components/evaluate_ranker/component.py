@@ -25,6 +25,7 @@ def evaluate_ranker(
 ):
     """Judge challenger, champion and anchor on the evaluation day; write the verdict."""
     from components.evaluate_ranker.main import run
+    from goalrank.naming import arrival_day
 
     run(
         registration=registration.path,
@@ -37,7 +38,7 @@ def evaluate_ranker(
         world_uri=world_uri,
         seed=seed,
         run_uri=run_uri,
-        date=date,
+        date=arrival_day("date", date),
         journal_uri=journal_uri,
         off_policy=off_policy,
         latency_budget_ms=latency_budget_ms,

@@ -16,14 +16,17 @@ def extract_features(
     spark_master: str,
     spark_memory: str,
     snapshot: dsl.Output[dsl.Artifact],
+    snapshot_id: dsl.OutputPath(str),  # type: ignore[valid-type]
 ):
     """Turn the logs up to tonight into a snapshot of features, examples and state, incrementally where possible."""
     from components.extract_features.main import run
+    from components.extract_features.snapshots import Snapshot
+    from goalrank.naming import arrival_day
 
     run(
         logs_uri=logs_uri,
         snapshots_uri=snapshots_uri,
-        date=date,
+        date=arrival_day("date", date),
         full_rebuild=full_rebuild,
         window_days=window_days,
         snapshot=snapshot.path,
@@ -31,3 +34,5 @@ def extract_features(
         spark_master=spark_master,
         spark_memory=spark_memory,
     )
+    with open(snapshot_id, "w", encoding="utf-8") as file:
+        file.write(Snapshot.load(snapshot.path).snapshot_id)

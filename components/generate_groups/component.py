@@ -12,6 +12,7 @@ def generate_groups(
     preset: str,
     seed: int,
     run_uri: str,
+    snapshot_id: str,  # only for the cache: Kubeflow's key holds the names of artifacts, not what is in them
     groups: dsl.Output[dsl.Dataset],
     data_docs: dsl.Output[dsl.Artifact],
 ):

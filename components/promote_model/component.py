@@ -17,6 +17,7 @@ def promote_model(
 ):
     """Move the champion alias to tonight's version, journalled."""
     from components.promote_model.main import run
+    from goalrank.naming import arrival_day
 
     run(
         registration=registration.path,
@@ -24,6 +25,6 @@ def promote_model(
         serving=serving.path,
         tracking_uri=tracking_uri,
         journal_uri=journal_uri,
-        date=date,
+        date=arrival_day("date", date),
         run_uri=run_uri,
     )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from components import registry
 from components.gate_promotion.main import sound_verdict
+from components.promote_model import canary as canaries
 from components.promote_model import journal, lineage
 from components.step import Step, run_alone
 from goalrank import naming
@@ -19,6 +20,8 @@ from goalrank.verdict import EvaluationVerdict
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+    from components.promote_model.canary import Canary
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,12 @@ def run(
         night = read_night(registration, evaluation, serving, date, run_uri)
         with step.tool("mlflow"):
             client = registry.connect(tracking_uri)
-        step.figures = promote(client, night, tracking_uri, journal_uri)
+        canary = canaries.from_environment(lambda line: step.progress(0, 1, line))
+        step.figures = (
+            promote(client, night, tracking_uri, journal_uri)
+            if canary is None
+            else promote_by_stages(canary, client, night, tracking_uri, journal_uri)
+        )
         step.reason = step.figures.pop("reason")
 
 
@@ -127,6 +135,29 @@ def promote(
                 journal.apply(client, figures["moves"])
                 journal.end(journal_uri, number)
             return figures | ({"repaired": repaired} if repaired else {})
+
+
+def promote_by_stages(
+    canary: Canary, client: MlflowClient, night: Promotable, tracking_uri: str, journal_uri: str
+) -> dict[str, Any]:
+    """:func:`promote`, once the version has done well on a growing share of the traffic (canary.py).
+
+    Killed anywhere and called again, it goes on: the stages stand in the InferenceService, the move in the journal.
+
+    Raises:
+        ModelRefused: as promote, or the version was unwell; it is taken back and no alias has moved.
+        TryAgain: as promote, or the API server is away.
+    """
+    stages: list[int] = []
+    if promote(client, night, tracking_uri, journal_uri, dry_run=True)["promoted"]:
+        stages = canary.roll_out(str(night.registration["ranker"]["version"]))
+    try:
+        figures = promote(client, night, tracking_uri, journal_uri)
+    except ModelRefused:
+        canary.take_back()  # somebody else was promoted meanwhile
+        raise
+    canary.finish()
+    return figures | {"canary_stages": stages}
 
 
 def _decide(client: MlflowClient, night: Promotable, journal_uri: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Write report.json and report.html of one night into its own folder."""
+"""Write report.json and report.html of one night into its own folder, and tell a webhook if there is one."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from components.publish_report.result import read_outcomes, summarise
+from components.publish_report.notify import notify
+from components.publish_report.result import FAILED, as_ended, read_outcomes, summarise
 from components.step import Step, give_back_reserve, run_alone, write_atomic
+from goalrank import naming
+from goalrank.errors import EXIT_BUG, UsageError
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
 
@@ -23,14 +26,36 @@ def run(run_uri: str, date: str, state: str = "UNKNOWN") -> None:
 
     Args:
         run_uri: the run's folder, with outcomes/ in it; report.json and report.html are written there.
-        date: the night's arrival day.
-        state: how the orchestrator says the run ended (only shown; the outcomes decide).
+        date: the night's arrival day, or `before` and the day after it.
+        state: how the orchestrator says the run ended; the outcomes decide, but for a failure that none of them tells.
     """
     give_back_reserve(Path(run_uri))
     with Step("publish_report", run_uri) as step:
-        verdict = _write(Path(run_uri), date, state, step.tool)
+        date = _day(date)
+        page = str(Path(run_uri) / "report.html")
+        try:
+            verdict = _write(Path(run_uri), date, state, step.tool)
+        finally:
+            # Whoever waits for the night is told even where its report cannot be written.
+            told = notify(as_ended(_result(Path(run_uri)), state) | {"date": date, "state": state}, page)
         step.reason = f"report of {date}: {verdict}"
-        step.figures = {"report": str(Path(run_uri) / "report.html")}
+        step.figures = {"report": page, "told": told}
+
+
+def _result(folder: Path) -> dict[str, Any]:
+    """What the night came to; that nobody can read it is a result too."""
+    try:
+        return summarise(folder)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return {"verdict": FAILED, "exit_code": EXIT_BUG, "reason": f"its outcomes cannot be read: {error!r}"}
+
+
+def _day(date: str) -> str:
+    """The arrival day that is meant; one that nobody can read is shown as it is, since a report is always published."""
+    try:
+        return naming.arrival_day("date", date)
+    except UsageError:
+        return date
 
 
 def republish(folder: Path) -> None:
@@ -49,7 +74,7 @@ def _write(folder: Path, date: str, state: str, tool: Callable[[str], AbstractCo
     for outcome in outcomes.values():  # relative, so that the run's folder can be moved or copied whole
         if docs := outcome["figures"].get("data_docs"):
             outcome["figures"]["data_docs"] = os.path.relpath(docs, folder)
-    result = summarise(folder) | {"date": date, "state": state}
+    result = as_ended(summarise(folder), state) | {"date": date, "state": state}
     write_atomic(folder / "report.json", json.dumps(result | {"outcomes": outcomes}, indent=1, default=str))
     with tool("matplotlib"):
         from components.publish_report import experiment, plots

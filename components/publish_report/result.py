@@ -13,9 +13,18 @@ PROMOTED, KEPT, REFUSED, FAILED = "promoted", "kept", "refused", "failed"
 
 
 def read_outcomes(run: Path) -> dict[str, dict[str, Any]]:
-    """Outcome of every step that ended, by step, in the order in which they began."""
+    """Outcome of every step that ended, by step, in the order in which they began.
+
+    On a cluster a night that is submitted again goes on in its folder, and its first step always runs: what other steps
+    said before that is of an earlier try and does not count.
+    """
     documents = [json.loads(file.read_text(encoding="utf-8")) for file in (run / "outcomes").glob("*.json")]
-    return {document["step"]: document for document in sorted(documents, key=lambda d: d["started_at"])}
+    begun = max((document["started_at"] for document in documents if document["step"] == "check_logs"), default=0.0)
+    return {
+        document["step"]: document
+        for document in sorted(documents, key=lambda d: d["started_at"])
+        if document["started_at"] >= begun
+    }
 
 
 def unfinished_step(run: Path) -> str | None:
@@ -28,6 +37,8 @@ def unfinished_step(run: Path) -> str | None:
         except ValueError:  # half a line: its writer was killed
             continue
         if event["event"] == "start":
+            if event["step"] == "check_logs":
+                under_way.clear()  # the night begins anew: as for read_outcomes
             under_way[event["step"]] = None
         elif event["event"] == "end":
             under_way.pop(event["step"], None)
@@ -57,6 +68,15 @@ def summarise(run: Path) -> dict[str, Any]:
             "champion": (evaluation.get("metrics") or {}).get("champion"),
         },
     }
+
+
+def as_ended(result: dict[str, Any], state: str) -> dict[str, Any]:
+    """The result, unless the orchestrator says that the night failed where every step that spoke was well: then one did
+    not even begin (its pod found no node, its image no registry), and what is read may be of an earlier try."""
+    if state != "FAILED" or result["exit_code"] != EXIT_DONE:
+        return result
+    reason = f"the orchestrator says {state}, though all steps that said how they ended were well: one did not begin"
+    return result | {"verdict": FAILED, "exit_code": EXIT_TRY_AGAIN, "reason": f"{reason}; look at the run's pods"}
 
 
 def _verdict(run: Path, steps: dict[str, dict[str, Any]]) -> tuple[str, int, str]:

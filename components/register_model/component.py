@@ -23,6 +23,7 @@ def register_model(
 ):
     """Register tonight's ranker and reward model as challengers."""
     from components.register_model.main import run
+    from goalrank.naming import arrival_day
 
     run(
         ranker=ranker.path,
@@ -37,5 +38,5 @@ def register_model(
         seed=seed,
         commit=commit,
         run_uri=run_uri,
-        date=date,
+        date=arrival_day("date", date),
     )

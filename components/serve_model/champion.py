@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from components import registry
 from components.serve_model.holdback import held_back
+from goalrank import naming
 from goalrank.errors import ModelRefused
 from goalrank.verdict import ModelVersion
 
@@ -106,6 +107,23 @@ def load_version(client: MlflowClient, version: ModelVersion) -> Champion:
     """
     with tempfile.TemporaryDirectory() as aside:
         return loaded(version, registry.fetch_model(client, version, aside))
+
+
+def load_number(tracking_uri: str, number: str) -> Champion:
+    """Download, verify and load the ranker of that version number, whatever the aliases say.
+
+    Raises:
+        UsageError: it is no version number.
+        ModelRefused, CheckpointDamaged: there is none, or it cannot be served.
+        TryAgain: MLflow is away.
+    """
+    naming.require_version("GOALRANK_SERVE_VERSION", number)
+    client = registry.connect(tracking_uri)
+    with registry.reaching(tracking_uri):
+        found = registry.registered(client, registry.RANKER, number)
+        if found is None:
+            raise ModelRefused(f"no version {number} of {registry.RANKER} in the registry; serve another")
+        return load_version(client, registry.identity(found))
 
 
 def loaded(version: ModelVersion, directory: Path) -> Champion:

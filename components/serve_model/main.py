@@ -8,7 +8,7 @@ from typing import Any
 
 from components.feature_store import OnlineReader
 from components.serve_model.bodies import parse_rank
-from components.serve_model.champion import HOLDBACK, Models, load_champion
+from components.serve_model.champion import HOLDBACK, Models, load_champion, load_number
 from components.serve_model.feature_rows import KEEP_SECONDS, FeatureRows
 from components.serve_model.ranking import Ranking
 from components.step import run_alone
@@ -31,6 +31,7 @@ def serve(
     holdback: float = HOLDBACK,
     poll_seconds: float = POLL_SECONDS,
     keep_seconds: float = KEEP_SECONDS,
+    version: str = "",
 ) -> None:
     """Serve the champion until SIGINT or SIGTERM; then answer what is under way and write out the log.
 
@@ -46,6 +47,7 @@ def serve(
         holdback: share of users answered by the version before the champion, 0..1.
         poll_seconds: how often the registry is asked for a new champion.
         keep_seconds: longest time a feature row is kept in memory; 0 reads every row for every batch.
+        version: serve this one to everybody and follow nobody: a canary (components/promote_model/canary.py).
 
     Raises:
         UsageError: the port is taken, or exploration or holdback are no share.
@@ -68,23 +70,25 @@ def serve(
     listening = _listen(host, port)
     try:
         features = FeatureRows(OnlineReader(feast_uri), keep_seconds)
-        models = Models(load_champion(tracking_uri), holdback=holdback)
+        models = Models(load_number(tracking_uri, version)) if version else _following(tracking_uri, holdback)
         ranking = Ranking(features, models, exploration, None if seed < 0 else seed)
         metrics = Metrics()
-        swap = HotSwap(tracking_uri, ranking, metrics, poll_seconds)
-        swap.look()  # the version before the champion, too, from the first request on
+        swap = None
+        if not version:
+            swap = HotSwap(tracking_uri, ranking, metrics, poll_seconds)
+            swap.look()  # the version before the champion, too, from the first request on
         try:
             log = ServedLog(logs_uri)
         except OSError as error:
             raise TryAgain(f"cannot write to the logs at {logs_uri} ({error}); free space or choose another") from error
         address = f"http://{host}:{listening.getsockname()[1]}"
-        version = ranking.champion.version
+        first = ranking.champion.version
 
         class Server(uvicorn.Server):
             async def startup(self, sockets: list[socket.socket] | None = None) -> None:
                 await super().startup(sockets=sockets)
                 print(
-                    f"{version.name} version {version.version} answers at {address} (POST /rank); Ctrl-C ends it",
+                    f"{first.name} version {first.version} answers at {address} (POST /rank); Ctrl-C ends it",
                     flush=True,
                 )
 
@@ -120,6 +124,10 @@ def rank_once(feast_uri: str, tracking_uri: str, request: dict[str, Any]) -> dic
         "fallback": ranked.fallback,
         "explored": ranked.explored,
     }
+
+
+def _following(tracking_uri: str, holdback: float) -> Models:
+    return Models(load_champion(tracking_uri), holdback=holdback)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -13,6 +13,7 @@ def train_ranker(
     preset: str,
     seed: int,
     run_uri: str,
+    snapshot_id: str,  # only for the cache: Kubeflow's key holds the names of artifacts, not what is in them
     ranker: dsl.Output[dsl.Model],
     checkpoints_uri: str = "",
     warm_start: str = "none",

@@ -8,6 +8,7 @@ from components.images import TRAIN_IMAGE
 @dsl.component(base_image=TRAIN_IMAGE, install_kfp_package=False)
 def train_reward(
     run_uri: str,
+    snapshot_id: str,  # only for the cache: Kubeflow's key holds the names of artifacts, not what is in them
     preset: str,
     seed: int,
     training_set: dsl.Input[dsl.Dataset],

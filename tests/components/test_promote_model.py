@@ -7,16 +7,20 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from components import registry
 from components.gate_promotion.main import gate
 from components.promote_model import journal
+from components.promote_model.canary import Canary, Plan, Reading
+from components.promote_model.inference_service import InferenceService
 from components.promote_model.main import run
 from goalrank import schema
 from goalrank import verdict as v
 from goalrank.errors import ModelRefused, TryAgain, UsageError
+from tests.cluster import kserve_server
 from tests.verdicts import passing, promoting
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -407,3 +411,80 @@ def test_a_journal_that_is_no_folder_is_refused():
         with pytest.raises(UsageError, match="expected a folder: its lock is the file system's"):
             use("s3://bucket/journal")
     assert not Path("s3:").exists()
+
+
+# ------------------------------------------------------------------------------------------------------ by stages
+
+
+@pytest.fixture
+def kserve(monkeypatch):
+    """An InferenceService to promote on, and what is read of a trial's health."""
+    monkeypatch.setattr("components.promote_model.inference_service.PAUSE_SECONDS", 0.001)
+    plan = Plan(stage_seconds=0.01, longest_seconds=0.2, ready_seconds=0.5, poll_seconds=0.005, least_requests=100)
+    with kserve_server.serving() as server:
+        server.reading = Reading(1000, 0, 20.0)
+        health = SimpleNamespace(read=lambda revision, seconds: server.reading)
+        service = InferenceService(server.host, kserve_server.NAMESPACE, kserve_server.NAME, kserve_server.TOKEN)
+        canary = Canary(service, health, plan)
+        monkeypatch.setattr("components.promote_model.canary.from_environment", lambda said: canary)
+        yield server
+
+
+def test_by_stages_the_aliases_move_once_all_have_gone_well(night, client, kserve):
+    night(1, None).promote()
+    kserve.history.clear()
+    outcome = night(2, 1).promote()
+    assert outcome["figures"]["canary_stages"] == [5, 25, 50, 99]
+    assert [share for version, share in kserve.history if version == "2"][:4] == [5, 25, 50, 99]
+    assert kserve.document["spec"] == kserve.original
+    assert aliases(client) == [("2", "1"), ("2", "1")]
+
+
+def test_by_stages_an_unwell_one_is_refused_and_no_alias_moves(night, client, kserve):
+    night(1, None).promote()
+    before = events(night(1, None))
+    kserve.reading = Reading(1000, 100, 20.0)
+    with pytest.raises(ModelRefused, match="version 2 was unwell on 5% of the traffic"):
+        night(2, 1).promote()
+    assert (aliases(client), events(night(1, None))) == ([("1", None), ("1", None)], before)
+    assert kserve.document["spec"] == kserve.original
+
+
+def test_by_stages_killed_after_the_aliases_moved(night, client, kserve, monkeypatch):
+    night(1, None).promote()
+
+    class Killed(BaseException):
+        pass
+
+    def killed(_):
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Canary, "finish", killed)
+        night(2, 1).promote()
+    assert (aliases(client)[0], kserve.tried) == (("2", "1"), "2")
+    assert night(2, 1).promote()["figures"]["canary_stages"] == []
+    assert kserve.document["spec"] == kserve.original
+
+
+def test_by_stages_somebody_else_was_promoted_meanwhile(night, client, kserve):
+    night(1, None).promote()
+    original = kserve.patch
+
+    def patch(changes):
+        if kserve.percent == 50:
+            registry.point(client, registry.RANKER, registry.CHAMPION, "3")
+        return original(changes)
+
+    kserve.patch = patch
+    with pytest.raises(ModelRefused, match="the champion is .* version 3"):
+        night(2, 1).promote()
+    assert kserve.document["spec"] == kserve.original
+
+
+def test_by_stages_what_may_not_be_promoted_is_not_tried(night, client, kserve):
+    night(1, None).promote()
+    kserve.history.clear()
+    with pytest.raises(ModelRefused, match="evaluated against"):
+        night(2, 3).promote()
+    assert kserve.history == []

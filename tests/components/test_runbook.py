@@ -179,7 +179,7 @@ def test_every_alert_says_what_to_look_at() -> None:
 
 def test_the_messages_it_quotes_are_those_of_the_code() -> None:
     """An alert is found by what it says; a text that was reworded would lead nowhere."""
-    said, checked = code_texts("components", "console", "goalrank"), 0
+    said, checked = code_texts("components", "console", "goalrank", "pipelines"), 0
     for title, body in sections().items():
         for quoted in re.findall(r"`([^`]+)`", re.sub(r"```.*?```", "", body, flags=re.DOTALL)):
             if re.match(r"goalrank |GOALRANK_|fuser |kubectl ", quoted):

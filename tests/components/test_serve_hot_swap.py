@@ -13,13 +13,13 @@ import torch
 
 from components import registry
 from components.serve_model.bodies import parse_rank
-from components.serve_model.champion import Champion, Models, load_champion
+from components.serve_model.champion import Champion, Models, load_champion, load_number
 from components.serve_model.hot_swap import HotSwap, try_out
 from components.serve_model.metrics import Metrics
 from components.serve_model.ranking import NO_CHAMPION, RETRIEVER_POLICY, Ranking
-from goalrank.errors import ModelRefused, TryAgain
+from goalrank.errors import ModelRefused, TryAgain, UsageError
 from goalrank.verdict import ModelVersion
-from tests.components.serving import Caller, Place, address_of, body, by_score, launch, make_place, read_logs
+from tests.components.serving import Caller, Place, address_of, body, by_score, launch, make_place, read_logs, serving
 
 
 @pytest.fixture(scope="module")
@@ -211,3 +211,21 @@ def test_a_graceful_end_answers_what_is_under_way_and_writes_the_log(place, tmp_
     logged = read_logs(tmp_path / "served", "requests")
     assert set(answered) <= set(logged["request_id"].to_pylist())
     assert set(logged["policy"].to_pylist()) == {f"{registry.RANKER}:1", f"{registry.RANKER}:2"}
+
+
+def test_a_canary_serves_the_version_it_was_given_and_follows_nobody(place, tmp_path):
+    place.register(seed=2, alias=None)
+    flags = ("--version", "2", "--poll-seconds", "0.1", "--holdback", "0.5", "--exploration", "0")
+    with serving(place, tmp_path / "served", *flags) as address:
+        caller = Caller(address)
+        for look, champion in enumerate(("1", "2", "1")):
+            place.point(champion, previous="1" if champion == "2" else None)
+            time.sleep(0.3)
+            _, answers = caller.post("/rank", [body(number, request_id=f"r{look}-{number}") for number in range(20)])
+            assert {answer["model_version"] for answer in answers} == {"2"}
+
+
+@pytest.mark.parametrize(("number", "error"), [("9", ModelRefused), ("two", UsageError), ("../1", UsageError)])
+def test_a_version_that_is_none_is_not_served(place, number, error):
+    with pytest.raises(error):
+        load_number(place.tracking_uri, number)

@@ -2,94 +2,30 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
-from typing import Any
+from pathlib import Path
 
 import pytest
 
-from goalrank.errors import TryAgain, UsageError
-from pipelines.schedule import FIELDS, NAME, Schedule, submit
+from goalrank.errors import EXIT_TRY_AGAIN, EXIT_USAGE, UsageError
+from pipelines.recurring import NAME
+from pipelines.schedule import FIELDS, Schedule
+from tests.cluster.kfp_server import KubeflowPipelines, serving
+from tests.cluster.typed import Terminal, terminal_for
 from tests.faults.conftest import Seen
 
 
-class Pipelines(ThreadingHTTPServer):
-    """As much of Kubeflow Pipelines' API as a recurring run needs, in memory; counts its connections."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Answers)
-        self.connections = self.made = 0
-        self.experiments: list[dict[str, Any]] = []
-        self.runs: dict[str, dict[str, Any]] = {}
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        self.connections += 1
-        super().process_request(request, client_address)
-
-    @property
-    def host(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-    @property
-    def enabled(self) -> list[dict[str, Any]]:
-        return [run for run in self.runs.values() if run["mode"] == "ENABLE"]
-
-
-class Answers(BaseHTTPRequestHandler):
-    """One request to :class:`Pipelines`."""
-
-    server: Pipelines
-
-    def _answer(self, document: dict[str, Any], status: int = 200) -> None:
-        body = json.dumps(document).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def do_GET(self) -> None:
-        path = self.path.partition("?")[0].rsplit("/", 1)[-1]
-        server = self.server
-        if path == "healthz":
-            self._answer({"multi_user": False})
-        elif path == "experiments":
-            self._answer({"experiments": server.experiments, "total_size": len(server.experiments)})
-        else:
-            self._answer({"recurringRuns": list(server.runs.values()), "total_size": len(server.runs)})
-
-    def do_POST(self) -> None:
-        server, path = self.server, self.path
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        if path.endswith(":disable"):
-            server.runs[path.rsplit("/", 1)[-1].removesuffix(":disable")]["mode"] = "DISABLE"
-            self._answer({})
-        elif path.endswith("experiments"):
-            server.experiments.append(json.loads(body) | {"experiment_id": "1"})
-            self._answer(server.experiments[-1])
-        else:
-            server.made += 1
-            number = str(server.made)
-            server.runs[number] = json.loads(body) | {"recurring_run_id": number}
-            self._answer(server.runs[number])
-
-    def do_DELETE(self) -> None:
-        del self.server.runs[self.path.rsplit("/", 1)[-1]]
-        self._answer({})
-
-    def log_message(self, *_: object) -> None:
-        """Quiet."""
+@pytest.fixture
+def pipelines() -> Iterator[KubeflowPipelines]:
+    with serving() as server:
+        yield server
 
 
 @pytest.fixture
-def pipelines() -> Iterator[Pipelines]:
-    with Pipelines() as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        yield server
-        server.shutdown()
+def terminal(pipelines: KubeflowPipelines, tmp_path: Path) -> Iterator[Terminal]:
+    with terminal_for(pipelines, tmp_path) as typed:
+        yield typed
 
 
 REFUSED = [
@@ -114,40 +50,39 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("cron", "said"), REFUSED)
-def test_refused_before_anything_is_submitted(pipelines: Pipelines, cron: str, said: str) -> None:
+def test_refused_before_anything_is_submitted(
+    pipelines: KubeflowPipelines, terminal: Terminal, cron: str, said: str
+) -> None:
     with pytest.raises(UsageError, match=said):
-        submit(Schedule.parse(cron, "UTC"), pipelines.host, {})
-    assert pipelines.connections == 0
+        Schedule.parse(cron, "UTC")
+    refused = terminal.json("schedule", "apply", GOALRANK_CRON=cron)
+    assert (refused["exit_code"], pipelines.connections) == (EXIT_USAGE, 0)
 
 
 @pytest.mark.parametrize("zone", ["Mars/Base", "", "../../etc/passwd"])
-def test_a_time_zone_that_is_none(pipelines: Pipelines, zone: str) -> None:
-    with pytest.raises(UsageError, match="expected a name such as Europe/Berlin"):
-        submit(Schedule.parse("0 0 3 * * *", zone), pipelines.host, {})
+def test_a_time_zone_that_is_none(pipelines: KubeflowPipelines, terminal: Terminal, zone: str) -> None:
+    refused = terminal.json("schedule", "apply", GOALRANK_TIME_ZONE=zone)
+    assert "expected a name such as Europe/Berlin" in refused["reason"]
     assert pipelines.connections == 0
 
 
-def test_six_fields_are_submitted_once(pipelines: Pipelines, seen: Seen) -> None:
+def test_six_fields_are_submitted_once(pipelines: KubeflowPipelines, terminal: Terminal, seen: Seen) -> None:
     """The same server is reached by a schedule that is right, and has one enabled run however often it is told."""
-    for wrong, _ in REFUSED:
-        with pytest.raises(UsageError):
-            submit(Schedule.parse(wrong, "Europe/Berlin"), pipelines.host, {})
-    assert pipelines.connections == 0
     for cron in ("0 0 3 * * *", "0 30 2 ? * *", "0 30 2 ? * *"):
-        submit(Schedule.parse(cron, "Europe/Berlin"), pipelines.host, {"date": ""})
+        assert terminal.json("schedule", "apply", "--cron", cron, "--time-zone", "Europe/Berlin")["exit_code"] == 0
         assert [run["trigger"]["cron_schedule"]["cron"] for run in pipelines.enabled] == [cron]
     assert pipelines.connections > 0
-    (run,) = pipelines.runs.values()
-    assert (run["display_name"], run["max_concurrency"], run["no_catchup"]) == (NAME, 1, True)
+    (run,) = pipelines.recurring.values()
+    assert (run["display_name"], run["max_concurrency"], run["no_catchup"]) == (NAME, "1", True)
     seen(
         f"`0 3 * * *` and {len(REFUSED) - 1} other wrong schedules for a server that counts its connections",
         "0 connections, the mended expression named; three right ones reach it, and one enabled run remains",
     )
 
 
-def test_a_server_that_is_away_is_try_again() -> None:
-    with pytest.raises(TryAgain, match="does not answer"):
-        submit(Schedule.parse("0 0 3 * * *"), "http://127.0.0.1:9", {})
+def test_a_server_that_is_away_is_try_again(terminal: Terminal) -> None:
+    away = terminal.json("schedule", "apply", GOALRANK_KFP_ENDPOINT="http://127.0.0.1:9")
+    assert (away["exit_code"], "does not answer" in away["reason"]) == (EXIT_TRY_AGAIN, True)
 
 
 @pytest.mark.parametrize(

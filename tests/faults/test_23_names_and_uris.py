@@ -84,7 +84,7 @@ def test_dates_versions_and_runs(tmp_path: Path, seen: Seen) -> None:
             code, reason = run(*flags, trap, *place)
             assert (code, repr(trap) in reason) == (2, True), (flags, reason)
             codes.add(code)
-        for check in (naming.require_day, naming.require_version):
+        for check in (naming.require_day, naming.arrival_day, naming.require_version):
             with pytest.raises(UsageError):
                 check("it", trap)
     assert not (tmp_path / "w" / "nights").exists()

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import pytest
 import yaml
 
 from pipelines import STEPS
+from pipelines.cluster import NOTIFY_SECRET, PROMOTER_SECRET, RETRIES, SIZES, TRAINING, USER, Cluster, compile_cluster
 from pipelines.compile import COMPILED, compile_nightly
+
+PINNED = "registry.example/goalrank@sha256:" + "0123456789abcdef" * 4
 
 
 def test_compiled_file_is_up_to_date(tmp_path: Path) -> None:
@@ -29,3 +34,94 @@ def test_promotion_hangs_on_a_condition_over_the_gate() -> None:
         task["triggerPolicy"]["condition"] for tasks in dags for task in tasks.values() if "triggerPolicy" in task
     ]
     assert any("gate-promotion" in condition and "== true" in condition for condition in conditions)
+
+
+def documents(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Pipeline spec, and by step what Kubernetes is told about its pod."""
+    spec, platform = yaml.safe_load_all(path.read_text())
+    pods = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    return spec, {name.removeprefix("exec-").replace("-", "_"): pod for name, pod in pods.items()}
+
+
+def tasks(spec: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Every task that is a step, wherever in the pipeline it stands."""
+    dags = [spec["root"]["dag"], *(part["dag"] for part in spec["components"].values() if "dag" in part)]
+    found = {name.replace("-", "_"): task for dag in dags for name, task in dag["tasks"].items()}
+    return {name: task for name, task in found.items() if name in STEPS}
+
+
+def containers(spec: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    executors = spec["deploymentSpec"]["executors"]
+    return {name.removeprefix("exec-").replace("-", "_"): each["container"] for name, each in executors.items()}
+
+
+def test_the_clusters_file_is_up_to_date_and_the_local_one_untouched_by_it(tmp_path: Path) -> None:
+    compile_cluster(tmp_path / "cluster.yaml")
+    fresh = (tmp_path / "cluster.yaml").read_text()
+    assert (COMPILED / "nightly_cluster.yaml").read_text() == fresh, "run `make compile` and commit the result"
+    compile_nightly(tmp_path / "nightly.yaml")
+    assert (COMPILED / "nightly.yaml").read_text() == (tmp_path / "nightly.yaml").read_text()
+
+
+def test_the_cluster_runs_the_same_night() -> None:
+    """What is wired, and the code of every step, is the local night's own."""
+    local = next(yaml.safe_load_all((COMPILED / "nightly.yaml").read_text()))
+    there, _ = documents(COMPILED / "nightly_cluster.yaml")
+    assert there["root"]["inputDefinitions"] == local["root"]["inputDefinitions"]
+    ours, theirs = tasks(local), tasks(there)
+    assert set(ours) == set(theirs) == set(STEPS)
+    for step, task in ours.items():
+        for part in ("inputs", "dependentTasks", "triggerPolicy"):
+            assert task.get(part) == theirs[step].get(part), (step, part)
+        assert containers(local)[step]["command"] == containers(there)[step]["command"]
+
+
+def test_what_every_pod_is_given() -> None:
+    spec, pods = documents(COMPILED / "nightly_cluster.yaml")
+    assert set(pods) == set(SIZES) == set(STEPS)
+    for step, pod in pods.items():
+        assert int(pod["activeDeadlineSeconds"]) == SIZES[step].hours * 3600
+        assert pod["securityContext"] == {"runAsUser": str(USER), "runAsGroup": str(USER), "runAsNonRoot": True}
+        assert [mount["constant"] for mount in pod["pvcMount"]] == [Cluster().volume_claim]
+        retry = tasks(spec)[step]["retryPolicy"]
+        assert (retry["maxRetryCount"], retry["backoffDuration"], retry["backoffFactor"]) == (RETRIES, "120s", 2.0)
+        assert "enableCache" not in tasks(spec)[step]["cachingOptions"] or step in TRAINING
+        secrets = {secret["secretName"]: secret.get("optional", False) for secret in pod["secretAsEnv"]}
+        assert (NOTIFY_SECRET[0] in secrets) == (step == "publish_report")
+        assert [name for name, optional in secrets.items() if optional] in ([], [NOTIFY_SECRET[0]])
+        gpu = "accelerator" in containers(spec)[step]["resources"]
+        assert gpu == ("tolerations" in pod) == ("nodeSelector" in pod) == (step in TRAINING)
+
+
+def test_what_is_cached_is_keyed_by_the_snapshot() -> None:
+    spec, _ = documents(COMPILED / "nightly_cluster.yaml")
+    for step in TRAINING:
+        given = tasks(spec)[step]["inputs"]["parameters"]["snapshot_id"]
+        assert "extract-features" in str(given), step
+
+
+def test_a_cluster_of_other_shape(tmp_path: Path) -> None:
+    other = Cluster(PINNED, PINNED, PINNED, gpus=0, volume_claim="elsewhere")
+    compile_cluster(tmp_path / "cluster.yaml", other)
+    spec, pods = documents(tmp_path / "cluster.yaml")
+    assert {container["image"] for container in containers(spec).values()} == {PINNED}
+    assert all(pod["pvcMount"][0]["constant"] == "elsewhere" for pod in pods.values())
+    assert not any("tolerations" in pod for pod in pods.values())
+
+
+def test_a_step_nobody_gave_a_size_does_not_compile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(SIZES, "train_ranker")
+    with pytest.raises(KeyError, match="train_ranker"):
+        compile_cluster(tmp_path / "cluster.yaml")
+
+
+def test_a_canary_is_promote_models_alone(tmp_path: Path) -> None:
+    """Its account too: what may change serving is seen by no step that runs training code."""
+    compile_cluster(tmp_path / "cluster.yaml", Cluster(canary_service="ranker", prometheus="http://prometheus:9090"))
+    spec, pods = documents(tmp_path / "cluster.yaml")
+    mounted = {step: [each["secretName"] for each in pod.get("secretAsVolume", [])] for step, pod in pods.items()}
+    assert {step: names for step, names in mounted.items() if names} == {"promote_model": [PROMOTER_SECRET]}
+    for step, container in containers(spec).items():
+        told = {each["name"]: each["value"] for each in container["env"]}
+        assert (told.get("GOALRANK_CANARY_SERVICE") == "ranker") == (step == "promote_model")
+    assert not any("secretAsVolume" in pod for pod in documents(COMPILED / "nightly_cluster.yaml")[1].values())

@@ -1,0 +1,255 @@
+"""The canary: a version gets a growing share of the traffic, watched, and is taken back by itself where it is unwell.
+
+    5 % -> 25 % -> 50 % -> 99 % -> the aliases move -> the servers follow the registry again
+
+Where a stage is unwell (its revision not ready in time, too many failed requests, answers too slow, or nobody can
+tell), all traffic goes back to the revision before at once, then the trial is taken out of the object, and the night
+ends refused with the aliases where they were. A trial never gets all of it: KServe takes a revision on 100% for rolled
+out, and would send the traffic there that is to be taken from it. All there is to remember stands in the object:
+
+    tried  percent   means                                        whoever comes next
+    -      -         nothing is tried                             begins
+    7      25        version 7 is in its second stage             goes on with that stage; another version takes it back
+    7      0         version 7 is being taken back                finishes that
+    -      0         taken back, the old revision is starting     waits for it, gives it all the traffic
+
+An annotation names the version that was unwell: it is refused until somebody takes the annotation away.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+from urllib.parse import urlencode
+from urllib.request import urlopen
+
+from components.promote_model.inference_service import UNWELL, InferenceService, State
+from goalrank.errors import ModelRefused, TryAgain, UsageError
+from goalrank.verdict import LATENCY_BUDGET_MS
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a version is tried.
+
+    stages are shares of traffic in percent; stage_seconds is how long each is watched, longest_seconds how long where
+    too few requests came; ready_seconds is the longest a revision may take to be ready, model loading included.
+    """
+
+    stages: tuple[int, ...] = (5, 25, 50, 99)
+    stage_seconds: float = 600.0
+    longest_seconds: float = 3600.0
+    ready_seconds: float = 900.0
+    poll_seconds: float = 15.0
+    least_requests: int = 200
+    most_failed: float = 0.01
+    slowest_p99_ms: float = LATENCY_BUDGET_MS
+
+    def __post_init__(self) -> None:
+        if (
+            not self.stages
+            or list(self.stages) != sorted({*self.stages})
+            or not 0 < self.stages[0] <= self.stages[-1] < 100
+        ):
+            raise UsageError(f"stages {self.stages} found, expected growing shares above 0 and below 100")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a revision was asked since a stage began, how much of it came to no list of its model, and how fast it was.
+
+    p99_ms is None where nothing was answered.
+    """
+
+    requests: float
+    failed: float
+    p99_ms: float | None
+
+
+class Health(Protocol):
+    """Tells how a revision fares."""
+
+    def read(self, revision: str, seconds: float) -> Reading:
+        """Over the last `seconds`.
+
+        Raises:
+            TryAgain: nobody can tell now.
+        """
+
+
+class PrometheusHealth:
+    """From the service's own metrics, as Prometheus has scraped them; a pod's name begins with its revision's."""
+
+    def __init__(self, address: str, namespace: str) -> None:
+        """Environments may share a Prometheus, and their revisions are called alike: the namespace tells them apart."""
+        self._address, self._namespace = address.rstrip("/"), namespace
+
+    @classmethod
+    def from_environment(cls, namespace: str) -> PrometheusHealth:
+        """The one that GOALRANK_PROMETHEUS names, asked of that namespace.
+
+        Raises:
+            UsageError: none is named: a canary that nobody watches is none.
+        """
+        address = os.environ.get("GOALRANK_PROMETHEUS", "")
+        if not address.startswith(("http://", "https://")):
+            raise UsageError(f"GOALRANK_PROMETHEUS {address!r} found, expected the address of Prometheus")
+        return cls(address, namespace)
+
+    def read(self, revision: str, seconds: float) -> Reading:
+        which = f'namespace="{self._namespace}",pod=~"{revision}-.*"'
+        window = f"[{max(60, round(seconds))}s]"
+        broken = f'outcome=~"failed|overloaded",{which}'
+        requests = self._ask(f"sum(increase(goalrank_requests_total{{{which}}}{window}))")
+        failed = self._ask(f"sum(increase(goalrank_requests_total{{{broken}}}{window}))")
+        # Answered, but in the retriever's order, since the model gave no list.
+        no_list = f'kind="model_failed",{which}'
+        in_its_place = self._ask(f"sum(increase(goalrank_fallbacks_total{{{no_list}}}{window}))")
+        buckets = f"sum by (le) (rate(goalrank_request_seconds_bucket{{{which}}}{window}))"
+        p99 = self._ask(f"histogram_quantile(0.99, {buckets})")
+        return Reading(requests or 0.0, (failed or 0.0) + (in_its_place or 0.0), None if p99 is None else 1000 * p99)
+
+    def _ask(self, query: str) -> float | None:
+        """One number, or None where there is no such series or it is not a number."""
+        try:
+            with urlopen(f"{self._address}/api/v1/query?{urlencode({'query': query})}", timeout=20) as answer:
+                result = json.load(answer)["data"]["result"]
+            value = float(result[0]["value"][1]) if result else None
+        except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+            raise TryAgain(f"Prometheus at {self._address} does not answer ({type(error).__name__})") from error
+        return value if value is not None and value == value else None
+
+
+class Canary:
+    """Tries versions on one InferenceService."""
+
+    def __init__(
+        self,
+        service: InferenceService,
+        health: Health,
+        plan: Plan | None = None,
+        said: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._service, self._health, self._plan, self._said = service, health, plan or Plan(), said
+
+    def roll_out(self, version: str) -> list[int]:
+        """Lead `version` through the stages that are left; the stages watched now.
+
+        Raises:
+            ModelRefused: a stage was unwell, or is being taken back already; the traffic is where it was before.
+            TryAgain: the API server is away: the trial stays in its stage, the next call goes on from it.
+        """
+        state = self._service.read()
+        if state.percent == 0 or state.tried not in ("", version) or (not state.tried and state.percent is not None):
+            self._said(f"taking back what was left: version {state.tried or 'none'} on {state.percent}%")
+            self.take_back()
+            state = self._service.read()
+        if state.unwell == version:
+            raise ModelRefused(
+                f"version {version} was unwell in its canary and was taken back; to try it again, take the annotation "
+                f"{UNWELL} from InferenceService {self._service.name}"
+            )
+        stages = [stage for stage in self._plan.stages if state.tried != version or stage >= (state.percent or 100)]
+        for stage in stages:
+            self._said(f"version {version} on {stage}% of the traffic")
+            self._service.change(version, stage)
+            unwell = self._watch(version, stage)
+            if unwell:
+                self._said(f"taking version {version} back: {unwell}")
+                reason = f"version {version} was unwell on {stage}% of the traffic and was taken back: {unwell}"
+                try:
+                    self.take_back(unwell=version)
+                except TryAgain as error:
+                    raise TryAgain(f"{reason}; but {error}") from error
+                raise ModelRefused(f"{reason}; the version before answers all requests again")
+        return stages
+
+    def finish(self) -> None:
+        """After the aliases have moved: let the servers follow the registry again, all traffic on them.
+
+        The trial's revision answers until the new one is ready, with the same version.
+        """
+        self._service.change("", None)
+
+    def take_back(self, unwell: str = "") -> None:
+        """Give all traffic to the revision before, then take the trial out of the object; may be called at any stage.
+
+        Raises:
+            TryAgain: the API server is away, or the traffic does not move, or the server without the trial does not
+                become ready; called again, it goes on.
+        """
+        state = self._service.read()
+        if state.tried:
+            self._service.change(state.tried, 0, unwell)
+            # Only then: taking the trial out makes a new revision, and the unwell one would be the one before it.
+            if not self._wait(lambda now: now.share == 0):
+                raise TryAgain(
+                    f"InferenceService {self._service.name} does not move its traffic; look at it, try again"
+                )
+        if state.tried or state.percent is not None:
+            self._service.change("", 0, unwell)
+            if not self._wait(lambda now: now.ready and not now.tried):
+                raise TryAgain(
+                    f"InferenceService {self._service.name} is not ready again yet; its traffic is where it was"
+                )
+            self._service.change("", None, unwell)
+
+    def _watch(self, version: str, stage: int) -> str:
+        """Watch one stage; why it is unwell, or nothing."""
+        plan = self._plan
+        if not self._wait(lambda now: now.ready and now.tried == version and now.share == stage):
+            return f"its revision was not ready within {plan.ready_seconds:.0f} s ({self._service.read().said})"
+        begun, reading = time.monotonic(), Reading(0, 0, None)
+        while True:
+            time.sleep(plan.poll_seconds)
+            elapsed = time.monotonic() - begun
+            state = self._service.read()
+            if not state.ready or (state.tried, state.percent) != (version, stage):
+                return f"it is not ready any more, or somebody else changed it ({state.said})"
+            told = True
+            try:
+                reading = self._health.read(state.revision, elapsed)
+            except TryAgain as error:
+                self._said(str(error))
+                told = False
+            enough = told and reading.requests >= plan.least_requests
+            if enough and (unwell := self._unwell(reading)):
+                return unwell
+            if elapsed >= plan.stage_seconds and enough:
+                return ""
+            if elapsed >= plan.longest_seconds:
+                return f"{reading.requests:.0f} requests in {elapsed:.0f} s, expected {plan.least_requests} to tell by"
+
+    def _unwell(self, reading: Reading) -> str:
+        share = reading.failed / reading.requests
+        if share > self._plan.most_failed:
+            return (
+                f"{share:.1%} of {reading.requests:.0f} requests failed, expected at most {self._plan.most_failed:.1%}"
+            )
+        if reading.p99_ms is None or reading.p99_ms > self._plan.slowest_p99_ms:
+            slow = "unknown" if reading.p99_ms is None else f"{reading.p99_ms:.0f} ms"
+            return f"p99 is {slow}, expected at most {self._plan.slowest_p99_ms:.0f} ms"
+        return ""
+
+    def _wait(self, until: Callable[[State], bool]) -> bool:
+        """Wait until the object is so; False where it does not get there in time."""
+        deadline = time.monotonic() + self._plan.ready_seconds
+        while not until(self._service.read()):
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(self._plan.poll_seconds)
+        return True
+
+
+def from_environment(said: Callable[[str], None]) -> Canary | None:
+    """The canary of this installation; None where serving is no KServe (GOALRANK_CANARY_SERVICE is not set).
+
+    Raises:
+        UsageError: it is half configured.
+    """
+    service = InferenceService.from_environment()
+    return None if service is None else Canary(service, PrometheusHealth.from_environment(service.namespace), said=said)

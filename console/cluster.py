@@ -1,0 +1,210 @@
+"""The cluster's commands: `goalrank schedule apply|diff|pause|resume|show`, `goalrank submit`, `goalrank backfill`.
+
+Everything they need is a setting (console/settings.py): GOALRANK_KFP_ENDPOINT, GOALRANK_CRON, GOALRANK_TRAIN_IMAGE...
+kfp is imported when one of them runs, after what can be checked without it has been checked.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from console.command import JsonOption, errors_as_exit_codes, stderr, stdout
+from goalrank.errors import EXIT_DATA_REFUSED, EXIT_DONE
+
+if TYPE_CHECKING:
+    from pipelines.kubeflow import Kubeflow
+
+app = typer.Typer(
+    help="The one recurring run of the night on Kubeflow Pipelines. Its address: GOALRANK_KFP_ENDPOINT; your namespace "
+    "there: GOALRANK_KFP_NAMESPACE; the token: GOALRANK_KFP_TOKEN_FILE or GOALRANK_KFP_TOKEN; the images, by digest: "
+    "GOALRANK_DATA_IMAGE, GOALRANK_TRAIN_IMAGE, GOALRANK_SERVING_IMAGE.",
+    no_args_is_help=True,
+)
+
+CronOption = Annotated[
+    str | None, typer.Option(help="Six fields, seconds first.  [default: GOALRANK_CRON, 0 30 2 * * *]")
+]
+ZoneOption = Annotated[
+    str | None, typer.Option(help="Time zone of Kubeflow's scheduler.  [default: GOALRANK_TIME_ZONE, UTC]")
+]
+NEXT_NIGHTS = 3
+
+EXIT_DIFFERS = EXIT_DATA_REFUSED
+"""Of `schedule diff` where apply would change something: a code that neither a bug nor a server that is away has."""
+
+
+def _settings(**given: Any) -> Any:
+    from console.settings import Settings
+
+    return Settings(**{name: value for name, value in given.items() if value is not None})
+
+
+def _connect(settings: Any) -> Kubeflow:
+    from console.kubeflow import address
+    from pipelines.kubeflow import Kubeflow
+
+    return Kubeflow(address(settings))
+
+
+def _print(document: dict[str, Any], lines: list[str], as_json: bool) -> None:
+    console = stderr if as_json else stdout
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    if as_json:
+        print(json.dumps(document))
+
+
+def _progress(line: str) -> None:
+    stderr.print(line, highlight=False, markup=False, soft_wrap=True, style="dim")
+
+
+def _told(found: dict[str, Any]) -> list[str]:
+    """A diff for a person."""
+    changes = [f"  {each['field']}: {each['found']!r} -> {each['expected']!r}" for each in found["changes"]]
+    return [*(f"- {action}" for action in found["actions"]), *changes]
+
+
+@app.command()
+def apply(cron: CronOption = None, time_zone: ZoneOption = None, as_json: JsonOption = False) -> None:
+    """Create or replace the recurring run so that it is as the settings say; twice is as good as once.
+
+    A paused one stays paused. Example: goalrank schedule apply --cron "0 30 2 * * *" --time-zone Europe/Berlin
+    """
+    with errors_as_exit_codes(as_json):
+        from console.kubeflow import desired
+
+        with desired(_settings(cron=cron, time_zone=time_zone)) as wanted:
+            from pipelines import recurring
+
+            kubeflow = _connect(_settings())
+            done = recurring.apply(kubeflow, wanted, _progress)
+            nights = _next(wanted.schedule)
+        head = "Nothing to change." if not done["changed"] else f"Applied: recurring run {done['id']}."
+        rest = "It is paused: `goalrank schedule resume`." if done["paused"] else f"Next nights: {', '.join(nights)}"
+        document = {"exit_code": EXIT_DONE, **done, "state": wanted.digest, "next": nights}
+        _print(document, [head, *_told(done), rest], as_json)
+
+
+@app.command("diff")
+def diff_command(cron: CronOption = None, time_zone: ZoneOption = None, as_json: JsonOption = False) -> None:
+    """Say what apply would change, and change nothing. Exit code 0: nothing; 3: something."""
+    with errors_as_exit_codes(as_json):
+        from console.kubeflow import desired
+
+        with desired(_settings(cron=cron, time_zone=time_zone)) as wanted:
+            from pipelines import recurring
+
+            found = recurring.diff(wanted, recurring.look(_connect(_settings())))
+        code = EXIT_DIFFERS if found["actions"] else EXIT_DONE
+        kind = "differs" if found["actions"] else "equal"
+        _print({"exit_code": code, "kind": kind, **found}, _told(found) or ["Nothing would change."], as_json)
+        raise typer.Exit(code)
+
+
+@app.command()
+def pause(as_json: JsonOption = False) -> None:
+    """Disable the recurring run until `goalrank schedule resume`; a night under way goes on."""
+    _set_paused(True, as_json)
+
+
+@app.command()
+def resume(as_json: JsonOption = False) -> None:
+    """Enable the recurring run again; nights that were missed meanwhile are not made up (`goalrank backfill`)."""
+    _set_paused(False, as_json)
+
+
+def _set_paused(paused: bool, as_json: bool) -> None:
+    with errors_as_exit_codes(as_json):
+        settings = _settings()
+        kubeflow = _connect(settings)
+        from pipelines import recurring
+
+        done = recurring.set_paused(kubeflow, paused)
+        word = "paused" if paused else "enabled"
+        line = f"Recurring run {done['id']} is {word}." if done["changed"] else f"It was {word} already."
+        _print({"exit_code": EXIT_DONE, **done}, [line], as_json)
+
+
+@app.command()
+def show(as_json: JsonOption = False) -> None:
+    """Show the recurring run as the server holds it, and the next nights."""
+    with errors_as_exit_codes(as_json):
+        kubeflow = _connect(_settings())
+        from pipelines import recurring
+        from pipelines.schedule import Schedule
+
+        runs = recurring.look(kubeflow)
+        shown = [
+            {"id": run.id, "enabled": run.enabled, "created_at": run.created.isoformat(), **run.state} for run in runs
+        ]
+        lines = [] if shown else ["No schedule: `goalrank schedule apply` makes one."]
+        for run in shown:
+            run["next"] = []
+            if run["enabled"] and run["cron"]:
+                run["next"] = _next(Schedule.parse(run["cron"], run["time_zone"] or "UTC"))
+            lines += [f"{name}: {value}" for name, value in run.items()]
+        if len(shown) > 1:
+            lines.append("More than one: an apply was interrupted; `goalrank schedule apply` mends it.")
+        paused = recurring.is_paused(runs)
+        _print({"exit_code": EXIT_DONE, "paused": paused, "recurring_runs": shown}, lines, as_json)
+
+
+def _next(schedule: Any) -> list[str]:
+    moments, at = [], datetime.now(UTC)
+    for _ in range(NEXT_NIGHTS):
+        at = schedule.next_after(at)
+        if at is None:
+            break
+        moments.append(at.isoformat())
+    return moments
+
+
+def submit(
+    date: Annotated[str, typer.Option(help="Arrival day, YYYY-MM-DD.")],
+    full_rebuild: Annotated[bool, typer.Option("--full-rebuild", help="Rebuild features from all days.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Start the night of one date on the cluster, now.
+
+    Submitted again with nothing changed, it goes on in its folder. Example: goalrank submit --date 2026-01-05
+    """
+    with errors_as_exit_codes(as_json):
+        from console.kubeflow import order
+        from goalrank.naming import require_day
+
+        require_day("--date", date)
+        settings = _settings()
+        with order(settings, full_rebuild) as night:
+            from pipelines import backfill as nights
+
+            done = nights.submit(_connect(settings), night, date)
+        line = f"The night of {date} is submitted (run {done['run']}); its folder: {done['run_uri']}"
+        _print({"exit_code": EXIT_DONE, **done}, [line], as_json)
+
+
+def backfill(
+    first: Annotated[str, typer.Option("--from", help="First arrival day, YYYY-MM-DD.")],
+    last: Annotated[str, typer.Option("--to", help="Last arrival day, YYYY-MM-DD.")],
+    poll_seconds: Annotated[float, typer.Option(min=0.01, help="Seconds between two looks at a night.")] = 30.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Run the nights of many dates on the cluster, in order, each finished before the next begins.
+
+    Interrupted, it leaves the night under way running; typed again, it waits for that one and passes over every date
+    that ended well. Pause the schedule first. Example: goalrank backfill --from 2026-01-05 --to 2026-01-11
+    """
+    with errors_as_exit_codes(as_json):
+        from console.kubeflow import order
+
+        settings = _settings()
+        from pipelines import backfill as nights
+
+        days = nights.days_between(first, last)
+        with order(settings) as night:
+            done = nights.backfill(_connect(settings), night, days, _progress, poll_seconds)
+        line = f"{len(done['done'])} nights ended well, {len(done['skipped'])} had before."
+        _print({"exit_code": EXIT_DONE, **done}, [line], as_json)

@@ -1,0 +1,173 @@
+"""The night on a cluster: the very definition of pipelines/nightly.py, each step given what its pod needs.
+
+Nothing is wired here. The night's own function runs while kfp collects its tasks; then each task gets its image,
+resources, node, volume, secrets, time-out, retries and user. On one machine kfp.local runs the undecorated night.
+
+Decisions:
+
+- Retries. kfp starts a failed pod again whatever its exit code, so a refusal (3, 4, 5) is tried again like a lost node
+  or a store that is away (75). Every step may be repeated: what is written is written aside and renamed, training
+  goes on from its checkpoint, promotion from its journal. So a refusal comes three times in the same words and is told
+  up to RETRY_SECONDS later; in exchange a preempted pod or a restarted Redis costs no night.
+- Caching. Only the three training steps may be taken from the cache, keyed by the snapshot's id, the images' digests
+  and the run's folder: where a night is submitted again, it checks and extracts anew and trains only if the snapshot
+  changed. Every other step looks at something outside (logs, stores, registry), so it always runs.
+- The exit handler publishes the report and tells the webhook, on success and on failure. A time-out counts from a pod's
+  start: one that no node takes may wait without end, which only an alert on the missing report can tell.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from components.images import DATA_IMAGE, SERVING_IMAGE, TRAIN_IMAGE
+
+if TYPE_CHECKING:
+    from kfp.dsl import PipelineTask
+    from kfp.dsl.graph_component import GraphComponent
+
+NAME = "goalrank-nightly"
+ROOT = "/workspace"
+"""Where the shared volume lies in every pod: snapshots, run folders, the journal and its lock."""
+
+MLFLOW = "http://mlflow:5000"
+"""Where the manifests put MLflow; steps fetch models through it and need no key of the object store."""
+
+USER = 1000
+"""User and group of every step; the volume must be writable for them."""
+
+RETRIES, RETRY_WAIT, RETRY_FACTOR = 2, "120s", 2.0
+RETRY_SECONDS = 360
+"""Of waiting, when both retries are needed: 120 and 240."""
+
+TRAINING = frozenset({"train_reward", "generate_groups", "train_ranker"})
+"""Steps that get the accelerator, and the only ones that may be taken from the cache."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """What one step asks for: processors, memory, and the longest one try of it may take."""
+
+    cpu: str
+    memory: str
+    hours: float
+
+
+SIZES = {
+    "check_logs": Size("2", "8Gi", 2),
+    "extract_features": Size("2", "8Gi", 4),
+    "check_features": Size("2", "8Gi", 2),
+    "materialize_features": Size("2", "8Gi", 3),
+    "train_reward": Size("4", "16Gi", 8),
+    "generate_groups": Size("4", "16Gi", 4),
+    "train_ranker": Size("4", "16Gi", 12),
+    "register_model": Size("1", "4Gi", 1),
+    "evaluate_ranker": Size("4", "16Gi", 3),
+    "smoke_serve": Size("1", "4Gi", 1),
+    "gate_promotion": Size("1", "2Gi", 0.5),
+    "promote_model": Size("1", "2Gi", 8),
+    "publish_report": Size("1", "2Gi", 0.5),
+}
+"""For the preset `base` on millions of impressions; a step that is not named here does not compile."""
+
+SECRETS = {"goalrank-feast": ("GOALRANK_FEAST_REGISTRY", "GOALRANK_REDIS")}
+"""Kubernetes secret -> its keys, named as the variables that every step finds them in."""
+
+NOTIFY_SECRET = ("goalrank-notify", "GOALRANK_NOTIFY_URL")
+"""The webhook: optional, and given to publish_report alone."""
+
+PROMOTER_SECRET, PROMOTER_ACCOUNT = "goalrank-promoter-token", "/var/run/goalrank-promoter"
+"""The account that may get and patch the InferenceService, and where promote_model alone finds it."""
+
+VARIABLES = {
+    "HOME": "/tmp",
+    "GOALRANK_FEATURE_STORE": "cluster",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "GX_ANALYTICS_ENABLED": "false",
+    "FEAST_USAGE": "False",
+}
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What differs from cluster to cluster."""
+
+    data_image: str = DATA_IMAGE
+    train_image: str = TRAIN_IMAGE
+    serving_image: str = SERVING_IMAGE
+    gpus: int = 1
+    gpu_resource: str = "nvidia.com/gpu"
+    gpu_taint: str = "nvidia.com/gpu"
+    gpu_node_label: tuple[str, str] = ("nvidia.com/gpu.present", "true")
+    volume_claim: str = "goalrank-workspace"
+    spark_master: str = "local[2]"
+    canary_service: str = ""
+    prometheus: str = ""
+
+    def image(self, declared: str) -> str:
+        """The image of a step that declares one of components/images."""
+        images = {DATA_IMAGE: self.data_image, TRAIN_IMAGE: self.train_image, SERVING_IMAGE: self.serving_image}
+        return images[declared]
+
+
+def nightly_on(cluster: Cluster) -> GraphComponent:
+    """The night with everything its pods need on that cluster, ready to compile."""
+    from kfp import dsl
+    from kfp.dsl import pipeline_context
+
+    from pipelines.nightly import nightly
+
+    the_night: Callable[..., None] = nightly.pipeline_func
+
+    @functools.wraps(the_night)
+    def on_the_cluster(*arguments: Any, **named: Any) -> None:
+        the_night(*arguments, **named)
+        for task in pipeline_context.Pipeline.get_default_pipeline().tasks.values():
+            _fit_out(task, cluster)
+
+    return dsl.pipeline(name=NAME, description=nightly.description)(on_the_cluster)
+
+
+def compile_cluster(target: Path, cluster: Cluster | None = None) -> None:
+    """Write the night as the YAML a cluster is given."""
+    from kfp import compiler
+
+    compiler.Compiler().compile(nightly_on(cluster or Cluster()), str(target))
+
+
+def _fit_out(task: PipelineTask, cluster: Cluster) -> None:
+    """Give one step's pod what it needs."""
+    from kfp import kubernetes
+
+    step = task.component_spec.name.replace("-", "_")
+    size = SIZES[step]
+    task.set_container_image(cluster.image(task.container_spec.image))
+    task.set_cpu_request(size.cpu).set_cpu_limit(size.cpu)
+    task.set_memory_request(size.memory).set_memory_limit(size.memory)
+    task.set_retry(RETRIES, backoff_duration=RETRY_WAIT, backoff_factor=RETRY_FACTOR)
+    task.set_caching_options(enable_caching=step in TRAINING)
+    for name, value in {**VARIABLES, "GOALRANK_SPARK_MASTER": cluster.spark_master}.items():
+        task.set_env_variable(name, value)
+    kubernetes.set_timeout(task, int(size.hours * 3600))
+    kubernetes.set_security_context(task, run_as_user=USER, run_as_group=USER, run_as_non_root=True)
+    kubernetes.set_image_pull_policy(task, "IfNotPresent")
+    kubernetes.mount_pvc(task, pvc_name=cluster.volume_claim, mount_path=ROOT)
+    for secret, keys in SECRETS.items():
+        kubernetes.use_secret_as_env(task, secret, {key: key for key in keys})
+    if step == "publish_report":
+        secret, key = NOTIFY_SECRET
+        kubernetes.use_secret_as_env(task, secret, {key: key}, optional=True)
+    if step == "promote_model" and cluster.canary_service:
+        task.set_env_variable("GOALRANK_CANARY_SERVICE", cluster.canary_service)
+        task.set_env_variable("GOALRANK_CANARY_ACCOUNT", PROMOTER_ACCOUNT)
+        task.set_env_variable("GOALRANK_PROMETHEUS", cluster.prometheus)
+        kubernetes.use_secret_as_volume(task, PROMOTER_SECRET, PROMOTER_ACCOUNT)
+    if step in TRAINING and cluster.gpus:
+        task.set_accelerator_type(cluster.gpu_resource).set_accelerator_limit(cluster.gpus)
+        label, value = cluster.gpu_node_label
+        kubernetes.add_node_selector(task, label_key=label, label_value=value)
+        kubernetes.add_toleration(task, key=cluster.gpu_taint, operator="Exists", effect="NoSchedule")
