@@ -12,7 +12,7 @@ IMAGES ?=
 ENGINE ?= docker
 
 .DEFAULT_GOAL := help
-.PHONY: help setup nightly test faults check compile release images containers sbom clean
+.PHONY: help setup nightly test faults column check compile release images containers sbom clean
 
 help:
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
@@ -31,6 +31,9 @@ test: $(STAMP) ## unit, component, pipeline and cluster tests
 
 faults: $(STAMP) ## the faults that must be survived, one numbered line each
 	@$(BIN)/python -m pytest tests/faults -q -rsx $(ARGS)
+
+column: $(STAMP) ## the night on the cluster's stores, all on loopback: needs PostgreSQL's and Redis' servers
+	@$(BIN)/python -m pytest tests/column -q -rsx $(ARGS)
 
 check: $(STAMP) ## style and types
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

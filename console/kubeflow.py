@@ -101,6 +101,7 @@ def parameters(settings: Settings) -> dict[str, Any]:
         "latency_budget_ms": settings.latency_budget_ms,
         "size_budget_mb": settings.size_budget_mb,
         "warm_start": settings.warm_start,
+        "train_processes": settings.train_processes,
         "spark_master": settings.spark_master,
         "spark_memory": settings.spark_memory,
     }

@@ -43,6 +43,7 @@ def start(
         GoalRankError: refused before anything was started.
     """
     find_preset(settings.preset)
+    settings.require_stores()
     _require_runner(settings)
     workspace = Workspace(settings.workspace)
     with workspace.one_at_a_time() as lock:
@@ -73,6 +74,7 @@ def resume(settings: Settings, console: Console) -> dict[str, Any]:
     Raises:
         UsageError: that night was not interrupted, or there has been none.
     """
+    settings.require_stores()
     _require_runner(settings)
     workspace = Workspace(settings.workspace)
     with workspace.one_at_a_time() as lock:
@@ -108,6 +110,7 @@ def _parameters(settings: Settings, logs: Path, full_rebuild: bool) -> dict[str,
         "preset": settings.preset,
         "seed": settings.seed,
         "warm_start": settings.warm_start,
+        "train_processes": settings.train_processes,
         "window_days": settings.window_days,
         "full_rebuild": full_rebuild,
         "allow_bootstrap": settings.allow_bootstrap,

@@ -10,15 +10,14 @@ Steps that ended are found in kfp's own cache under the run's folder: a resumed 
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sys
-import threading
-import time
 import warnings
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
+from components.end_with_parent import end_with_parent
 from goalrank.errors import EXIT_TRY_AGAIN
 from goalrank_platform import on_path
 
@@ -54,26 +53,18 @@ def run_night(night_file: Path, runner: str, workspace: Path) -> None:
     nightly(**parameters)
 
 
-def end_with_parent(parent: int, runner: str, workspace: Path) -> None:
-    """End this process group when the console is gone: killed outright, it can no longer do so itself."""
+def remove_containers(workspace: Path) -> None:
+    """What a console that was killed leaves at work: containers are no children of this process."""
+    from pipelines.docker_runner import remove_leftovers
 
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        if runner == DOCKER:
-            from pipelines.docker_runner import remove_leftovers
-
-            with suppress(Exception):  # whatever is wrong with the containers, this group must end
-                remove_leftovers(workspace)
-        os.killpg(os.getpgrp(), signal.SIGKILL)
-
-    threading.Thread(target=watch, daemon=True).start()
+    with suppress(Exception):  # whatever is wrong with the containers, this group must end
+        remove_leftovers(workspace)
 
 
 if __name__ == "__main__":
     on_path()
     night_file, parent, runner, workspace = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3], Path(sys.argv[4])
-    end_with_parent(parent, runner, workspace)
+    end_with_parent(parent, partial(remove_containers, workspace) if runner == DOCKER else lambda: None)
     if runner == DOCKER:
         # A container is no child of this process: asked to end, it must end the step's itself.
         signal.signal(signal.SIGTERM, lambda signum, frame: sys.exit(EXIT_TRY_AGAIN))
