@@ -161,6 +161,21 @@ class Step:
             file.write(line + "\n")
 
 
+class QuietStep(Step):
+    """A step's part in a process beside the one that speaks for it: no outcome, no progress, nothing kept back."""
+
+    def __enter__(self) -> QuietStep:
+        self._entered = time.time()
+        return self
+
+    def _finish(self, error: BaseException | None) -> None:
+        if error is not None:
+            print(f"{self.name}, beside the first process: {type(error).__name__}: {error}", file=sys.stderr)
+
+    def _event(self, event: str, **details: Any) -> None:
+        pass
+
+
 def run_alone(run: Callable[..., Any]) -> None:
     """Run a step's ``run`` function from the terminal, one flag a parameter: ``python -m components.x.main --help``."""
     parser = argparse.ArgumentParser(description=inspect.getdoc(run), formatter_class=argparse.RawTextHelpFormatter)

@@ -30,6 +30,7 @@ class Settings(BaseSettings):
 
     preset: str = Field("small", description="model size and training length: tiny, small, base, large")
     seed: int = Field(0, description="of everything random")
+    warm_start: Literal["none", "champion"] = Field("none", description="what a ranker's training begins with")
     window_days: int = Field(30, ge=2, description="arrival days in the training set")
     allow_bootstrap: bool = Field(False, description="may a first champion go live with only the absolute floor?")
     off_policy: Literal["required", "veto"] = Field(

@@ -188,7 +188,7 @@ class Checkpoints:
         stored = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
         payload = safetensors_torch.save(stored, metadata={"state": text})
         header = _HEADER + hashlib.sha256(payload).hexdigest().encode() + b"\n"
-        path = self.directory / f"step-{step:010d}.checkpoint"
+        path = self._path(step)
         _write_atomic(path, header + payload)
         files = self._files()
         sound = files[: files.index(path) + 1]
@@ -208,6 +208,20 @@ class Checkpoints:
                 self.damaged.append(path.name)
         return None
 
+    def at(self, step: int) -> Checkpoint:
+        """The checkpoint of a step that another process found sound.
+
+        Raises:
+            CheckpointDamaged: this process does not see the file, or reads another one.
+        """
+        path = self._path(step)
+        try:
+            return read_checkpoint(path)
+        except FileNotFoundError:
+            raise CheckpointDamaged(
+                f"{path} found by the first process is absent here; give all processes one folder of checkpoints"
+            ) from None
+
     def clear(self) -> None:
         """Remove every checkpoint: the training they belong to has ended."""
         for path in self._files():
@@ -218,6 +232,9 @@ class Checkpoints:
         """Remove what a writer that was killed had not renamed yet."""
         for aside in self.directory.glob(".step-*"):
             aside.unlink(missing_ok=True)
+
+    def _path(self, step: int) -> Path:
+        return self.directory / f"step-{step:010d}.checkpoint"
 
     def _files(self) -> list[Path]:
         return sorted(

@@ -48,6 +48,10 @@ class RequestBatch:
         """The same batch on another device."""
         return RequestBatch(*(getattr(self, field.name).to(device, non_blocking=True) for field in fields(self)))
 
+    def rows(self, chosen: slice) -> RequestBatch:
+        """Some of the requests, padded as they were."""
+        return RequestBatch(*(getattr(self, field.name)[chosen] for field in fields(self)))
+
     def __len__(self) -> int:
         return self.mask_BN.shape[0]
 

@@ -10,6 +10,7 @@ Legend: B requests, G lists a request, M = B*G, N candidates, L list length, T t
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -88,6 +89,32 @@ class CachedLayer:
         hidden = relu(linear(layer_norm(token_MD, *self.norms[1]), *self.expand), inplace=True)
         return token_MD + dropout(linear(hidden, *self.contract), self.dropout, True)
 
+    def reorder(self, row_M: Tensor) -> None:
+        """Make list m's cache a copy of that of list row_M[m]."""
+        if self.keys is not None and self.values is not None:
+            self.keys, self.values = self.keys[row_M], self.values[row_M]
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Uniform numbers for every step of every list of a batch, drawn ahead.
+
+    A part of the batch that is given its rows of them samples the lists that the whole batch would have.
+    """
+
+    uniform_LBGN: Tensor
+
+    @classmethod
+    def of(cls, generator: torch.Generator, requests: int, group: int, length: int, candidates: int) -> Draws:
+        """What a batch of that shape would draw from the generator as it goes."""
+        shape = (requests, group, candidates)
+        steps = [torch.rand(shape, generator=generator, device=generator.device) for _ in range(length)]
+        return cls(torch.stack(steps))
+
+    def rows(self, chosen: slice) -> Draws:
+        """Those of some of the requests."""
+        return Draws(self.uniform_LBGN[:, chosen])
+
 
 class PointerDecoder(nn.Module):
     """p(list | request) = product over positions of softmax(query . key / sqrt(D)) over the candidates not yet used.
@@ -144,40 +171,102 @@ class PointerDecoder(nn.Module):
         group: int,
         length: int,
         temperature: float | None,
-        generator: torch.Generator | None,
+        generator: torch.Generator | Draws | None,
     ) -> tuple[Tensor, list[Tensor]]:
         """lists_BGL, drawn a token at a time, and the logits_BGN of each step they were drawn from, the temperature
         included.
 
         temperature None takes the likeliest item at each step; its logits are those at temperature 1.
         """
-        candidates_BND, mask_BN = encoded.candidates_BND, encoded.mask_BN
-        batch, candidates = mask_BN.shape
-        device = mask_BN.device
-        items_XD, keys_BDN = self.item(candidates_BND).flatten(0, 1), self.keys(candidates_BND).transpose(1, 2)
-        row_B1 = torch.arange(0, batch * candidates, candidates, device=device).unsqueeze(1)
-        positions_LD = self.position(sinusoid(length, self.width, device))
-        token_MD = (self.start(encoded.user_BD) + positions_LD[0]).repeat_interleave(group, dim=0)
-        blocked_BGN = (~mask_BN).unsqueeze(1).repeat(1, group, 1)
-        layers = [CachedLayer(cast(DecoderLayer, layer)) for layer in self.layers]
+        growing = GrowingLists(self, encoded, group, length)
         lists, logits = [], []
         for step in range(length):
-            state_MD = token_MD
-            for layer in layers:
-                state_MD = layer.step(state_MD)
-            query_BGD = self.query(self.norm(state_MD)).view(batch, group, self.width)
-            logits_BGN = torch.bmm(query_BGD, keys_BDN)
-            if temperature is not None:
-                logits_BGN = logits_BGN / temperature
-            logits_BGN = logits_BGN.masked_fill_(blocked_BGN, BLOCKED)
-            chosen_BG = _choose(logits_BGN, temperature is not None, generator)
+            logits_BGN = growing.logits(temperature)
+            greedy = temperature is None
+            chosen_BG = logits_BGN.argmax(dim=-1) if greedy else _drawn(logits_BGN, generator, step)
             lists.append(chosen_BG)
             logits.append(logits_BGN)
-            if step + 1 < length:
-                blocked_BGN.scatter_(2, chosen_BG.unsqueeze(2), True)
-                token_MD = embedding((chosen_BG + row_B1).flatten(), items_XD) + positions_LD[step + 1]
-        beyond_B1L = (torch.arange(length, device=device) >= mask_BN.sum(dim=1, keepdim=True)).unsqueeze(1)
+            growing.append(chosen_BG)
+        beyond_B1L = _beyond(encoded.mask_BN, length).unsqueeze(1)
         return torch.stack(lists, dim=2).masked_fill_(beyond_B1L, -1), logits
+
+    @torch.no_grad()
+    def beam(self, encoded: Encoded, width: int, length: int) -> tuple[Tensor, Tensor]:
+        """lists_BWL that a beam search of that width finds likeliest, best first, and their log-probabilities_BW.
+
+        At each step the `width` likeliest beginnings are kept; width 1 is greedy, and one as wide as there are
+        beginnings is exact. A request with fewer lists than that ends in rows of -1 with log-probability -inf.
+        """
+        growing = GrowingLists(self, encoded, width, length)
+        batch, candidates = encoded.mask_BN.shape
+        beyond_BL = _beyond(encoded.mask_BN, length)
+        score_BW = torch.full((batch, width), -torch.inf, device=encoded.mask_BN.device)
+        score_BW[:, 0] = 0.0  # all beginnings are empty yet, hence one
+        own_1W = torch.arange(width, device=score_BW.device).unsqueeze(0)
+        lists_BWL = torch.full((batch, width, 0), -1, device=score_BW.device)
+        for step in range(length):
+            logits_BWN = growing.logits(None)
+            log_prob_BWN = logits_BWN.log_softmax(dim=-1).masked_fill(growing.blocked_BGN, -torch.inf)
+            grown_BX = (score_BW.unsqueeze(2) + log_prob_BWN).flatten(1)
+            best_BW, place_BW = grown_BX.topk(width, dim=1)
+            # A list that has all candidates is whole: it stays as it is, with -1 from here on.
+            whole_B1 = beyond_BL[:, step].unsqueeze(1)
+            score_BW = torch.where(whole_B1, score_BW, best_BW)
+            parent_BW = torch.where(whole_B1, own_1W, place_BW // candidates)
+            chosen_BW = place_BW % candidates
+            growing.continue_from(parent_BW)
+            growing.append(chosen_BW)
+            lists_BWL = torch.take_along_dim(lists_BWL, parent_BW.unsqueeze(2), dim=1)
+            lists_BWL = torch.cat([lists_BWL, chosen_BW.masked_fill(whole_B1, -1).unsqueeze(2)], dim=2)
+        return lists_BWL.masked_fill_(score_BW.isinf().unsqueeze(2), -1), score_BW
+
+
+class GrowingLists:
+    """Lists of a batch that are written a token at a time, G a request, with cached keys and values."""
+
+    def __init__(self, decoder: PointerDecoder, encoded: Encoded, group: int, length: int) -> None:
+        candidates_BND, mask_BN = encoded.candidates_BND, encoded.mask_BN
+        batch, candidates = mask_BN.shape
+        self.decoder, self.group, self.written = decoder, group, 0
+        self.items_XD = decoder.item(candidates_BND).flatten(0, 1)
+        self.keys_BDN = decoder.keys(candidates_BND).transpose(1, 2)
+        self.row_B1 = torch.arange(0, batch * candidates, candidates, device=mask_BN.device).unsqueeze(1)
+        self.positions_LD = decoder.position(sinusoid(length, decoder.width, mask_BN.device))
+        self.token_MD = (decoder.start(encoded.user_BD) + self.positions_LD[0]).repeat_interleave(group, dim=0)
+        self.blocked_BGN = (~mask_BN).unsqueeze(1).repeat(1, group, 1)
+        self.layers = [CachedLayer(cast(DecoderLayer, layer)) for layer in decoder.layers]
+
+    def logits(self, temperature: float | None) -> Tensor:
+        """logits_BGN of the next item, over the temperature if there is one; to be asked once a token."""
+        state_MD = self.token_MD
+        for layer in self.layers:
+            state_MD = layer.step(state_MD)
+        decoder = self.decoder
+        query_BGD = decoder.query(decoder.norm(state_MD)).view(-1, self.group, decoder.width)
+        logits_BGN = torch.bmm(query_BGD, self.keys_BDN)
+        if temperature is not None:
+            logits_BGN = logits_BGN / temperature
+        return logits_BGN.masked_fill_(self.blocked_BGN, BLOCKED)
+
+    def append(self, chosen_BG: Tensor) -> None:
+        """Add an item to every list."""
+        self.written += 1
+        if self.written < len(self.positions_LD):
+            self.blocked_BGN.scatter_(2, chosen_BG.unsqueeze(2), True)
+            token_MD = embedding((chosen_BG + self.row_B1).flatten(), self.items_XD)
+            self.token_MD = token_MD + self.positions_LD[self.written]
+
+    def continue_from(self, parent_BG: Tensor) -> None:
+        """Make list g of each request a copy of its list parent_BG[:, g], before the next item is added."""
+        self.blocked_BGN = torch.take_along_dim(self.blocked_BGN, parent_BG.unsqueeze(2), dim=1)
+        first_B1 = torch.arange(0, parent_BG.numel(), self.group, device=parent_BG.device).unsqueeze(1)
+        for layer in self.layers:
+            layer.reorder((parent_BG + first_B1).flatten())
+
+
+def _beyond(mask_BN: Tensor, length: int) -> Tensor:
+    """beyond_BL: positions for which no candidate is left."""
+    return torch.arange(length, device=mask_BN.device) >= mask_BN.sum(dim=1, keepdim=True)
 
 
 def chosen_log_prob(logits_BGLN: Tensor, lists_BGL: Tensor) -> Tensor:
@@ -187,12 +276,14 @@ def chosen_log_prob(logits_BGLN: Tensor, lists_BGL: Tensor) -> Tensor:
     return -loss_X.view(lists_BGL.shape)
 
 
-def _choose(logits_BGN: Tensor, sample: bool, generator: torch.Generator | None) -> Tensor:
-    """chosen_BG: the argmax, after Gumbel noise if a draw from softmax(logits) is wanted."""
-    if sample:
+def _drawn(logits_BGN: Tensor, generator: torch.Generator | Draws | None, step: int) -> Tensor:
+    """chosen_BG, drawn from softmax(logits): the argmax after Gumbel noise."""
+    if isinstance(generator, Draws):
+        uniform = generator.uniform_LBGN[step]
+    else:
         # Drawn where the generator lives: a CPU generator gives the same lists on every device.
         device = logits_BGN.device if generator is None else generator.device
-        uniform = torch.rand(logits_BGN.shape, generator=generator, device=device).to(logits_BGN.device)
-        tiny = torch.finfo(uniform.dtype).tiny
-        logits_BGN = logits_BGN - (-uniform.clamp_min(tiny).log()).clamp_min(tiny).log()
-    return logits_BGN.argmax(dim=-1)
+        uniform = torch.rand(logits_BGN.shape, generator=generator, device=device)
+    uniform = uniform.to(logits_BGN.device)
+    tiny = torch.finfo(uniform.dtype).tiny
+    return (logits_BGN - (-uniform.clamp_min(tiny).log()).clamp_min(tiny).log()).argmax(dim=-1)

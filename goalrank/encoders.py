@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from goalrank.dataset import RequestBatch
-from goalrank.dropout import dropout
+from goalrank.dropout import dropout, uniform
 from goalrank.errors import ModelRefused
 from goalrank.features import ITEM_DENSE, USER_DENSE
 from goalrank.presets import Preset
@@ -149,7 +149,7 @@ class ItemEncoder(nn.Module):
         known = self.embedding(hash_buckets(item_id, self.buckets))
         # Whole items forget who they are: new items have only their topics, and few clicks are soon learned by heart.
         if self.training and self.id_dropout:
-            known = known * (torch.rand(item_id.shape, device=known.device) >= self.id_dropout)[..., None]
+            known = known * (uniform(item_id.shape, known.device) >= self.id_dropout)[..., None]
         return known + self.topics(share)
 
 

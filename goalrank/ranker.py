@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from goalrank.dataset import RequestBatch
-from goalrank.decoding import PointerDecoder, chosen_log_prob
+from goalrank.decoding import Draws, PointerDecoder, chosen_log_prob
 from goalrank.encoders import Encoded, ModelSizes, RequestEncoder
 
 
@@ -35,7 +35,10 @@ class Ranker(nn.Module):
 
         A list that repeats an item or names padding is impossible: its value is about decoding.BLOCKED.
         """
-        steps_BGL = chosen_log_prob(self.decoder.logits(encoded, lists_BGL), lists_BGL)
+        logits_BGLN = self.decoder.logits(encoded, lists_BGL)
+        # bf16's three digits are too few for a log-softmax, which not every device's autocast takes in float32.
+        full = torch.promote_types(logits_BGLN.dtype, torch.float32)
+        steps_BGL = chosen_log_prob(logits_BGLN.to(full), lists_BGL)
         return steps_BGL.sum(dim=-1), steps_BGL
 
     def sample(
@@ -44,7 +47,7 @@ class Ranker(nn.Module):
         count: int,
         length: int,
         temperature: float = 1.0,
-        generator: torch.Generator | None = None,
+        generator: torch.Generator | Draws | None = None,
     ) -> Tensor:
         """lists_BGL: `count` lists a request, drawn independently, items distinct within a list."""
         return self.decoder.decode(encoded, count, length, temperature, generator)[0]
@@ -65,6 +68,13 @@ class Ranker(nn.Module):
     def greedy(self, encoded: Encoded, length: int) -> Tensor:
         """lists_BL: the likeliest item at each step; what is served."""
         return self.decoder.decode(encoded, 1, length, None, None)[0].squeeze(1)
+
+    def beam(self, encoded: Encoded, width: int, length: int) -> tuple[Tensor, Tensor]:
+        """lists_BWL, the likeliest that a beam search of that width finds, best first, and log_prob_BW.
+
+        Rows of -1 with log-probability -inf where a request has fewer than `width` lists.
+        """
+        return self.decoder.beam(encoded, width, length)
 
     def first_step_logits(self, encoded: Encoded) -> Tensor:
         """logits_BN of the first position: one score a candidate, for pointwise metrics (AUC over the candidates)."""

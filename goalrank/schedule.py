@@ -7,6 +7,7 @@ uses the same learning rates as an undisturbed one.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -29,6 +30,36 @@ def batch_rows(requests: int, batch_requests: int, step: int, seed: int) -> np.n
     size = min(batch_requests, requests)
     epoch, number = divmod(step, requests // size)
     return _epoch_order(requests, epoch, seed)[number * size : (number + 1) * size]
+
+
+@dataclass(frozen=True)
+class Share:
+    """Requests `begin` to `end` of a step's batch of `whole`: what one process takes in one pass."""
+
+    begin: int
+    end: int
+    whole: int
+
+    @property
+    def rows(self) -> slice:
+        """Of the batch."""
+        return slice(self.begin, self.end)
+
+    @property
+    def weight(self) -> float:
+        """Of the share's means in those of the batch."""
+        return (self.end - self.begin) / self.whole
+
+
+def shares(batch_requests: int, rank: int, count: int, micro_batch: int) -> list[Share]:
+    """What process `rank` of `count` does of a batch, in passes of at most `micro_batch` requests (0: in one).
+
+    Every request is in exactly one share of one process; no process is without as long as there are enough requests.
+    """
+    begin, end = rank * batch_requests // count, (rank + 1) * batch_requests // count
+    passes = max(1, -(-(end - begin) // micro_batch)) if micro_batch else 1
+    edges = [begin + number * (end - begin) // passes for number in range(passes + 1)]
+    return [Share(edges[number], edges[number + 1], batch_requests) for number in range(passes)]
 
 
 @lru_cache(maxsize=2)

@@ -2,7 +2,8 @@
 group-relative objective (docs/method.md, "Training, three steps").
 
 Every random number of a step is derived from (seed, step) and every batch from (seed, epoch), so a run that was killed
-and resumed from a checkpoint ends with the very weights of an undisturbed one.
+and resumed from a checkpoint ends with the very weights of an undisturbed one. Several processes, or several passes a
+step (goalrank/execution.py), draw for the whole batch and use their share, so they train on the very same lists.
 
 Legend: B requests, G lists in a group (helpers first, then on-policy), L list length, H heads of the reward ensemble.
 """
@@ -19,10 +20,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from goalrank.checkpoint import Checkpoints, pack_training, unpack_training
+from goalrank.checkpoint import Checkpoint, Checkpoints, pack_training, unpack_training
 from goalrank.dataset import Feedback, RequestBatch, TrainingSet
+from goalrank.decoding import Draws
+from goalrank.dropout import drawn_for
 from goalrank.encoders import ModelSizes
 from goalrank.errors import DataRefused, ModelRefused, TryAgain
+from goalrank.execution import Execution
 from goalrank.groups import Groups
 from goalrank.objective import (
     ObjectiveConfig,
@@ -37,8 +41,9 @@ from goalrank.objective import (
 from goalrank.presets import Preset
 from goalrank.ranker import Ranker
 from goalrank.reward import RewardModel
-from goalrank.schedule import START, STEP, batch_rows, derived_seed, rate_share
+from goalrank.schedule import START, STEP, Share, batch_rows, derived_seed, rate_share
 from goalrank.schema import LIST_LENGTH, RewardWeights
+from goalrank.warm_start import require_sizes
 
 # The authors' public code (docs/method.md): Adam lr 1e-4, betas (0.9, 0.98), weight decay 1e-3, eps 1e-6, clip 5.
 # Learning rate and batch come from the preset (ours train for far fewer steps), with warm-up and cosine decay.
@@ -93,41 +98,52 @@ def train_ranker(
     length: int = LIST_LENGTH,
     checkpoints: Checkpoints | None = None,
     fingerprint: dict[str, Any] | None = None,
-    device: torch.device | str = "cpu",
+    execution: Execution | None = None,
+    warm_start: Ranker | None = None,
     progress: Callable[[int, int, str], None] | None = None,
     asked_to_stop: Callable[[], bool] | None = None,
     watch: Callable[[int, Ranker], None] | None = None,
 ) -> TrainedRanker:
     """Train a ranker on the requests of `groups`, or go on where a checkpoint of the same run left off.
 
+    Of several processes each is called with the same arguments and gets the same ranker; the first alone writes
+    checkpoints, reports progress and watches.
+
     Args:
         reward_model: frozen; the ranker starts from its encoder's weights.
         checkpoints: where to keep and look for checkpoints; None keeps none.
         fingerprint: what makes this run this run (snapshot, configuration, digests of its inputs). A checkpoint with
             another one is of another run and not used.
+        execution: processes, passes a step, precision. A checkpoint may be gone on with by more or fewer processes or
+            passes, not in another precision.
+        warm_start: a trained ranker to begin with, encoder and decoder (goalrank/warm_start.py reads one); tell it by
+            its digest in `fingerprint`. It is left as it is.
         progress: called after each step with (steps done, steps in all, a note).
-        asked_to_stop: asked after each step; once it says yes, a checkpoint is written and training ends.
+        asked_to_stop: asked after each step; once any process says yes, a checkpoint is written and training ends.
         watch: shown the ranker, in evaluation mode, after each step with the steps done; it must leave it as it is.
 
     Raises:
         DataRefused: there is no group.
-        ModelRefused: loss, gradient or a weight is not finite.
-        TryAgain: it was asked to stop.
-        UsageError: no temperature makes these groups as sharp as the objective asks.
+        ModelRefused: loss, gradient or a weight is not finite, or the ranker to begin with has another architecture.
+        TryAgain: it was asked to stop, or another process is gone.
+        UsageError: no temperature makes these groups as sharp as the objective asks, or a step has fewer requests than
+            there are processes.
     """
     if len(groups) == 0:
         raise DataRefused("the groups hold no request, expected at least one; run generate_groups again")
-    objective = objective or ObjectiveConfig()
+    objective, execution = objective or ObjectiveConfig(), execution or Execution()
+    processes, device = execution.processes, execution.device
     identity = {**(fingerprint or {}), "preset": preset.name, "seed": seed, "objective": objective.to_dict()}
+    if execution.bf16:
+        identity["bf16"] = True
     objective = _with_found_temperature(objective, groups, preset)
     steps = preset.ranker_steps
     curves = Curves(max(1, steps // CURVE_POINTS))
     begun = 0
-    with torch.random.fork_rng(devices=[] if torch.device(device).type == "cpu" else None):
+    with torch.random.fork_rng(devices=[] if device.type == "cpu" else [device]):
         torch.manual_seed(derived_seed(seed, START, 0))
-        ranker = new_ranker(preset, reward_model).to(device)
+        ranker = new_ranker(preset, reward_model, warm_start).to(device)
         initial = copy.deepcopy(ranker).eval() if objective.uses_initial_ranker else None
-        reward_model = reward_model.to(device).eval()
         optimizer = torch.optim.AdamW(
             ranker.parameters(),
             lr=preset.learning_rate,
@@ -136,47 +152,31 @@ def train_ranker(
             weight_decay=WEIGHT_DECAY,
             fused=True,
         )
-        saved = checkpoints.latest() if checkpoints is not None else None
-        damaged = list(checkpoints.damaged) if checkpoints is not None else []
-        if saved is not None and saved.values["identity"] == identity:
+        saved, damaged = _checkpoint_of(identity, checkpoints, execution)
+        if saved is not None:
             unpack_training(saved, ranker, optimizer, {})
             curves = Curves(**saved.values["curves"])
             begun = saved.step
-        elif checkpoints is not None:
-            checkpoints.clear()  # another run's: left there, a newer step would shadow this run's own
-
+        lesson = _Lesson(
+            training_set, groups, ranker, initial, reward_model.to(device).eval(), preset, objective, length, execution
+        )
         for step in range(begun, steps):
-            torch.manual_seed(derived_seed(seed, STEP, step))  # dropout
-            generator = torch.Generator().manual_seed(derived_seed(seed, STEP, step))
             for parameters in optimizer.param_groups:
                 parameters["lr"] = preset.learning_rate * rate_share(step, steps)
-            rows_B = batch_rows(len(groups), preset.batch_requests, step, seed)
-            values = _train_step(
-                training_set,
-                groups,
-                rows_B,
-                ranker,
-                initial,
-                reward_model,
-                optimizer,
-                preset,
-                objective,
-                length,
-                generator,
-                step,
-            )
+            values = _train_step(lesson, optimizer, seed, step)
             done = step + 1
             curves.add(done, values, done == steps)
-            stop = asked_to_stop is not None and asked_to_stop() and done < steps
+            stop = asked_to_stop is not None and processes.any(asked_to_stop()) and done < steps
             due = done % preset.checkpoint_every == 0 or stop
-            if checkpoints is not None and due and done < steps:
+            if checkpoints is not None and due and done < steps and processes.first:
                 tensors, state = pack_training(ranker, optimizer, {})
                 checkpoints.save(done, tensors, {**state, "identity": identity, "curves": vars(curves)})
-            if progress is not None:
+            if progress is not None and processes.first:
                 progress(done, steps, f"loss {values[0]:.3f}, reward of own lists {values[1]:.3f}")
-            if watch is not None:
+            if watch is not None and processes.first:
                 watch(done, ranker.eval())
             if stop:
+                processes.wait()  # whoever ends first has torchrun end the others, the writing one too
                 raise TryAgain(f"asked to stop after step {done} of {steps}; run the same command again to go on")
     for name, weight in ranker.named_parameters():
         if not torch.isfinite(weight).all():
@@ -184,11 +184,34 @@ def train_ranker(
     return TrainedRanker(ranker.eval(), curves.points, begun, damaged, objective)
 
 
-def new_ranker(preset: Preset, reward_model: RewardModel) -> Ranker:
+def _checkpoint_of(
+    identity: dict[str, Any], checkpoints: Checkpoints | None, execution: Execution
+) -> tuple[Checkpoint | None, list[str]]:
+    """The checkpoint to go on from, the first process's choice for all, and the files it passed over as damaged."""
+    if checkpoints is None:
+        return None, []
+    processes = execution.processes
+    saved = checkpoints.latest() if processes.first else None
+    if saved is not None and saved.values["identity"] != identity:
+        saved = None
+    if saved is None and processes.first:
+        checkpoints.clear()  # another run's: left there, a newer step would shadow this run's own
+    if processes.count > 1:
+        step = processes.agreed(saved.step if saved is not None else 0)
+        if not processes.first and step:
+            saved = checkpoints.at(step)
+    return saved, list(checkpoints.damaged)
+
+
+def new_ranker(preset: Preset, reward_model: RewardModel, warm_start: Ranker | None = None) -> Ranker:
     """A ranker of the preset's size whose encoder starts from the reward model's (pretrained on the next item, then
-    trained on feedback); the decoder starts from torch's random state."""
+    trained on feedback) and its decoder from torch's random state; or all of it from another ranker's weights."""
     ranker = Ranker(ModelSizes.from_preset(preset))
-    ranker.encoder.load_state_dict(reward_model.encoder.state_dict())
+    if warm_start is None:
+        ranker.encoder.load_state_dict(reward_model.encoder.state_dict())
+    else:
+        require_sizes(warm_start, preset)
+        ranker.load_state_dict(warm_start.state_dict())
     return ranker
 
 
@@ -238,71 +261,50 @@ def list_rewards(
     }
 
 
-def _train_step(
-    training_set: TrainingSet,
-    groups: Groups,
-    rows_B: np.ndarray,
-    ranker: Ranker,
-    initial: Ranker | None,
-    reward_model: RewardModel,
-    optimizer: torch.optim.Optimizer,
-    preset: Preset,
-    objective: ObjectiveConfig,
-    length: int,
-    generator: torch.Generator,
-    step: int,
-) -> list[float]:
+@dataclass(frozen=True)
+class _Lesson:
+    """What stays the same from step to step."""
+
+    training_set: TrainingSet
+    groups: Groups
+    ranker: Ranker
+    initial: Ranker | None
+    reward_model: RewardModel
+    preset: Preset
+    objective: ObjectiveConfig
+    length: int
+    execution: Execution
+    scored: Callable[..., tuple[Tensor, Tensor | None]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "scored", self.execution.prepared(_scored))
+
+
+def _train_step(lesson: _Lesson, optimizer: torch.optim.Optimizer, seed: int, step: int) -> list[float]:
     """One optimiser step; returns the values of CURVES."""
-    device = next(ranker.parameters()).device
-    indices_B = groups.request_R[rows_B]
-    batch = training_set.batch(indices_B).to(device)
-    helpers = groups.lists_RGL.shape[1]
-    helper_lists_BGL = torch.from_numpy(groups.lists_RGL[rows_B]).to(device, torch.int64)
-    helper_rewards_HBG = torch.from_numpy(groups.head_rewards_RHG[rows_B]).to(device).transpose(0, 1)
-
-    # Sampled from the policy as it will be served: without dropout, of ids too, hence from an encoding of its own.
-    ranker.train()
-    encoded = ranker.encode(batch)
-    with torch.no_grad():
-        ranker.eval()
-        own_lists_BGL = ranker.sample(ranker.encode(batch), preset.on_policy_lists, length, generator=generator)
-        own_rewards_HBG = reward_model.score_lists(reward_model.encode(batch), own_lists_BGL).float()
-        ranker.train()
-    lists_BGL = torch.cat([helper_lists_BGL, own_lists_BGL], dim=1)
-    rewards_HBG = torch.cat([helper_rewards_HBG, own_rewards_HBG], dim=2)
-    rewards_BG = rewards_HBG.mean(dim=0)
-    unique_BG = first_occurrence(lists_BGL)
-    mask_BG = unique_BG if objective.duplicates == "once" else torch.ones_like(unique_BG)
-    std_B, noise_B = group_std(rewards_BG, mask_BG), group_noise(rewards_HBG, mask_BG)
-    weight_B = signal_weights(std_B, noise_B) if objective.signal == "reliability" else (std_B > 0).float()
-
-    log_prob_BG, _ = ranker.log_prob(encoded, lists_BGL)
-    with torch.no_grad():
-        initial_BG = None if initial is None else initial.log_prob(initial.encode(batch), lists_BGL)[0]
-    loss = group_relative_loss(log_prob_BG, rewards_BG, mask_BG, weight_B, objective, initial_BG)
-    if objective.supervised_weight > 0:
-        gain_BN, known_BN = logged_gains(training_set.feedback(indices_B).to(device), batch)
-        supervised = supervised_loss(ranker.first_step_logits(encoded), gain_BN, known_BN).mean()
-        loss = loss + objective.supervised_weight * supervised
+    preset, execution = lesson.preset, lesson.execution
+    rows_B = batch_rows(len(lesson.groups), preset.batch_requests, step, seed)
+    batch = lesson.training_set.batch(lesson.groups.request_R[rows_B])  # whole: a share is padded as the whole is
+    step_seed = derived_seed(seed, STEP, step)
+    draws = Draws.of(
+        torch.Generator().manual_seed(step_seed),
+        len(batch),
+        preset.on_policy_lists,
+        lesson.length,
+        batch.mask_BN.shape[1],
+    )
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    norm = nn.utils.clip_grad_norm_(ranker.parameters(), CLIP_NORM)
-    values = torch.stack(
-        [
-            value.detach().double()
-            for value in (
-                loss,
-                rewards_BG[:, helpers:].mean(),
-                rewards_BG[:, :helpers].mean(),
-                std_B.mean(),
-                noise_B.mean(),
-                weight_B.mean(),
-                (~unique_BG).double().mean(),
-                -log_prob_BG[:, helpers:].mean(),
-                norm,
-            )
-        ]
-    ).tolist()  # one wait for the device
+    parts = []
+    for share in execution.shares(len(batch)):
+        torch.manual_seed(step_seed)  # dropout
+        if execution.device.type == "cuda" and preset.dropout > 0:
+            torch.cuda.manual_seed(step_seed + share.begin)  # there shares draw for themselves (goalrank/dropout.py)
+        with drawn_for(share, execution.device):
+            parts.append(_backward(lesson, rows_B[share.rows], batch.rows(share.rows), draws.rows(share.rows), share))
+    execution.processes.sum_gradients(lesson.ranker.parameters())
+    means = execution.processes.sum(torch.stack(parts).sum(dim=0))
+    norm = nn.utils.clip_grad_norm_(lesson.ranker.parameters(), CLIP_NORM)
+    values = torch.cat([means, norm.detach().double().unsqueeze(0)]).tolist()  # one wait for the device
     for name, value in zip(CURVES, values, strict=True):
         if not math.isfinite(value):
             raise ModelRefused(
@@ -311,6 +313,69 @@ def _train_step(
             )
     optimizer.step()
     return values
+
+
+def _backward(lesson: _Lesson, rows_B: np.ndarray, batch: RequestBatch, draws: Draws, share: Share) -> Tensor:
+    """Add a share's part to the gradient of the whole batch's loss; returns its part of CURVES, the norm left out.
+
+    Loss and curves are means over the batch's requests, so a share's part is its own mean by its share of them.
+    """
+    ranker, objective, execution = lesson.ranker, lesson.objective, lesson.execution
+    batch = batch.to(execution.device)
+    helpers = lesson.groups.lists_RGL.shape[1]
+    lists_BGL, rewards_HBG = _groups_of(lesson, rows_B, batch, draws)
+    rewards_BG = rewards_HBG.mean(dim=0)
+    unique_BG = first_occurrence(lists_BGL)
+    mask_BG = unique_BG if objective.duplicates == "once" else torch.ones_like(unique_BG)
+    std_B, noise_B = group_std(rewards_BG, mask_BG), group_noise(rewards_HBG, mask_BG)
+    weight_B = signal_weights(std_B, noise_B) if objective.signal == "reliability" else (std_B > 0).float()
+
+    ranker.train()
+    with execution.autocast():
+        log_prob_BG, logits_BN = lesson.scored(ranker, batch, lists_BGL, objective.supervised_weight > 0)
+        with torch.no_grad():
+            initial = lesson.initial
+            initial_BG = None if initial is None else initial.log_prob(initial.encode(batch), lists_BGL)[0]
+    loss = group_relative_loss(log_prob_BG, rewards_BG, mask_BG, weight_B, objective, initial_BG)
+    if logits_BN is not None:
+        feedback = lesson.training_set.feedback(lesson.groups.request_R[rows_B])
+        gain_BN, known_BN = logged_gains(feedback.to(execution.device), batch)
+        loss = loss + objective.supervised_weight * supervised_loss(logits_BN.float(), gain_BN, known_BN).mean()
+    loss = loss * share.weight
+    loss.backward()
+    means = (
+        rewards_BG[:, helpers:].mean(),
+        rewards_BG[:, :helpers].mean(),
+        std_B.mean(),
+        noise_B.mean(),
+        weight_B.mean(),
+        (~unique_BG).double().mean(),
+        -log_prob_BG[:, helpers:].mean(),
+    )
+    return torch.stack([loss.detach().double(), *(value.detach().double() * share.weight for value in means)])
+
+
+def _groups_of(lesson: _Lesson, rows_B: np.ndarray, batch: RequestBatch, draws: Draws) -> tuple[Tensor, Tensor]:
+    """lists_BGL and rewards_HBG of each request: the helpers' lists, then those sampled from the ranker."""
+    ranker, reward_model, device = lesson.ranker, lesson.reward_model, lesson.execution.device
+    helper_lists_BGL = torch.from_numpy(lesson.groups.lists_RGL[rows_B]).to(device, torch.int64)
+    helper_rewards_HBG = torch.from_numpy(lesson.groups.head_rewards_RHG[rows_B]).to(device).transpose(0, 1)
+    # Sampled from the policy as it will be served: without dropout, of ids too, hence from an encoding of its own.
+    ranker.eval()
+    with torch.no_grad():
+        own_lists_BGL = ranker.sample(
+            ranker.encode(batch), lesson.preset.on_policy_lists, lesson.length, generator=draws
+        )
+        own_rewards_HBG = reward_model.score_lists(reward_model.encode(batch), own_lists_BGL).float()
+    lists_BGL = torch.cat([helper_lists_BGL, own_lists_BGL], dim=1)
+    return lists_BGL, torch.cat([helper_rewards_HBG, own_rewards_HBG], dim=2)
+
+
+def _scored(ranker: Ranker, batch: RequestBatch, lists_BGL: Tensor, first_step: bool) -> tuple[Tensor, Tensor | None]:
+    """log_prob_BG of the lists and, if asked for, the logits_BN of the first position; what is compiled on request."""
+    encoded = ranker.encode(batch)
+    log_prob_BG, _ = ranker.log_prob(encoded, lists_BGL)
+    return log_prob_BG, ranker.first_step_logits(encoded) if first_step else None
 
 
 def logged_gains(

@@ -37,6 +37,7 @@ def nightly(
     world_uri: str = "",
     preset: str = "small",
     seed: int = 0,
+    warm_start: str = "none",
     window_days: int = 30,
     full_rebuild: bool = False,
     allow_bootstrap: bool = False,
@@ -58,6 +59,7 @@ def nightly(
         world_uri: the simulated world's logs, empty for real ones; adds the true reward to the figures, to no gate.
         preset: model size and training length (goalrank/presets.py).
         seed: of everything random.
+        warm_start: what the ranker's training begins with, "none" or "champion".
         window_days: how many arrival days the training set spans.
         full_rebuild: rebuild the snapshot from all partitions instead of going on from yesterday's state.
         allow_bootstrap: may a first model become champion with nothing to compare it with?
@@ -117,6 +119,8 @@ def nightly(
             seed=seed,
             run_uri=run_uri,
             snapshot_id=snapshot_id,
+            warm_start=warm_start,
+            tracking_uri=tracking_uri,
         ).outputs["ranker"]
 
         registration = register_model(

@@ -16,6 +16,11 @@ def train_ranker(
     snapshot_id: str,  # only for the cache: Kubeflow's key holds the names of artifacts, not what is in them
     ranker: dsl.Output[dsl.Model],
     checkpoints_uri: str = "",
+    warm_start: str = "none",
+    tracking_uri: str = "",
+    micro_batch: int = 0,
+    precision: str = "auto",
+    compiled: bool = False,
 ):
     """Train the ranker on groups of its own and the helpers' lists."""
     from components.train_ranker.main import run
@@ -29,4 +34,9 @@ def train_ranker(
         seed=seed,
         run_uri=run_uri,
         checkpoints_uri=checkpoints_uri,
+        warm_start=warm_start,
+        tracking_uri=tracking_uri,
+        micro_batch=micro_batch,
+        precision=precision,
+        compiled=compiled,
     )

@@ -18,10 +18,11 @@ from components.train_ranker.main import run
 from goalrank.checkpoint import load_model, read_model_card, save_model
 from goalrank.dataset import TrainingSet
 from goalrank.encoders import ModelSizes
-from goalrank.errors import DataRefused
+from goalrank.errors import DataRefused, ModelRefused, UsageError
 from goalrank.presets import preset
 from goalrank.ranker import Ranker
 from goalrank.reward import RewardModel
+from goalrank.schema import feature_set
 from goalrank.train import CURVES
 from tests.synthetic import make_training_set
 
@@ -113,3 +114,23 @@ def test_missing_groups_are_refused(inputs: Path, tmp_path: Path) -> None:
     with pytest.raises(DataRefused, match="has no groups.json; run generate_groups again"):
         run(**{**arguments(inputs, tmp_path), "groups": str(tmp_path / "nowhere")})
     assert outcome_of(tmp_path)["exit_code"] == 3
+
+
+def test_a_warm_start_goes_on_from_another_ranker(inputs: Path, undisturbed: Path, tmp_path: Path) -> None:
+    run(**arguments(inputs, tmp_path), warm_start=str(undisturbed / "ranker"), micro_batch=24)
+    before, after = read_model_card(undisturbed / "ranker"), read_model_card(tmp_path / "ranker")
+    assert after["created_by"]["warm_start_sha256"] == before["weights_sha256"]
+    assert after["created_by"]["feature_set"] == before["created_by"]["feature_set"] == feature_set()
+    assert "warm_start_sha256" not in before["created_by"]
+    first, last = (card["metrics"]["curves"]["on_policy_reward"] for card in (after, before))
+    assert abs(first[0][1] - last[-1][1]) < abs(last[0][1] - last[-1][1])  # it begins about where the other ended
+    figures = outcome_of(tmp_path)["figures"]
+    assert (figures["processes"], figures["bf16"]) == (1, torch.cuda.is_available())
+
+
+def test_what_cannot_be_started_from_is_refused(inputs: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelRefused, match="no feature set in its card found"):
+        run(**arguments(inputs, tmp_path), warm_start=str(inputs / "reward"))
+    assert outcome_of(tmp_path)["exit_code"] == 4
+    with pytest.raises(UsageError, match="precision 'half' found, expected one of auto, float32, bf16"):
+        run(**arguments(inputs, tmp_path), precision="half")

@@ -173,6 +173,48 @@ def test_greedy_takes_the_likeliest_item_each_step(ranker: Ranker) -> None:
     )
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("length", [1, 3, 6, 11])
+def test_a_beam_of_one_is_greedy(ranker: Ranker, length: int) -> None:
+    encoded = make_encoded(ranker, [9, 4, 1, 6], 9)
+    lists, log_prob = ranker.beam(encoded, 1, length)
+    assert lists[:, 0].equal(ranker.greedy(encoded, length))
+    torch.testing.assert_close(log_prob, ranker.log_prob(encoded, lists)[0], atol=2e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("length", [1, 2, 3, 4, 6])
+def test_a_beam_as_wide_as_all_beginnings_is_exact(ranker: Ranker, length: int) -> None:
+    """Requests of four and of three candidates, one of them padded in front of the last."""
+    encoded = make_encoded(ranker, [4, 3], 6, seed=2)
+    encoded.mask_BN[1] = torch.tensor([True, False, True, False, False, True])
+    width = 30  # more than the 24 lists of four candidates
+    lists, log_prob = ranker.beam(encoded, width, length)
+    for b in range(2):
+        real = encoded.mask_BN[b].nonzero().flatten().tolist()
+        filled = min(length, len(real))
+        everything = [[*order, *[-1] * (length - filled)] for order in permutations(real, filled)]
+        exact, _ = ranker.log_prob(encoded.rows(torch.tensor([b])), torch.tensor([everything]))
+        order = exact[0].argsort(descending=True)
+        assert lists[b, : len(everything)].equal(torch.tensor(everything)[order])
+        torch.testing.assert_close(log_prob[b, : len(everything)], exact[0, order], atol=2e-5, rtol=1e-5)
+        assert (lists[b, len(everything) :] == -1).all() and log_prob[b, len(everything) :].isneginf().all()
+
+
+@torch.no_grad()
+def test_a_beam_finds_likelier_lists_than_greedy_and_says_how_likely(ranker: Ranker) -> None:
+    encoded = make_encoded(ranker, [9, 9, 9, 9, 9, 5], 9, seed=4)
+    greedy, _ = ranker.log_prob(encoded, ranker.greedy(encoded, 6).unsqueeze(1))
+    lists, log_prob = ranker.beam(encoded, 20, 6)
+    torch.testing.assert_close(ranker.log_prob(encoded, lists)[0], log_prob, atol=2e-5, rtol=1e-5)
+    assert (log_prob[:, :-1] >= log_prob[:, 1:]).all()
+    assert (log_prob[:, :1] >= greedy - 1e-5).all() and (log_prob[:, :1] > greedy + 1e-3).any()
+    for request in lists.tolist():
+        assert len({tuple(row) for row in request}) == 20
+    alone = ranker.beam(encoded.rows(torch.tensor([5])), 20, 6)
+    assert alone[0][0].equal(lists[5])
+
+
 def test_impossible_lists_have_no_probability(ranker: Ranker) -> None:
     encoded = make_encoded(ranker, [4], 5)
     log_prob, _ = ranker.log_prob(encoded, torch.tensor([[[0, 1, 0], [0, 4, 1], [0, 1, 2]]]))

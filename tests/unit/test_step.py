@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from components.step import LONGEST_REASON, RESERVED_BYTES, Step, run_alone, write_atomic
+from components.step import LONGEST_REASON, RESERVED_BYTES, QuietStep, Step, run_alone, write_atomic
 from goalrank.errors import DataRefused, ModelRefused, ServingRefused, TryAgain
 
 
@@ -110,3 +110,12 @@ def test_write_atomic_leaves_nothing_aside(tmp_path: Path) -> None:
     write_atomic(tmp_path / "a.json", "2")
     assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
     assert (tmp_path / "a.json").read_text() == "2"
+
+
+def test_a_quiet_step_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with QuietStep("train_ranker", str(tmp_path)) as step:
+        step.progress(1, 2, "half")
+    with pytest.raises(ModelRefused), QuietStep("train_ranker", str(tmp_path)):
+        raise ModelRefused("loss is nan")
+    assert list(tmp_path.iterdir()) == []
+    assert "train_ranker, beside the first process: ModelRefused: loss is nan" in capsys.readouterr().err
