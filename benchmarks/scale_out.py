@@ -13,6 +13,8 @@ core of its own on a machine of two), shuffles read over a socket (`remote_mb`),
 Training: goalrank/train.py's steps by n processes of one thread, the same batch, so each has 1/n of its requests.
 `talk_ms` is what the first process spent summing gradients (`gradient_mb` of them), the wait for the slower one in it;
 `alone_ms`, computed from both rows, is what every process does itself, its optimiser step and the batch's own cost.
+
+"100 M model" is not run: its parameters and the arithmetic of a request's step are counted, for docs/capacity.md.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ import shutil
 import statistics
 import sys
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,9 @@ from safetensors.torch import load_file
 
 from benchmarks.feature_logs import LogSize, days, write_logs
 from benchmarks.features_scale import extracted, job_seconds
+from benchmarks.gpu_step import model_flops
 from benchmarks.process_tree import measured
+from benchmarks.ranker_steps import Work
 from benchmarks.report import Claim, Row, claim, progress, run
 from benchmarks.scale_out_training import SEED
 from benchmarks.spark_events import configured, spent
@@ -43,6 +47,7 @@ from goalrank.encoders import ModelSizes
 from goalrank.groups import build_groups, write_groups
 from goalrank.presets import preset
 from goalrank.processes import TOLERANCE_AFTER_A_TIE
+from goalrank.ranker import Ranker
 from goalrank.reward import RewardModel
 from tests.synthetic import make_training_set
 
@@ -60,6 +65,9 @@ class Plan:
     preset: str
     steps: int
 
+
+HUNDRED_MILLION = replace(ModelSizes.from_preset(preset("large")), item_buckets=1 << 17)
+"""Preset large with an embedding of 131,072 rows: 0.1 B parameters, the largest ranker of the paper."""
 
 FULL = Plan(6_000_000, 10, "small", 60)
 QUICK = Plan(60_000, 3, "tiny", 30)
@@ -158,7 +166,25 @@ def _training_row(plan: Plan, count: int, seconds: float, cpu_seconds: float, ou
         "requests_s": chosen.batch_requests / step,
         "talk_ms": 1e3 * statistics.median(found["talk_s"]),
         "gradient_mb": 4 * found["parameters"] / 1e6,
+        "gflop_request": _gflop_request(ModelSizes.from_preset(chosen), chosen.group_size),
     }
+
+
+def model_row() -> Row:
+    """What is known of the ranker of 0.1 B parameters without training it."""
+    parameters = sum(weight.numel() for weight in Ranker(HUNDRED_MILLION).parameters())
+    return {
+        "what": "100 M model",
+        "processes": 0,
+        "size": parameters,
+        "gradient_mb": 4 * parameters / 1e6,
+        "gflop_request": _gflop_request(HUNDRED_MILLION, preset("large").group_size),
+    }
+
+
+def _gflop_request(sizes: ModelSizes, lists: int) -> float:
+    """10^9 operations of one request's forward and backward pass (benchmarks/gpu_step.py says which are counted)."""
+    return model_flops(Ranker(sizes).eval(), Work.drawn(1, lists)) / 1e9
 
 
 def rows_for(plan: Plan) -> tuple[list[Row], list[Claim]]:
@@ -167,12 +193,14 @@ def rows_for(plan: Plan) -> tuple[list[Row], list[Claim]]:
     torch.set_num_threads(1)
     folder = Path(tempfile.mkdtemp())
     try:
-        trained, off = training_rows(plan, folder)
+        rows, off = training_rows(plan, folder)
+        rows.append(model_row())
         extractions, differ = spark_rows(plan, folder)
     finally:
         torch.set_num_threads(threads)
         shutil.rmtree(folder)
-    return trained + extractions, claims_of(trained + extractions, differ, off)
+    rows += extractions
+    return rows, claims_of(rows, differ, off)
 
 
 def claims_of(rows: list[Row], differ: int, off: float) -> list[Claim]:
