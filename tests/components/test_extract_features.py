@@ -114,7 +114,7 @@ def test_nights_from_state_alone_equal_a_full_rebuild(
 def test_many_rows_are_split_and_read_back_the_same(
     spark: Any, world: Logs, rebuilt: Snapshot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As from a size on: several files a day in the same order, shuffles of more tasks, a night that goes on from it."""
+    """As on large days: several files a day in the same order, shuffles of more tasks, a night that goes on from it."""
     monkeypatch.setattr(store, "DAY_IMPRESSIONS_A_FILE", 20)
     monkeypatch.setattr(night, "IMPRESSIONS_A_PARTITION", 50)
     logs, snapshots = world.write(tmp_path / "logs"), tmp_path / "snapshots"

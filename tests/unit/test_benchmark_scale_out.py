@@ -1,4 +1,4 @@
-"""benchmarks/scale_out.py in small: two processes by torchrun, the event log's arithmetic, and the form of the claims."""
+"""benchmarks/scale_out.py in small: two processes by torchrun, the event log's arithmetic, the form of the claims."""
 
 from __future__ import annotations
 
@@ -81,8 +81,9 @@ def test_claims() -> None:
 
 
 def test_a_tree_is_measured_and_a_failure_told(tmp_path: Path) -> None:
-    child = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'held = b\"x\" * 10**8\\nfor i in range(10**7): pass'])"
-    cost = measured([sys.executable, "-c", f"{child}; print('said')"], os.environ, tmp_path)
+    child = "held = b'x' * 10**8\nfor i in range(10**7): pass"
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}]); print('said')"
+    cost = measured([sys.executable, "-c", parent], os.environ, tmp_path)
     assert cost.output == "said\n"
     assert cost.seconds >= 0.2 and cost.cpu_seconds > 0.05
     assert cost.kind_mb["python"] == cost.peak_mb > 100.0
