@@ -153,12 +153,13 @@ def with_block(document: str, block: str) -> str:
     return f"{before}{BEGIN}\n{block}{END}{rest.split(END)[1]}"
 
 
-def computed() -> str:
-    """The tables of the results in the repository."""
-    documents = [
-        json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")) for name in ("features_scale", "scale_out")
-    ]
-    return text(*documents)
+def computed(results: Path = RESULTS) -> str:
+    """The tables of the results in the repository, or which of them are not there yet."""
+    files = [results / f"{name}.json" for name in ("features_scale", "scale_out")]
+    if missing := [file.stem for file in files if not file.exists()]:
+        flags = " and ".join(f"`python -m benchmarks.{name} --json benchmarks/results/{name}.json`" for name in missing)
+        return f"Not measured yet; run {flags}.\n"
+    return text(*(json.loads(file.read_text(encoding="utf-8")) for file in files))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -59,6 +60,12 @@ def test_quick_results_are_called_provisional() -> None:
     full, quick = ([{**document, "quick": flag} for document in documents] for flag in (False, True))
     assert "Provisional" not in text(*full)
     assert text(*quick).startswith("Provisional: features_scale and scale_out ran with --quick.")
+
+
+def test_results_that_are_missing_are_named(tmp_path: Path) -> None:
+    (tmp_path / "scale_out.json").write_text("{}")
+    said = cluster_plan.computed(tmp_path)
+    assert said.startswith("Not measured yet") and "features_scale" in said and "scale_out" not in said
 
 
 def test_a_document_without_its_marks_is_refused() -> None:
