@@ -8,9 +8,11 @@ TORCH_PIP ?=
 # Where `make release` writes the digests of a release's images: staging or prod.
 OVERLAY ?= prod
 IMAGES ?=
+# What builds the images where a registry can be reached: docker or podman.
+ENGINE ?= docker
 
 .DEFAULT_GOAL := help
-.PHONY: help setup nightly test faults check compile release clean
+.PHONY: help setup nightly test faults column check compile release images containers sbom clean
 
 help:
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
@@ -30,6 +32,9 @@ test: $(STAMP) ## unit, component, pipeline and cluster tests
 faults: $(STAMP) ## the faults that must be survived, one numbered line each
 	@$(BIN)/python -m pytest tests/faults -q -rsx $(ARGS)
 
+column: $(STAMP) ## the night on the cluster's stores, all on loopback: needs PostgreSQL's and Redis' servers
+	@$(BIN)/python -m pytest tests/column -q -rsx $(ARGS)
+
 check: $(STAMP) ## style and types
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
@@ -38,6 +43,26 @@ compile: $(STAMP) ## pipelines/compiled/*.yaml from their source
 
 release: $(STAMP) ## IMAGES="goalrank/serve=sha256:... ..." by digest into k8s/overlays/OVERLAY (prod)
 	@$(BIN)/python -m scripts.release --overlay "$(OVERLAY)" $(IMAGES)
+
+images: $(STAMP) ## goalrank/data, train and serve of this version, by ENGINE (docker); BUILD holds more options
+	@version=$$($(BIN)/python -c 'import goalrank; print(goalrank.__version__)'); \
+	for image in data train serve; do \
+		$(ENGINE) build --file components/images/$$image.Dockerfile --build-arg TORCH_PIP="$(TORCH_PIP)" \
+			--tag goalrank/$$image:$$version $(BUILD) . || exit 1; \
+	done
+
+containers: $(STAMP) ## images built here and a tiny night run in them, compared with one without (root, podman)
+	@TORCH_PIP="$(TORCH_PIP)" $(BIN)/python -m pytest tests/containers -q -rs $(ARGS)
+
+sbom: $(STAMP) ## bills of materials of this environment and of the images that are here, into build/sbom/
+	@$(BIN)/python -m scripts.sbom --output build/sbom/environment.cdx.json
+	@version=$$($(BIN)/python -c 'import goalrank; print(goalrank.__version__)'); \
+	for image in data train serve; do \
+		if $(ENGINE) image inspect goalrank/$$image:$$version >/dev/null 2>&1; then \
+			$(BIN)/python -m scripts.sbom --engine $(ENGINE) --image goalrank/$$image:$$version \
+				--output build/sbom/$$image.cdx.json || exit 1; \
+		else echo "goalrank/$$image:$$version is not on this machine ($(ENGINE)): no bill of it" >&2; fi; \
+	done
 
 clean: ## remove the environment (workspaces stay)
 	rm -rf $(VENV)

@@ -42,6 +42,10 @@ LONGEST_CRASH = 300
 _SITE = "gate"
 
 
+FOR_EXAMPLE = ", for example "
+"""What quoted rows follow in a refusal: they may name users, so nothing from here on leaves our own stores."""
+
+
 @dataclass(frozen=True)
 class Failure:
     """One check that did not pass."""
@@ -55,7 +59,7 @@ class Failure:
 
     def __str__(self) -> str:
         rows = "; ".join(" ".join(f"{name}={value}" for name, value in row.items()) for row in self.examples)
-        quoted = f", for example {rows}" if rows else ""
+        quoted = f"{FOR_EXAMPLE}{rows}" if rows else ""
         return f"{self.table}: expected {self.expected}, found {self.seen}{quoted}. To mend: {self.mend}"
 
 

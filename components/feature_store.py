@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sqlite3
 import string
 import time
@@ -22,11 +23,14 @@ import pyarrow.compute as pc
 
 import goalrank_platform
 from components.dask_tokens import cheap_list_tokens
+from components.spark import DEFAULT_MASTER, DEFAULT_MEMORY, spark_session
 from goalrank import schema
 from goalrank.errors import DataRefused, TryAgain, UsageError
 
 if TYPE_CHECKING:
     from feast import FeatureStore
+
+    from components.step import Step
 
 SERVICE = "ranker"
 """The Feast feature service that lists every view the models read."""
@@ -54,19 +58,39 @@ def read_config(feast_uri: str, kind: str = "", repository: str = "") -> dict[st
     path = folder / f"feature_store.{kind}.yaml"
     if not path.is_file():
         raise UsageError(f"no {path.name} in {folder}; expected GOALRANK_FEATURE_STORE to be local or cluster")
-    here = {"GOALRANK_FEAST_ROOT": str(Path(feast_uri).resolve()) if "://" not in feast_uri else feast_uri}
-    text = "\n".join(line.partition(" #")[0] for line in path.read_text(encoding="utf-8").splitlines())
+    values = {
+        "GOALRANK_SPARK_MASTER": DEFAULT_MASTER,
+        "GOALRANK_SPARK_MEMORY": DEFAULT_MEMORY,
+        **os.environ,
+        "GOALRANK_FEAST_ROOT": str(Path(feast_uri).resolve()) if "://" not in feast_uri else feast_uri,
+    }
+
+    def filled(part: Any) -> Any:
+        if isinstance(part, dict):
+            return {key: filled(value) for key, value in part.items()}
+        return string.Template(part).substitute(values) if isinstance(part, str) else part
+
     try:
-        return yaml.safe_load(string.Template(text).substitute({**os.environ, **here}))
+        # Parsed first: a password may hold what means something to YAML.
+        return filled(yaml.safe_load(path.read_text(encoding="utf-8")))
     except KeyError as missing:
         raise UsageError(f"{path.name} needs the environment variable {missing.args[0]}; set it") from None
 
 
 def create_store(feast_uri: str, kind: str = "", repository: str = "") -> FeatureStore:
-    """The store, new or not; only materialize_features calls this, everybody else :func:`open_store`."""
+    """The store, new or not; only materialize_features calls this, everybody else :func:`open_store`.
+
+    Raises:
+        UsageError: as :func:`read_config`.
+        TryAgain: the registry's database is away.
+    """
     from feast import FeatureStore, RepoConfig
 
-    return FeatureStore(config=RepoConfig(**read_config(feast_uri, kind, repository)))
+    config = RepoConfig(**read_config(feast_uri, kind, repository))
+    with reaching_store():
+        store = FeatureStore(config=config)
+        _ = store.registry  # made when first asked for
+    return store
 
 
 def open_store(feast_uri: str, kind: str = "") -> FeatureStore:
@@ -97,19 +121,44 @@ def open_store(feast_uri: str, kind: str = "") -> FeatureStore:
 
 
 @contextmanager
-def reaching_store() -> Iterator[None]:
-    """Turn "the online store is away" into TryAgain while writing to it; other errors pass.
+def offline_engine(store: FeatureStore, step: Step) -> Iterator[None]:
+    """What the offline store computes with while inside: nothing for files; for Spark a session of ours, which Feast
+    finds and uses instead of making one. What Feast stages meanwhile is removed afterwards.
 
     Raises:
-        TryAgain: SQLite or Redis cannot be opened, reached or written to.
+        TryAgain: as components.spark.spark_session.
+    """
+    offline = store.config.offline_store
+    if offline.type != "spark":
+        yield
+        return
+    try:
+        with spark_session(step, offline.spark_conf["spark.master"], offline.spark_conf["spark.driver.memory"]):
+            yield
+    finally:
+        shutil.rmtree(offline.staging_location, ignore_errors=True)
+
+
+@contextmanager
+def reaching_store() -> Iterator[None]:
+    """Turn "the online store or the registry is away" into TryAgain while writing to them; other errors pass.
+
+    Raises:
+        TryAgain: SQLite, Redis or PostgreSQL cannot be opened, reached or written to.
     """
     try:
         yield
     except Exception as error:
-        away = isinstance(error, (sqlite3.Error, ConnectionError, TimeoutError))
-        if away or type(error).__module__.partition(".")[0] == "redis":
+        online = isinstance(error, (sqlite3.Error, ConnectionError, TimeoutError))
+        if online or type(error).__module__.partition(".")[0] == "redis":
             raise TryAgain(
                 f"the online store is away ({type(error).__name__}: {error}); start or free it and run again"
+            ) from error
+        if type(error).__name__ in ("OperationalError", "InterfaceError"):  # SQLAlchemy's, and its drivers' own
+            said = str(error).strip().partition("\n")[0]
+            raise TryAgain(
+                f"the feature store's registry is away ({said}); start its database or mend GOALRANK_FEAST_REGISTRY, "
+                "then run again"
             ) from error
         raise
 

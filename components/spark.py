@@ -1,38 +1,65 @@
-"""One Spark session for a step, set up so that it starts on any machine (a session costs 8-18 s: one a step)."""
+"""One Spark session for a step, set up so that it starts on any machine (a session costs 8-18 s: one a step).
+
+Where Spark runs elsewhere, it would wait without end for what may never come: for a master that does not answer, or
+for workers while it has none. Both are given up on, and the step may be tried again.
+"""
 
 from __future__ import annotations
 
 import os
+import socket
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
-from goalrank.errors import TryAgain
+from goalrank.errors import TryAgain, UsageError
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from components.step import Step
 
+DEFAULT_MASTER, DEFAULT_MEMORY = "local[2]", "1g"
+
+STANDALONE = "spark://"
+
+LOOPBACK = "127.0.0.1"
+
+MASTER_SECONDS = 10.0
+"""How long a master is given to take a connection."""
+
+WORKER_SECONDS = 300.0
+"""How long work may wait with no executor to do it: a cluster may first have to start a machine."""
+
 
 @contextmanager
-def spark_session(step: Step, master: str = "local[2]", memory: str = "1g") -> Iterator[SparkSession]:
+def spark_session(step: Step, master: str = DEFAULT_MASTER, memory: str = DEFAULT_MEMORY) -> Iterator[SparkSession]:
     """Start Spark for `step`, its cost booked as a tool's, and stop it on leaving.
 
+    Args:
+        master: local[N], spark://HOST:PORT (several, with commas, where masters stand by), or any other of Spark's.
+        memory: of the driver, and of each executor where they are processes of their own.
+
     Raises:
-        TryAgain: Java is missing or the master does not answer.
+        UsageError: the address of a standalone master has no host or port.
+        TryAgain: Java is missing, the master does not answer, or work found no executor for WORKER_SECONDS.
     """
     with step.tool("pyspark"):
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-        if master.startswith("local"):
-            os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+        here = master.startswith("local") or _require_master(master)
+        if here:
+            os.environ.setdefault("SPARK_LOCAL_IP", LOOPBACK)
         from pyspark.sql import SparkSession
 
         builder = (
             SparkSession.builder.appName(f"goalrank-{step.name}")
             .master(master)
             .config("spark.driver.memory", memory)
+            .config("spark.executor.memory", memory)
             .config("spark.ui.enabled", "false")
             .config("spark.ui.showConsoleProgress", "false")
             .config("spark.sql.session.timeZone", "UTC")
@@ -41,9 +68,10 @@ def spark_session(step: Step, master: str = "local[2]", memory: str = "1g") -> I
             .config("spark.sql.catalogImplementation", "in-memory")
             .config("spark.log.level", "ERROR")
         )
-        if master.startswith("local"):
+        if here:
             # Without both, Spark looks up the machine's own name, which a laptop or container often cannot resolve.
-            builder = builder.config("spark.driver.host", "127.0.0.1").config("spark.driver.bindAddress", "127.0.0.1")
+            builder = builder.config("spark.driver.host", LOOPBACK).config("spark.driver.bindAddress", LOOPBACK)
+        if master.startswith("local"):
             # Short jobs spend half their processor time in the optimising compiler: the first tier alone halves a step
             # (its own code cache, 48 MB, would fill up within a few jobs, and compiling would stop).
             java = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=256m"
@@ -53,6 +81,92 @@ def spark_session(step: Step, master: str = "local[2]", memory: str = "1g") -> I
         except Exception as error:
             raise TryAgain(f"Spark did not start on {master}: {error}; is Java 17 or newer installed?") from error
     try:
-        yield session
+        if master.startswith("local"):
+            yield session
+        else:
+            with _not_waiting_without_end(session, master):
+                yield session
     finally:
         session.stop()
+
+
+def _require_master(master: str) -> bool:
+    """Does the standalone master run on this machine's loopback, so that its workers and driver do too?
+
+    Raises:
+        UsageError, TryAgain: as :func:`spark_session`.
+    """
+    if not master.startswith(STANDALONE):
+        return False
+    places, faults = [], []
+    for address in master.removeprefix(STANDALONE).split(","):
+        try:
+            parts = urlsplit(f"//{address}")
+            places.append((parts.hostname or "", parts.port or 0))
+        except ValueError:
+            places.append(("", 0))
+    if not all(host and port for host, port in places):
+        raise UsageError(f"Spark master {master!r} found, expected spark://HOST:PORT; mend GOALRANK_SPARK_MASTER")
+    for place in places:
+        try:
+            socket.create_connection(place, timeout=MASTER_SECONDS).close()
+            return all(host in (LOOPBACK, "localhost") for host, _ in places)
+        except OSError as error:
+            faults.append(str(error))
+    raise TryAgain(
+        f"no Spark master answers at {master} ({'; '.join(faults)}); start it or mend GOALRANK_SPARK_MASTER, then run "
+        "the same command again"
+    )
+
+
+@contextmanager
+def _not_waiting_without_end(session: SparkSession, master: str) -> Iterator[None]:
+    """Cancel jobs that have found no executor for WORKER_SECONDS; what fails for that, or because the master has ended
+    the application, may be tried again. An executor that is lost while others live costs nothing but time."""
+    context = session.sparkContext
+    left, starved = threading.Event(), threading.Event()
+
+    def watch() -> None:
+        alone_since = time.monotonic()
+        while not left.wait(1.0):
+            try:
+                if _executors(context) or not context.statusTracker().getActiveJobsIds():
+                    alone_since = time.monotonic()
+                elif time.monotonic() - alone_since > WORKER_SECONDS:
+                    starved.set()
+                    context.cancelAllJobs()
+            except Exception:  # the driver is ending, by itself or because we leave
+                return
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    except Exception as error:
+        if starved.is_set():
+            raise TryAgain(
+                f"no worker of {master} has taken work for {WORKER_SECONDS:.0f} s; start workers with the cores and "
+                "memory asked for (GOALRANK_SPARK_MEMORY), then run the same command again"
+            ) from error
+        if _stopped(context):
+            raise TryAgain(
+                f"Spark at {master} has ended this step's application ({type(error).__name__}); its master's log says "
+                "why, run the same command again"
+            ) from error
+        raise
+    finally:
+        left.set()
+        watcher.join()
+
+
+def _executors(context: Any) -> int:
+    """Executors there are now; the driver is counted among them by Spark, not by us."""
+    return int(context._jsc.sc().getExecutorMemoryStatus().size()) - 1
+
+
+def _stopped(context: Any) -> bool:
+    """Has Spark ended the application under us?"""
+    try:
+        return bool(context._jsc.sc().isStopped())
+    except Exception:
+        return True

@@ -163,7 +163,11 @@ def _next(schedule: Any) -> list[str]:
     return moments
 
 
-def submit(date: Annotated[str, typer.Option(help="Arrival day, YYYY-MM-DD.")], as_json: JsonOption = False) -> None:
+def submit(
+    date: Annotated[str, typer.Option(help="Arrival day, YYYY-MM-DD.")],
+    full_rebuild: Annotated[bool, typer.Option("--full-rebuild", help="Rebuild features from all days.")] = False,
+    as_json: JsonOption = False,
+) -> None:
     """Start the night of one date on the cluster, now.
 
     Submitted again with nothing changed, it goes on in its folder. Example: goalrank submit --date 2026-01-05
@@ -174,7 +178,7 @@ def submit(date: Annotated[str, typer.Option(help="Arrival day, YYYY-MM-DD.")], 
 
         require_day("--date", date)
         settings = _settings()
-        with order(settings) as night:
+        with order(settings, full_rebuild) as night:
             from pipelines import backfill as nights
 
             done = nights.submit(_connect(settings), night, date)

@@ -24,10 +24,11 @@ def print_ending(result: dict[str, Any], console: Console) -> None:
     _print_metrics(result, console)
     seconds = result["seconds"]
     beyond = 100 * seconds["orchestration"] / seconds["tools"] if seconds["tools"] else 0
+    peak = result["peak_memory_mb"]
+    memory = "" if peak is None else f"; peak memory {peak:,} MB"
     console.print(
         f"{seconds['wall']:.0f} s in all: {seconds['work']:.0f} s work, {seconds['tools']:.0f} s starting tools, "
-        f"{seconds['orchestration']:.0f} s orchestration ({beyond:.0f}% beyond the tools' own starts); "
-        f"peak memory {result['peak_memory_mb']:,} MB",
+        f"{seconds['orchestration']:.0f} s orchestration ({beyond:.0f}% beyond the tools' own starts){memory}",
         highlight=False,
     )
     if result["report"]:

@@ -100,6 +100,8 @@ def parameters(settings: Settings) -> dict[str, Any]:
         "off_policy": settings.off_policy,
         "latency_budget_ms": settings.latency_budget_ms,
         "size_budget_mb": settings.size_budget_mb,
+        "warm_start": settings.warm_start,
+        "train_processes": settings.train_processes,
         "spark_master": settings.spark_master,
         "spark_memory": settings.spark_memory,
     }
@@ -119,16 +121,18 @@ def desired(settings: Settings) -> Iterator[Desired]:
 
 
 @contextmanager
-def order(settings: Settings) -> Iterator[Order]:
-    """The night as the settings want it, for any date; its mark is the digest of package and parameters."""
+def order(settings: Settings, full_rebuild: bool = False) -> Iterator[Order]:
+    """The night as the settings want it, for any date; its mark is the digest of package and parameters.
+
+    full_rebuild: features from all days, as for one night by hand.
+    """
     with desired(settings) as wanted:
         from pipelines.backfill import Order
         from pipelines.cluster import ROOT
 
-        given = parameters(settings)
-        yield Order(
-            wanted.package, wanted.version, given, f"{ROOT}/nights", wanted.digest_of_night, settings.service_account
-        )
+        given = parameters(settings) | ({"full_rebuild": True} if full_rebuild else {})
+        mark = f"{wanted.digest_of_night}{'-rebuilt' * full_rebuild}"
+        yield Order(wanted.package, wanted.version, given, f"{ROOT}/nights", mark, settings.service_account)
 
 
 @contextmanager

@@ -43,6 +43,8 @@ def start(
         GoalRankError: refused before anything was started.
     """
     find_preset(settings.preset)
+    settings.require_stores()
+    _require_runner(settings)
     workspace = Workspace(settings.workspace)
     with workspace.one_at_a_time() as lock:
         source = workspace.logs(logs or settings.logs_uri or None)
@@ -72,6 +74,8 @@ def resume(settings: Settings, console: Console) -> dict[str, Any]:
     Raises:
         UsageError: that night was not interrupted, or there has been none.
     """
+    settings.require_stores()
+    _require_runner(settings)
     workspace = Workspace(settings.workspace)
     with workspace.one_at_a_time() as lock:
         workspace.logs()  # refuses a workspace that was moved
@@ -87,6 +91,14 @@ def resume(settings: Settings, console: Console) -> dict[str, Any]:
         return _run(night, settings, lock, console)
 
 
+def _require_runner(settings: Settings) -> None:
+    """Can the steps be run as the settings say? UsageError where not."""
+    if settings.runner == "docker":
+        from pipelines.docker_runner import require_images
+
+        require_images()
+
+
 def _parameters(settings: Settings, logs: Path, full_rebuild: bool) -> dict[str, object]:
     return {
         "logs_uri": str(logs),
@@ -98,6 +110,7 @@ def _parameters(settings: Settings, logs: Path, full_rebuild: bool) -> dict[str,
         "preset": settings.preset,
         "seed": settings.seed,
         "warm_start": settings.warm_start,
+        "train_processes": settings.train_processes,
         "window_days": settings.window_days,
         "full_rebuild": full_rebuild,
         "allow_bootstrap": settings.allow_bootstrap,
@@ -124,7 +137,8 @@ def _run(night: Night, settings: Settings, lock: int, console: Console) -> dict[
     title = f"Night of {night.date}, preset {night.parameters['preset']}"
     memory = PeakMemory(os.getpid())
     keep_reserve(night.folder)
-    with NightView(night.folder / "progress.jsonl", STEPS, title, console) as view, _pipeline(night, lock) as pipeline:
+    view_of_night = NightView(night.folder / "progress.jsonl", STEPS, title, console)
+    with view_of_night as view, _pipeline(night, settings, lock) as pipeline:
         try:
             while pipeline.poll() is None:
                 view.poll()
@@ -136,7 +150,9 @@ def _run(night: Night, settings: Settings, lock: int, console: Console) -> dict[
     if not interrupted:
         _publish_in_its_place(night)
     result = _result(night, settings, pipeline.returncode, interrupted, full)
-    result |= {"peak_memory_mb": round(memory.stop()), "seconds": _seconds(night, begun)}
+    peak = round(memory.stop())
+    # Containers are no children of ours: what is measured then is the console and kfp alone.
+    result |= {"peak_memory_mb": None if settings.runner == "docker" else peak, "seconds": _seconds(night, begun)}
     if not interrupted:
         night_result = {key: result[key] for key in ("exit_code", "reason", "model_version", "snapshot_id", "seconds")}
         replace(night, verdict=result["verdict"]).write(**night_result)
@@ -144,7 +160,7 @@ def _run(night: Night, settings: Settings, lock: int, console: Console) -> dict[
 
 
 @contextmanager
-def _pipeline(night: Night, lock: int) -> Iterator[subprocess.Popen[bytes]]:
+def _pipeline(night: Night, settings: Settings, lock: int) -> Iterator[subprocess.Popen[bytes]]:
     """The pipeline as a child in a process group of its own, ended with everything it started when we leave.
 
     It holds the workspace's lock too: should this process be killed, no other night starts before that one is gone.
@@ -158,7 +174,15 @@ def _pipeline(night: Night, lock: int) -> Iterator[subprocess.Popen[bytes]]:
     before = signal.signal(signal.SIGTERM, _interrupt)
     with open(night.folder / "pipeline.log", "ab") as log:
         pipeline = subprocess.Popen(
-            [sys.executable, "-m", "pipelines.local", str(night.folder / "night.json"), str(os.getpid())],
+            [
+                sys.executable,
+                "-m",
+                "pipelines.local",
+                str(night.folder / "night.json"),
+                str(os.getpid()),
+                settings.runner,
+                str(settings.workspace),
+            ],
             stdout=log,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,

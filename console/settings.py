@@ -1,7 +1,8 @@
 """One settings object; it alone says which column of docs/architecture.md's table the system runs in.
 
 Every field can be set by an environment variable GOALRANK_<NAME> (GOALRANK_SPARK_MASTER=spark://...). What is empty is
-derived from the workspace: the embedded default of one machine.
+derived from the workspace: the embedded default of one machine. What holds a password (feast_registry, redis) is a
+variable only: steps read it from their own environment, and no parameter, artifact or file of a run gets to see it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any, Literal
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from goalrank.errors import UsageError
 from goalrank.naming import require_address, require_folder
 from goalrank.verdict import LATENCY_BUDGET_MS, SIZE_BUDGET_MB
 
@@ -31,6 +33,7 @@ class Settings(BaseSettings):
     preset: str = Field("small", description="model size and training length: tiny, small, base, large")
     seed: int = Field(0, description="of everything random")
     warm_start: Literal["none", "champion"] = Field("none", description="what a ranker's training begins with")
+    train_processes: int = Field(1, ge=1, description="processes that train the ranker together, by torchrun")
     window_days: int = Field(30, ge=2, description="arrival days in the training set")
     allow_bootstrap: bool = Field(False, description="may a first champion go live with only the absolute floor?")
     off_policy: Literal["required", "veto"] = Field(
@@ -38,8 +41,17 @@ class Settings(BaseSettings):
     )
     latency_budget_ms: float = Field(LATENCY_BUDGET_MS, gt=0, description="most that one list may take on one CPU")
     size_budget_mb: float = Field(SIZE_BUDGET_MB, gt=0, description="most that a ranker's weights may weigh")
-    spark_master: str = Field("local[2]", description="Spark master")
-    spark_memory: str = Field("1g", description="memory of the Spark driver")
+    runner: Literal["subprocess", "docker"] = Field(
+        "subprocess",
+        description="how the steps of a night run on this machine: processes, or containers of their images",
+    )
+    spark_master: str = Field("local[2]", description="Spark master: local[N], spark://HOST:PORT, k8s://...")
+    spark_memory: str = Field("1g", description="memory of the Spark driver, and of each executor beside it")
+    feature_store: Literal["local", "cluster"] = Field(
+        "local", description="files and SQLite, or Spark, Redis and PostgreSQL (feature_repo/feature_store.*.yaml)"
+    )
+    feast_registry: SecretStr = Field(SecretStr(""), description="Feast's registry, postgresql+psycopg://...; cluster")
+    redis: SecretStr = Field(SecretStr(""), description="online store, HOST:PORT,password=...; feature store cluster")
 
     host: str = Field("127.0.0.1", description="address the ranking service listens on")
     port: int = Field(8000, ge=0, le=65535, description="port the ranking service listens on")
@@ -88,3 +100,18 @@ class Settings(BaseSettings):
         for name in ("snapshots_uri", "feast_uri", "tracking_uri", "journal_uri"):
             require_address(f"GOALRANK_{name.upper()}", derived[name])
         return settings.model_copy(update=derived)
+
+    def require_stores(self) -> None:
+        """See that the addresses of the chosen feature store are given, before anything is started.
+
+        Raises:
+            UsageError: the cluster's is chosen and one is missing.
+        """
+        if self.feature_store == "cluster":
+            needed = {"GOALRANK_FEAST_REGISTRY": self.feast_registry, "GOALRANK_REDIS": self.redis}
+            missing = [name for name, value in needed.items() if not value.get_secret_value()]
+            if missing:
+                raise UsageError(
+                    f"GOALRANK_FEATURE_STORE is cluster, but {' and '.join(missing)} found empty; set the address, or "
+                    "GOALRANK_FEATURE_STORE=local for files and SQLite"
+                )

@@ -38,6 +38,7 @@ def nightly(
     preset: str = "small",
     seed: int = 0,
     warm_start: str = "none",
+    train_processes: int = 1,
     window_days: int = 30,
     full_rebuild: bool = False,
     allow_bootstrap: bool = False,
@@ -60,6 +61,7 @@ def nightly(
         preset: model size and training length (goalrank/presets.py).
         seed: of everything random.
         warm_start: what the ranker's training begins with, "none" or "champion".
+        train_processes: how many processes of one machine train the ranker, a GPU each where there are GPUs.
         window_days: how many arrival days the training set spans.
         full_rebuild: rebuild the snapshot from all partitions instead of going on from yesterday's state.
         allow_bootstrap: may a first model become champion with nothing to compare it with?
@@ -121,6 +123,7 @@ def nightly(
             snapshot_id=snapshot_id,
             warm_start=warm_start,
             tracking_uri=tracking_uri,
+            processes=train_processes,
         ).outputs["ranker"]
 
         registration = register_model(

@@ -143,7 +143,7 @@ def train(
         guide: the reward model of this seed, trained on the same requests; the evaluators are it.
         preset: sizes and steps.
         seed: of everything random.
-        trial: changes the preset's learning rate, and GoalRank's temperature.
+        trial: changes the preset's learning rate, and GoalRank's objective.
         watch: of GoalRank alone, as goalrank.train.train_ranker's.
 
     Raises:
@@ -176,7 +176,7 @@ def train_ours(
     """GoalRank as a night trains it: groups of helper lists scored by the guide, then the ranker."""
     assert trial.temperature is not None
     groups = build_groups(problem.data, problem.rows[TRAIN], guide, preset.helper_lists, seed)
-    objective = ObjectiveConfig(temperature=trial.temperature)
+    objective = ObjectiveConfig(temperature=trial.temperature, supervised_weight=trial.supervised)
     trained = train_ranker(problem.data, groups, guide, preset, seed, objective=objective, watch=watch)
     ranker = trained.ranker
 

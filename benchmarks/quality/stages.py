@@ -81,7 +81,7 @@ class Task:
         """For people and for the folder's name."""
         parts = [self.kind, self.method, f"seed{self.seed}", f"rate{self.trial.rate:g}"]
         if self.trial.temperature is not None:
-            parts.append(f"temperature{self.trial.temperature:g}")
+            parts.append(f"temperature{self.trial.temperature:g}-supervised{self.trial.supervised:g}")
         return "-".join(part for part in parts if part)
 
 

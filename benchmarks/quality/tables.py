@@ -187,7 +187,9 @@ def _trial_rows(found: Results, kind: str) -> list[Row]:
 
 def _setting(trial: Trial) -> str:
     text = f"rate x{trial.rate:g}"
-    return text if trial.temperature is None else f"{text}, temperature {trial.temperature:g}"
+    if trial.temperature is None:
+        return text
+    return f"{text}, temperature {trial.temperature:g}, supervised {trial.supervised:g}"
 
 
 def lost_by_optimisation(compared: Comparison, method: str) -> float:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import goalrank_platform
 from components.extract_features.snapshots import Snapshot
-from components.feature_store import create_store
+from components.feature_store import create_store, offline_engine
 from components.materialize_features.definitions import apply, check_supply, load_definitions
 from components.materialize_features.offline import drop_older, prepare_offline
 from components.materialize_features.online import materialize_online, record_online
@@ -34,7 +34,7 @@ def run(
         DataRefused: the definitions do not supply every feature, the snapshot and Feast's answers disagree, or the
             online store answers otherwise than the offline store (skew.py). In the last two cases tonight's rows are
             online already, so the next night writes all rows.
-        TryAgain: the online store is away.
+        TryAgain: the online store, the registry's database or the offline store's engine is away.
     """
     with Step("materialize_features", run_uri) as step:
         if window_days < 1:
@@ -52,8 +52,6 @@ def run(
         step.progress(0, views, "feast apply")
         with step.tool("feast"):
             store = create_store(feast_uri, repository=str(goalrank_platform.root() / "feature_repo"))
-        apply(store, objects)
-
         done = 0
 
         def told(note: str) -> None:
@@ -61,9 +59,11 @@ def run(
             step.progress(min(done, views - 1), views, note)
             done += 1
 
-        step.figures["online"] = materialize_online(store, loaded, folder, feast_uri, told)
-        write_training_set(store, loaded, folder, training_set, window_days, step)
-        check_skew(store, training_set, loaded.date, step)
+        with offline_engine(store, step):
+            apply(store, objects)
+            step.figures["online"] = materialize_online(store, loaded, folder, feast_uri, told)
+            write_training_set(store, loaded, folder, training_set, window_days, step)
+            check_skew(store, training_set, loaded.date, step)
         record_online(feast_uri, loaded, folder)
         drop_older(feast_uri, keep={loaded.snapshot_id, f".{loaded.snapshot_id}.{os.getpid()}"})
         step.reason = f"{step.figures['examples_rows']} examples, online up to the end of {loaded.date}"

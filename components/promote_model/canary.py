@@ -84,12 +84,13 @@ class Health(Protocol):
 class PrometheusHealth:
     """From the service's own metrics, as Prometheus has scraped them; a pod's name begins with its revision's."""
 
-    def __init__(self, address: str) -> None:
-        self._address = address.rstrip("/")
+    def __init__(self, address: str, namespace: str) -> None:
+        """Environments may share a Prometheus, and their revisions are called alike: the namespace tells them apart."""
+        self._address, self._namespace = address.rstrip("/"), namespace
 
     @classmethod
-    def from_environment(cls) -> PrometheusHealth:
-        """The one that GOALRANK_PROMETHEUS names.
+    def from_environment(cls, namespace: str) -> PrometheusHealth:
+        """The one that GOALRANK_PROMETHEUS names, asked of that namespace.
 
         Raises:
             UsageError: none is named: a canary that nobody watches is none.
@@ -97,10 +98,11 @@ class PrometheusHealth:
         address = os.environ.get("GOALRANK_PROMETHEUS", "")
         if not address.startswith(("http://", "https://")):
             raise UsageError(f"GOALRANK_PROMETHEUS {address!r} found, expected the address of Prometheus")
-        return cls(address)
+        return cls(address, namespace)
 
     def read(self, revision: str, seconds: float) -> Reading:
-        which, window = f'pod=~"{revision}-.*"', f"[{max(60, round(seconds))}s]"
+        which = f'namespace="{self._namespace}",pod=~"{revision}-.*"'
+        window = f"[{max(60, round(seconds))}s]"
         broken = f'outcome=~"failed|overloaded",{which}'
         requests = self._ask(f"sum(increase(goalrank_requests_total{{{which}}}{window}))")
         failed = self._ask(f"sum(increase(goalrank_requests_total{{{broken}}}{window}))")
@@ -250,4 +252,4 @@ def from_environment(said: Callable[[str], None]) -> Canary | None:
         UsageError: it is half configured.
     """
     service = InferenceService.from_environment()
-    return None if service is None else Canary(service, PrometheusHealth.from_environment(), said=said)
+    return None if service is None else Canary(service, PrometheusHealth.from_environment(service.namespace), said=said)

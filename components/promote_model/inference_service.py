@@ -72,6 +72,7 @@ class InferenceService:
             "name": name,
             "_request_timeout": ANSWER_SECONDS,
         }
+        self.namespace = namespace
         self.name = f"{namespace}/{name}"
 
     @classmethod

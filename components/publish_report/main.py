@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from components.publish_report.notify import notify
-from components.publish_report.result import FAILED, read_outcomes, summarise
+from components.publish_report.result import FAILED, as_ended, read_outcomes, summarise
 from components.step import Step, give_back_reserve, run_alone, write_atomic
 from goalrank import naming
 from goalrank.errors import EXIT_BUG, UsageError
@@ -27,7 +27,7 @@ def run(run_uri: str, date: str, state: str = "UNKNOWN") -> None:
     Args:
         run_uri: the run's folder, with outcomes/ in it; report.json and report.html are written there.
         date: the night's arrival day, or `before` and the day after it.
-        state: how the orchestrator says the run ended (only shown; the outcomes decide).
+        state: how the orchestrator says the run ended; the outcomes decide, but for a failure that none of them tells.
     """
     give_back_reserve(Path(run_uri))
     with Step("publish_report", run_uri) as step:
@@ -37,7 +37,7 @@ def run(run_uri: str, date: str, state: str = "UNKNOWN") -> None:
             verdict = _write(Path(run_uri), date, state, step.tool)
         finally:
             # Whoever waits for the night is told even where its report cannot be written.
-            told = notify(_result(Path(run_uri)) | {"date": date, "state": state}, page)
+            told = notify(as_ended(_result(Path(run_uri)), state) | {"date": date, "state": state}, page)
         step.reason = f"report of {date}: {verdict}"
         step.figures = {"report": page, "told": told}
 
@@ -74,7 +74,7 @@ def _write(folder: Path, date: str, state: str, tool: Callable[[str], AbstractCo
     for outcome in outcomes.values():  # relative, so that the run's folder can be moved or copied whole
         if docs := outcome["figures"].get("data_docs"):
             outcome["figures"]["data_docs"] = os.path.relpath(docs, folder)
-    result = summarise(folder) | {"date": date, "state": state}
+    result = as_ended(summarise(folder), state) | {"date": date, "state": state}
     write_atomic(folder / "report.json", json.dumps(result | {"outcomes": outcomes}, indent=1, default=str))
     with tool("matplotlib"):
         from components.publish_report import experiment, plots

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from http.client import HTTPException
 from typing import Any
@@ -15,10 +16,14 @@ from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
+from components.data_gate import FOR_EXAMPLE
+
 ADDRESS = "GOALRANK_NOTIFY_URL"
 TRIES = 3
 ANSWER_SECONDS = 10.0
 PAUSE_SECONDS = 2.0
+
+_USER = re.compile(r"(user_id[\s=:]+)\d+(?:\.\d+)?")
 
 TOLD = ("date", "verdict", "exit_code", "reason", "model_version", "snapshot_id", "state")
 
@@ -67,6 +72,9 @@ def notify(result: dict[str, Any], report: str, address: str | None = None, paus
 
 
 def _message(result: dict[str, Any], report: str) -> dict[str, Any]:
-    """What is posted; `text` is the line that chat services show."""
-    text = f"GoalRank, night of {result.get('date')}: {result.get('verdict')}. {result.get('reason')}"
-    return {"text": text} | {name: result.get(name) for name in TOLD} | {"report": report}
+    """What is posted; `text` is the line that chat services show. Rows that a refusal quotes stay here: whoever is
+    erased from our stores could not be erased from a chat."""
+    reason, quotes, _ = str(result.get("reason")).partition(FOR_EXAMPLE)
+    reason = _USER.sub(r"\1(see the report)", reason) + (" (rows are quoted in the report)" if quotes else "")
+    text = f"GoalRank, night of {result.get('date')}: {result.get('verdict')}. {reason}"
+    return {"text": text} | {name: result.get(name) for name in TOLD} | {"reason": reason, "report": report}

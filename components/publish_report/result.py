@@ -37,6 +37,8 @@ def unfinished_step(run: Path) -> str | None:
         except ValueError:  # half a line: its writer was killed
             continue
         if event["event"] == "start":
+            if event["step"] == "check_logs":
+                under_way.clear()  # the night begins anew: as for read_outcomes
             under_way[event["step"]] = None
         elif event["event"] == "end":
             under_way.pop(event["step"], None)
@@ -66,6 +68,15 @@ def summarise(run: Path) -> dict[str, Any]:
             "champion": (evaluation.get("metrics") or {}).get("champion"),
         },
     }
+
+
+def as_ended(result: dict[str, Any], state: str) -> dict[str, Any]:
+    """The result, unless the orchestrator says that the night failed where every step that spoke was well: then one did
+    not even begin (its pod found no node, its image no registry), and what is read may be of an earlier try."""
+    if state != "FAILED" or result["exit_code"] != EXIT_DONE:
+        return result
+    reason = f"the orchestrator says {state}, though all steps that said how they ended were well: one did not begin"
+    return result | {"verdict": FAILED, "exit_code": EXIT_TRY_AGAIN, "reason": f"{reason}; look at the run's pods"}
 
 
 def _verdict(run: Path, steps: dict[str, dict[str, Any]]) -> tuple[str, int, str]:

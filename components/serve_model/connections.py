@@ -61,6 +61,8 @@ class Connection(HttpToolsProtocol):
         self._body_since: float | None = None
         self._unread_since: float | None = None
         self._refused_since: float | None = None
+        self._refusal: tuple[int, str] | None = None
+        """Status and reason that are still to be told: the answers under way come first."""
         self._thrown_away = 0
         self._next_look: asyncio.TimerHandle | None = None
 
@@ -115,6 +117,11 @@ class Connection(HttpToolsProtocol):
             self._head_since = self.loop.time()
         super().on_message_complete()
 
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._refusal is not None and self.cycle.response_complete:  # the newest: so all that were pipelined
+            self._tell(*self._refusal)
+
     def _unsupported_upgrade_warning(self) -> None:
         """Such a request is answered as it is; it is not worth a line of the log."""
 
@@ -134,7 +141,9 @@ class Connection(HttpToolsProtocol):
             self.transport.abort()
         elif self.transport.is_closing():
             return
-        elif _over(self._body_since, WHOLE_BODY_SECONDS, now) or _over(self._refused_since, DRAIN_SECONDS, now):
+        elif _over(self._body_since, WHOLE_BODY_SECONDS, now) or (
+            self._refusal is None and _over(self._refused_since, DRAIN_SECONDS, now)
+        ):
             self.transport.close()
         elif self._refused_since is None and _over(self._head_since, HEAD_SECONDS, now):
             if self._head_bytes:
@@ -152,11 +161,20 @@ class Connection(HttpToolsProtocol):
     def _refuse(self, status: int, reason: str) -> None:
         """Answer what is no request yet, and end; from here on nothing is read, only thrown away."""
         self._refused_since = self.loop.time()
-        if self.cycle is not None and not self.cycle.response_complete:
-            self.cycle.keep_alive = False  # the answers that are under way come first, and then the end
-            return
-        if self._body_since is not None:  # answered already
-            self.transport.close()
+        under_way = self.cycle is not None and not self.cycle.response_complete
+        if self._body_since is not None:  # it was the end of a body, which now never comes
+            if not under_way:  # answered already
+                self.transport.close()
+            else:
+                self.cycle.keep_alive = False
+        elif under_way:
+            self._refusal = status, reason
+        else:
+            self._tell(status, reason)
+
+    def _tell(self, status: int, reason: str) -> None:
+        self._refused_since, self._refusal = self.loop.time(), None
+        if self.transport.is_closing():
             return
         content = to_json({"error": reason})
         headers = [

@@ -107,10 +107,11 @@ def _ask_and_compare(
         try:
             step.progress(0, 3, "offline features")
             with step.tool("feast"):
-                from components.feature_store import open_store
+                from components.feature_store import offline_engine, open_store
 
                 store = open_store(feast_uri)
-            rows = offline.rows_as_of(store, asked, as_of)
+            with offline_engine(store, step):
+                rows = offline.rows_as_of(store, asked, as_of)
             skewed = offline.skewed(store, rows)
             step.progress(1, 3, "waiting for the fresh process")
             answers = _wait(server, Path(aside))

@@ -21,11 +21,13 @@ def train_ranker(
     micro_batch: int = 0,
     precision: str = "auto",
     compiled: bool = False,
+    processes: int = 1,
 ):
     """Train the ranker on groups of its own and the helpers' lists."""
-    from components.train_ranker.main import run
+    from components.train_ranker.launch import train
 
-    run(
+    train(
+        processes,
         training_set=training_set.path,
         groups=groups.path,
         reward_model=reward_model.path,

@@ -15,6 +15,7 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from components.end_with_parent import end_with_parent
 from components.step import QuietStep, Step, run_alone
 
 SHOWN_CURVES = ("loss", "on_policy_reward", "helper_reward", "group_std", "entropy")
@@ -70,6 +71,8 @@ def run(
     """
     # As torchrun says; asked here, since a step's time counts from before torch is imported.
     first, alone = os.environ.get("RANK", "0") == "0", os.environ.get("WORLD_SIZE", "1") == "1"
+    if not alone:
+        end_with_parent(os.getppid())  # torchrun, killed outright, leaves its processes behind
     with ExitStack() as stack:
         # torchrun ends all by SIGTERM as soon as one has ended, and the first must still say how it went.
         noted = None if alone else stack.enter_context(_sigterm_noted())

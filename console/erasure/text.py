@@ -6,6 +6,7 @@ import fcntl
 import html
 import json
 import re
+from contextlib import suppress
 from pathlib import Path
 
 from components.extract_features.erasures import NOBODY
@@ -61,16 +62,18 @@ def journal(served: Path, user_id: int, requests: set[str], dry_run: bool) -> tu
     # What is damaged says nothing reliably: there a line goes where the id stands as a number of its own, whatever of.
     spelt = [str(user_id), *map(re.escape, sorted(theirs))]
     named = re.compile(rf"(?<![\w.-])(?:{'|'.join(spelt)})(?![\w.-])".encode())
-    for path, lines in sorted(files.items()):
-        kept = [line for line in lines if not _is_of(line, user_id, theirs, named, path.suffix == DAMAGED)]
-        if len(kept) == len(lines):
+    for path, seen in sorted(files.items()):
+        damaged = path.suffix == DAMAGED
+        if not any(_is_of(line, user_id, theirs, named, damaged) for line in seen):
             continue
-        with open(path, "rb") as file:
+        with suppress(FileNotFoundError), open(path, "rb") as file:  # gone: its service wrote it to the logs meanwhile
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 held += 1
                 continue
+            lines = list(file)  # anew: its service may have written on until it ended
+            kept = [line for line in lines if not _is_of(line, user_id, theirs, named, damaged)]
             gone += len(lines) - len(kept)
             if not dry_run:
                 write_atomic(path, b"".join(kept))
@@ -78,8 +81,9 @@ def journal(served: Path, user_id: int, requests: set[str], dry_run: bool) -> tu
 
 
 def _lines(path: Path) -> list[bytes]:
-    with open(path, "rb") as file:
+    with suppress(FileNotFoundError), open(path, "rb") as file:
         return list(file)
+    return []
 
 
 def _is_of(line: bytes, user_id: int, requests: set[str], named: re.Pattern[bytes], damaged: bool) -> bool:

@@ -20,7 +20,7 @@ RUNBOOK = (ROOT / "docs" / "runbook.md").read_text(encoding="utf-8")
 OTHERS = {
     "up",
     "kube_namespace_created",
-    "kube_job_status_failed",
+    "kube_job_failed",
     "kube_cronjob_status_last_successful_time",
     "kubelet_volume_stats_available_bytes",
     "kubelet_volume_stats_capacity_bytes",

@@ -50,6 +50,10 @@ def test_one_night_now(server: KubeflowPipelines, terminal: Terminal) -> None:
     run["state"] = "FAILED"
     assert terminal.json("submit", "--date", DAYS[0])["run_uri"] == done["run_uri"], "it goes on in its folder"
     list(server.runs.values())[-1]["state"] = "FAILED"
+    rebuilt = terminal.json("submit", "--date", DAYS[0], "--full-rebuild")
+    assert rebuilt["run_uri"] != done["run_uri"], "another night"
+    assert list(server.runs.values())[-1]["runtime_config"]["parameters"]["full_rebuild"] is True
+    list(server.runs.values())[-1]["state"] = "FAILED"
     other = terminal.json("submit", "--date", DAYS[0], GOALRANK_TRAIN_IMAGE=OTHER_IMAGE)
     assert other["run_uri"] != done["run_uri"], "another night begins anew"
 

@@ -275,13 +275,14 @@ def test_health_from_prometheus(answers: dict[str, object], reading: Reading | N
     with Prometheus(("127.0.0.1", 0), Query) as server:
         server.answers, server.asked = answers, []
         Thread(target=server.serve_forever, daemon=True).start()
-        health = PrometheusHealth(f"http://127.0.0.1:{server.server_address[1]}/")
+        health = PrometheusHealth(f"http://127.0.0.1:{server.server_address[1]}/", NAMESPACE)
         if reading is None:
             with pytest.raises(TryAgain, match="Prometheus at"):
                 health.read("r-00002", 90)
         else:
             assert health.read("r-00002", 90) == reading
-        assert all('pod=~"r-00002-.*"' in query and "[90s]" in query for query in server.asked)
+        which = f'namespace="{NAMESPACE}",pod=~"r-00002-.*"'
+        assert all(which in query and "[90s]" in query for query in server.asked)
         server.shutdown()
 
 

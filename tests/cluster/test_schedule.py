@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,8 +12,11 @@ from typing import Any
 import pytest
 
 from console.cluster import EXIT_DIFFERS
+from console.kubeflow import parameters
+from console.settings import Settings
 from goalrank.errors import EXIT_TRY_AGAIN, EXIT_USAGE
 from pipelines.kubeflow import TRIES
+from pipelines.nightly import nightly
 from pipelines.recurring import NAME
 from tests.cluster.kfp_server import Fault, KubeflowPipelines, serving
 from tests.cluster.typed import OTHER_IMAGE, TOKEN, Terminal, terminal_for
@@ -322,3 +326,20 @@ print(sorted(name for name in ("kfp", "kfp_server_api", "kubernetes") if name in
 """
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
     assert ended.stdout.strip() == "[]"
+
+
+NOT_GIVEN = {
+    "world_uri": "there is no simulated world on a cluster",
+    "full_rebuild": "of one night: submit --full-rebuild",
+    "commit": "the images are by digest",
+    "date": "of each night",
+    "run_uri": "of each night",
+}
+
+
+def test_every_parameter_of_the_night_comes_from_the_settings() -> None:
+    """A setting that did not reach the cluster's night would be ignored without a word."""
+    given = parameters(Settings(warm_start="champion"))
+    assert given["warm_start"] == "champion"
+    assert given.keys() | NOT_GIVEN.keys() == set(inspect.signature(nightly.pipeline_func).parameters)
+    assert not given.keys() & NOT_GIVEN.keys()

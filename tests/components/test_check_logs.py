@@ -234,7 +234,7 @@ def test_a_partition_folder_with_another_name_is_refused(tmp_path: Path) -> None
 
 
 def test_a_date_that_is_no_day_is_a_usage_error(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="YYYY-MM-DD"):
+    with pytest.raises(UsageError, match=r"date '\.\./2026' found, expected a day such as"):
         night(tmp_path, "../2026")
 
 

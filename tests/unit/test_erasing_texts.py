@@ -12,6 +12,7 @@ import pytest
 
 from components.serve_model.journal import DAMAGED, SUFFIX
 from components.serve_model.served_log import JOURNAL
+from console.erasure import text
 from console.erasure.text import ERASED, journal, redact
 from goalrank import schema
 
@@ -47,11 +48,11 @@ def test_the_id_goes_from_a_quote(tmp_path: Path, quote: str, spelt: str) -> Non
     assert re.findall(r"\d{4,}", left) == others, "other ids, days and numbers stay"
 
 
-@pytest.mark.parametrize("text", UNTOUCHED)
-def test_what_is_no_user_stays(tmp_path: Path, text: str) -> None:
-    (tmp_path / "plain.log").write_text(text)
+@pytest.mark.parametrize("untouched", UNTOUCHED)
+def test_what_is_no_user_stays(tmp_path: Path, untouched: str) -> None:
+    (tmp_path / "plain.log").write_text(untouched)
     assert redact(tmp_path, USER, set(), dry_run=False) == []
-    assert (tmp_path / "plain.log").read_text() == text
+    assert (tmp_path / "plain.log").read_text() == untouched
 
 
 def test_a_dry_run_names_the_files_and_changes_none(tmp_path: Path) -> None:
@@ -126,3 +127,25 @@ def test_the_journal_of_a_service_that_runs_is_left_and_said(tmp_path: Path) -> 
         fcntl.flock(running, fcntl.LOCK_EX)
         assert journal(tmp_path, USER, set(), dry_run=False) == (0, 1)
     assert file.read_bytes() == line("mine", USER)
+
+
+def test_what_a_service_wrote_before_it_ended_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the first look and the lock: another user's line, and a file that was written out to the logs."""
+    folder = tmp_path / JOURNAL
+    folder.mkdir()
+    written_out, written_on = folder / f"1-a{SUFFIX}", folder / f"1-b{SUFFIX}"
+    for file in (written_out, written_on):
+        file.write_bytes(line("mine", USER))
+    look = text._lines
+
+    def looked(path: Path) -> list[bytes]:
+        lines = look(path)
+        if path == written_out:
+            path.unlink()
+        else:
+            path.write_bytes(path.read_bytes() + OTHERS[0])
+        return lines
+
+    monkeypatch.setattr(text, "_lines", looked)
+    assert journal(tmp_path, USER, set(), dry_run=False) == (1, 0)
+    assert written_on.read_bytes() == OTHERS[0] and not written_out.exists()

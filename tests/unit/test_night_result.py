@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from components.publish_report.main import run as publish
-from components.publish_report.result import summarise
+from components.publish_report.result import as_ended, summarise
 from components.step import Step
 from goalrank.errors import DataRefused, GoalRankError, ModelRefused, ServingRefused, TryAgain
 
@@ -134,3 +134,25 @@ def test_what_an_earlier_try_of_the_folder_said_does_not_count(tmp_path: Path) -
     say(tmp_path, "check_logs")
     say(tmp_path, "gate_promotion", promote=False, reason="not better")
     assert (summarise(tmp_path)["verdict"], summarise(tmp_path)["reason"]) == ("kept", "not better")
+
+
+def test_a_night_that_begins_anew_owes_nothing_for_what_was_killed_before(tmp_path: Path) -> None:
+    say(tmp_path, "check_logs")
+    Step("promote_model", str(tmp_path)).__enter__()  # killed; then the same night was submitted again
+    say(tmp_path, "check_logs")
+    say(tmp_path, "gate_promotion", promote=False, reason="not better")
+    assert summarise(tmp_path)["verdict"] == "kept"
+
+
+def test_a_failure_that_no_step_tells_is_one(tmp_path: Path) -> None:
+    """The night is submitted again and its first pod never begins: what lies there is of the try before."""
+    say(tmp_path, "check_logs")
+    say(tmp_path, "gate_promotion", promote=True)
+    say(tmp_path, "promote_model", reason="version 3 is champion")
+    publish(str(tmp_path), "2026-01-05", "FAILED")
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert (report["verdict"], report["exit_code"]) == ("failed", 75)
+    well = summarise(tmp_path)
+    assert as_ended(well, "SUCCEEDED") == well
+    refused = {"exit_code": 3, "verdict": "refused"}
+    assert as_ended(refused, "FAILED") == refused

@@ -10,6 +10,7 @@ from threading import Thread
 
 import pytest
 
+from components.data_gate import Failure
 from components.publish_report.main import run as publish
 from components.publish_report.notify import ADDRESS, TRIES, notify
 from components.step import Step
@@ -134,3 +135,23 @@ def test_a_webhook_that_is_away_fails_no_night(tmp_path: Path, monkeypatch: pyte
     publish(str(tmp_path), "not a day", "FAILED")
     assert json.loads((tmp_path / "report.json").read_text())["date"] == "not a day"
     assert "nobody" in json.loads((tmp_path / "outcomes" / "publish_report.json").read_text())["figures"]["told"]
+
+
+def test_rows_that_a_refusal_quotes_are_not_posted(webhook: Webhook) -> None:
+    rows = [{"user_id": 4711, "item_id": 3}]
+    failures = [Failure("requests", "critical", "no nulls", "2", "deliver it again", rows) for _ in range(2)]
+    notify(
+        RESULT | {"reason": f"the logs break the data contract: {failures[0]}\nalso {failures[1]}"},
+        "r",
+        webhook.address,
+    )
+    (posted,) = webhook.posted
+    assert "4711" not in json.dumps(posted)
+    expected = "the logs break the data contract: requests: expected no nulls, found 2 (rows are quoted in the report)"
+    assert posted["reason"] == expected and expected in str(posted["text"])
+
+
+def test_a_user_that_a_refusal_names_is_not_posted(webhook: Webhook) -> None:
+    notify(RESULT | {"reason": "Feast gives no row of user_stats for user_id 4711 as of today"}, "r", webhook.address)
+    (posted,) = webhook.posted
+    assert posted["reason"] == "Feast gives no row of user_stats for user_id (see the report) as of today"
