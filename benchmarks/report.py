@@ -9,7 +9,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,17 +34,18 @@ def progress(text: str) -> None:
 
 def run(
     name: str,
-    rows_of: Callable[[bool], tuple[list[Row], list[Claim]]],
+    rows_of: Callable[..., tuple[list[Row], list[Claim]]],
     description: str = "",
     argv: Sequence[str] | None = None,
     figure: Callable[[list[Row], Path], None] | None = None,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Parse --quick and --json, measure, print, write; the document that was printed.
 
     Args:
         name: of the benchmark, as in benchmarks/NAME.py.
-        rows_of: given `quick`, the table's rows and the claims. A claim that does not hold is reported as such: the
-            run is complete all the same.
+        rows_of: given `quick` (and by name what else `options` says), the table's rows and the claims. A claim that
+            does not hold is reported as such: the run is complete all the same.
         description: for --help.
         argv: the command line, sys.argv's without.
         figure: draws the rows into a PNG file, which is written beside the JSON file where one is given.
@@ -52,9 +53,11 @@ def run(
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=description)
     parser.add_argument("--quick", action="store_true", help="minutes on two cores")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there too")
+    for option, settings in (options or {}).items():
+        parser.add_argument(f"--{option}", **settings)
     given = parser.parse_args(argv)
     begun = time.perf_counter()
-    rows, claims = rows_of(given.quick)
+    rows, claims = rows_of(given.quick, **{option: getattr(given, option) for option in options or {}})
     document = {
         "benchmark": name,
         "machine": machine(),

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 _PARTS = ("digest", "advance", "write", "commit")
 
+SHUFFLE_PARTITIONS, IMPRESSIONS_A_PARTITION = 4, 2_000_000
+"""Tasks a shuffle is split into: at least so many, and one more for so many impressions. A few are best for small days;
+what one task sorts must not grow with the logs, since memory does not."""
+
 
 def extract(
     step: Step,
@@ -137,6 +141,9 @@ class Extraction:
 
         first, last = (locations.day(day) for day in (self.days[0], self.days[-1]))
         with self._part("advance"):
+            impressions = self.figures["log_rows"]["impressions"]
+            partitions = max(SHUFFLE_PARTITIONS, 1 + impressions // IMPRESSIONS_A_PARTITION)
+            self.spark.conf.set("spark.sql.shuffle.partitions", str(partitions))
             incomplete = incomplete_days(self.days, self.chain_first, self.skipped)
             made = job.advance(self._state(), frames, first, last, incomplete)
             self.figures.update(made.counts)
@@ -144,7 +151,7 @@ class Extraction:
             tables = {f"state/{name}": (frame, [job.STATE_KEYS[name]]) for name, frame in made.state.items()}
             split = window.split(self.spark, self.root, self.before, self.days, made.tables, self.config["window_days"])
             tables.update(split.tables)
-            writer.write(tables)
+            writer.write(tables, impressions, len(self.days))
             made.release()
         return window.entries(writer, split, self.before, self.days, contents, self.figures)
 

@@ -29,6 +29,9 @@ _MANIFEST = "manifest.json"
 WRITERS = 3
 """Tables written at a time: most of a small table's time is Spark's planning, which overlaps."""
 
+DAY_IMPRESSIONS_A_FILE = 5_000_000
+"""A day of more is written to several files, by as many tasks: one task could not sort it, nor use a cluster."""
+
 
 @contextmanager
 def only_writer(root: Path) -> Iterator[None]:
@@ -64,25 +67,29 @@ class SnapshotWriter:
         """The folder the snapshot will have, relative to SNAPSHOTS."""
         return f"data/{self.final.name}"
 
-    def write(self, tables: dict[str, tuple[DataFrame, list[str]]]) -> None:
+    def write(self, tables: dict[str, tuple[DataFrame, list[str]]], impressions: int = 0, days: int = 1) -> None:
         """Write frames, each with the columns it is sorted by, to one file per table, or per table and `day`.
 
-        A name is where the rows go: "state/users" or, with a column `day`, "days/{day}/user_stats".
+        A name is where the rows go: "state/users" or, with a column `day`, "days/{day}/user_stats". Where `impressions`
+        on `days` are many a day, there are several files, which read by name hold the same rows in the same order.
         """
+        files = 1 + impressions // (days * DAY_IMPRESSIONS_A_FILE)
         with ThreadPoolExecutor(WRITERS) as pool:
-            for future in [pool.submit(self._write, name, *table) for name, table in tables.items()]:
+            for future in [pool.submit(self._write, name, *table, files, days) for name, table in tables.items()]:
                 future.result()
 
-    def _write(self, name: str, frame: DataFrame, keys: list[str]) -> None:
+    def _write(self, name: str, frame: DataFrame, keys: list[str], files: int, days: int) -> None:
         from pyspark.sql import functions as F  # noqa: N812
 
         raw = self._raw / name.replace("/", "-")
         if "{day}" not in name:
-            frame.coalesce(1).sortWithinPartitions(*keys).write.parquet(for_spark(raw))
+            parts = frame.coalesce(1) if files == 1 else frame.repartitionByRange(files, *keys)
+            parts.sortWithinPartitions(*keys).write.parquet(for_spark(raw))
             self._take(raw, self.partial / name)
             return
         rows = frame.withColumn(_DAY, F.date_format("day", "yyyy-MM-dd")).drop("day")
-        rows.repartition(_DAY).sortWithinPartitions(_DAY, *keys).write.partitionBy(_DAY).parquet(for_spark(raw))
+        parts = rows.repartition(_DAY) if files == 1 else rows.repartitionByRange(files * days, _DAY, *keys)
+        parts.sortWithinPartitions(_DAY, *keys).write.partitionBy(_DAY).parquet(for_spark(raw))
         for folder in raw.glob(f"{_DAY}=*"):
             self._take(folder, self.partial / name.format(day=folder.name.removeprefix(f"{_DAY}=")))
 

@@ -111,6 +111,22 @@ def test_nights_from_state_alone_equal_a_full_rebuild(
     assert_as_by_hand(done, world)
 
 
+def test_many_rows_are_split_and_read_back_the_same(
+    spark: Any, world: Logs, rebuilt: Snapshot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on large days: several files a day in the same order, shuffles of more tasks, a night that goes on from it."""
+    monkeypatch.setattr(store, "DAY_IMPRESSIONS_A_FILE", 20)
+    monkeypatch.setattr(night, "IMPRESSIONS_A_PARTITION", 50)
+    logs, snapshots = world.write(tmp_path / "logs"), tmp_path / "snapshots"
+    extract(spark, logs, snapshots, world.days[-2])
+    assert int(spark.conf.get("spark.sql.shuffle.partitions")) > night.SHUFFLE_PARTITIONS
+    done, _ = extract(spark, logs, snapshots, world.days[-1])
+    assert len(done.examples_paths([world.days[-1]])) > 1
+    assert len(list((done.root / done.manifest["state"] / "items").glob("*.parquet"))) > 1
+    assert_same_rows(done, rebuilt)
+    assert_as_by_hand(done, world)
+
+
 def test_files_hold_the_contracts_types(rebuilt: Snapshot) -> None:
     import pyarrow.parquet as pq
 

@@ -1,0 +1,74 @@
+"""docs/capacity.md says what benchmarks/cluster_plan.py computes, and that computes what it says."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import cluster_plan
+from benchmarks.cluster_plan import BEGIN, DOCUMENT, END, HEADROOM, IMPRESSIONS, figures, text, with_block
+from benchmarks.features_scale import FULL, NIGHT
+from goalrank.schema import LIST_LENGTH
+
+FEATURES = [
+    {"job": FULL, "read": 1_000_000, "cpu_s": 80.0, "logs_mb": 30.0, "made_mb": 50.0},
+    {"job": FULL, "read": 3_000_000, "cpu_s": 160.0, "logs_mb": 90.0, "made_mb": 150.0},
+    {"job": NIGHT, "read": 100_000, "cpu_s": 44.0, "peak_mb": 1600.0},
+]
+SCALE = [
+    {"what": "training", "processes": 1, "size": 1000, "requests_s": 100.0, "gflop_request": 0.5, "speedup": 1.0},
+    {"what": "training", "processes": 2, "size": 1000, "speedup": 1.75},
+    {"what": "100 M model", "processes": 0, "size": 100_000_000, "gradient_mb": 400.0, "gflop_request": 10.0},
+    {"what": "Spark", "processes": 2, "size": 3_000_000, "speedup": 1.6},
+]
+
+
+def value_of(rows: list[dict[str, Any]], name: str) -> str:
+    (found,) = [row["value"] for row in rows if row["what"] == name]
+    return found
+
+
+def test_the_document_is_what_the_results_give() -> None:
+    """As `python -m benchmarks.cluster_plan --write` leaves it."""
+    document = DOCUMENT.read_text(encoding="utf-8")
+    assert with_block(document, cluster_plan.computed()) == document
+
+
+def test_the_plan_by_hand() -> None:
+    measured, plan = figures(FEATURES, SCALE)
+    assert value_of(measured, "Spark, processor seconds for each million impressions more") == "40 s"
+    assert value_of(measured, "Spark, processor seconds whatever the size") == "40 s"
+    assert value_of(measured, "two executors over one, halved: efficiency") == "0.8"
+    assert value_of(measured, "logs, bytes an impression") == "30 B"
+    seconds = 40.0 * IMPRESSIONS / 1e6 + 40.0
+    assert value_of(plan, "extraction in 1 h: cores") == f"{math.ceil(HEADROOM * seconds / 3600 / 0.8)}"
+    assert value_of(plan, "logs a day") == "30 GB"
+    assert value_of(plan, "logs, features and examples of 30 days") == "2.4 TB"
+    assert value_of(plan, "weights, gradients and Adam's moments") == "1.6 GB"
+    assert value_of(plan, "requests a day") == f"{IMPRESSIONS / LIST_LENGTH / 1e6:,.0f} M"
+    hours = [float(row["value"].split()[0].replace(",", "")) for row in plan if "GPU hours" in row["what"]]
+    assert hours[2] == pytest.approx(4 * hours[0], rel=0.02)  # a tenth of the peak against four tenths
+
+
+def test_quick_results_are_called_provisional() -> None:
+    documents = [
+        {"benchmark": name, "rows": rows} for name, rows in (("features_scale", FEATURES), ("scale_out", SCALE))
+    ]
+    full, quick = ([{**document, "quick": flag} for document in documents] for flag in (False, True))
+    assert "Provisional" not in text(*full)
+    assert text(*quick).startswith("Provisional: features_scale and scale_out ran with --quick.")
+
+
+def test_results_that_are_missing_are_named(tmp_path: Path) -> None:
+    (tmp_path / "scale_out.json").write_text("{}")
+    said = cluster_plan.computed(tmp_path)
+    assert said.startswith("Not measured yet") and "features_scale" in said and "scale_out" not in said
+
+
+def test_a_document_without_its_marks_is_refused() -> None:
+    assert with_block(f"a\n{BEGIN}\nold\n{END}\nb\n", "new\n") == f"a\n{BEGIN}\nnew\n{END}\nb\n"
+    with pytest.raises(ValueError, match="once each in capacity.md"):
+        with_block(f"a {BEGIN}", "new")
