@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import re
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import pytest
 import yaml
 
 from tests.cluster.exported import metrics, read_by
+from tests.cluster.promtool import promtool
 from tests.cluster.rendered import ROOT, Object, of_kind, overlay
 
 SERIES = sorted(Path(__file__).parent.glob("*.test.yaml"))
@@ -41,17 +41,16 @@ def alerts(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
-def promtool(folder: Path, *arguments: str) -> str:
-    if shutil.which("promtool") is None:
-        pytest.skip("promtool is missing; it comes with Prometheus (Debian: apt-get install prometheus)")
-    done = subprocess.run(["promtool", *arguments], cwd=folder, capture_output=True, text=True, timeout=120)
+def said(folder: Path, *arguments: str) -> str:
+    """What promtool says where it finds nothing wrong."""
+    done = promtool(folder, *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
 def test_the_rules_are_rules(groups: list[dict[str, Any]], tmp_path: Path) -> None:
     (tmp_path / "alerts.yaml").write_text(yaml.safe_dump({"groups": groups}))
-    assert "SUCCESS" in promtool(tmp_path, "check", "rules", "alerts.yaml")
+    assert "SUCCESS" in said(tmp_path, "check", "rules", "alerts.yaml")
 
 
 @pytest.mark.parametrize("series", SERIES, ids=lambda file: file.name)
@@ -63,7 +62,7 @@ def test_series_played_through_them(series: Path, tmp_path: Path) -> None:
             del rule["annotations"]  # promtool compares texts too; what is asked here is who hears of what, and when
     (tmp_path / "alerts.yaml").write_text(yaml.safe_dump({"groups": groups}))
     shutil.copy(series, tmp_path)
-    assert "SUCCESS" in promtool(tmp_path, "test", "rules", series.name)
+    assert "SUCCESS" in said(tmp_path, "test", "rules", series.name)
 
 
 def test_the_rules_are_the_same_everywhere(groups: list[dict[str, Any]]) -> None:

@@ -5,15 +5,13 @@ The series are the ranking service's own metric and the namespace's existence: n
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
 from tests.cluster.exported import metrics, read_by
+from tests.cluster.promtool import promtool
 from tests.cluster.rendered import of_kind, overlay
 from tests.faults.conftest import Seen
 
@@ -34,8 +32,6 @@ def rules() -> list[dict[str, Any]]:
 
 def fires_at(folder: Path, hours: float, values: str) -> bool:
     """Whether the alert fires after so many hours in which the metric took these values, one every five minutes."""
-    if shutil.which("promtool") is None:
-        pytest.skip("promtool is missing; it comes with Prometheus (Debian: apt-get install prometheus)")
     expected = [{"exp_labels": {"namespace": "goalrank-prod", "severity": "critical"}}]
     outcomes = {}
     for fired, alerts in ((True, expected), (False, [])):
@@ -55,10 +51,7 @@ def fires_at(folder: Path, hours: float, values: str) -> bool:
         }
         (folder / "alerts.yaml").write_text(yaml.safe_dump({"groups": rules()}))
         (folder / "played.yaml").write_text(yaml.safe_dump(played))
-        done = subprocess.run(
-            ["promtool", "test", "rules", "played.yaml"], cwd=folder, capture_output=True, text=True, timeout=120
-        )
-        outcomes[fired] = done.returncode == 0
+        outcomes[fired] = promtool(folder, "test", "rules", "played.yaml").returncode == 0
     assert outcomes[True] != outcomes[False]  # else promtool failed for another reason
     return outcomes[True]
 

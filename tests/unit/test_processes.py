@@ -21,13 +21,12 @@ from goalrank.decoding import Draws
 from goalrank.dropout import drawn_for, dropout, uniform
 from goalrank.errors import EXIT_MODEL_REFUSED, EXIT_TRY_AGAIN, EXIT_USAGE, CheckpointDamaged, UsageError
 from goalrank.execution import Execution
-from goalrank.groups import build_groups, read_groups, write_groups
+from goalrank.groups import read_groups
 from goalrank.processes import TOLERANCE, TOLERANCE_AFTER_A_TIE, Processes, joined
 from goalrank.schedule import Share, shares
 from goalrank.train import train_ranker
-from tests.synthetic import make_training_set
 from tests.unit.one_of_several import RUNS, SEED, STOP_AT
-from tests.unit.test_train import SHORT, make_reward
+from tests.unit.test_train import SHORT, make_reward, write_inputs
 
 ROOT = Path(__file__).resolve().parents[2]
 COUNT = 2
@@ -43,11 +42,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("inputs")
-    make_training_set(folder / "training_set", requests=120, candidates=12)
-    data = TrainingSet.load(folder / "training_set")
-    write_groups(folder / "groups", build_groups(data, data.guide_indices(), make_reward(), SHORT.helper_lists, seed=0))
-    return folder
+    return write_inputs(tmp_path_factory.mktemp("inputs"))
 
 
 def started(*arguments: str) -> list[subprocess.Popen[bytes]]:

@@ -57,13 +57,17 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("train")
+def write_inputs(folder: Path) -> Path:
+    """training_set/ and groups/ of a short run, below a folder that exists; returns it."""
     make_training_set(folder / "training_set", requests=120, candidates=12)
     data = TrainingSet.load(folder / "training_set")
     write_groups(folder / "groups", build_groups(data, data.guide_indices(), make_reward(), SHORT.helper_lists, seed=0))
     return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_inputs(tmp_path_factory.mktemp("train"))
 
 
 @pytest.fixture(scope="module")
