@@ -22,7 +22,7 @@ from goalrank.simulator.logs import write_day
 from goalrank.simulator.truth import true_reward
 from goalrank.simulator.world import FIRST_ITEM_ID
 from goalrank.slices import slices_of
-from goalrank.verdict import ANCHOR_DAYS, FLOOR, SUPERIORITY, load_verdict, require_about, thresholds
+from goalrank.verdict import ANCHOR_DAYS, FLOOR, SUPERIORITY, decision, load_verdict, require_about, thresholds
 from tests.components.graded_night import shared_night
 from tests.components.untrained_models import NightInputs, random_ranker
 
@@ -268,6 +268,7 @@ def test_retriever_list_and_hits_are_what_plain_python_says(evaluate, inputs):
 
 def test_the_same_seed_gives_the_same_verdict_and_lists(evaluate, crown, tmp_path, monkeypatch):
     monkeypatch.setattr(scoring, "latency_ms", lambda *_: {"latency_p50_ms": 1.0, "latency_p95_ms": 2.0})
+    monkeypatch.setattr(decision, "judged_now", lambda: "2026-01-02T03:04:05Z")
     crown("good")
     evaluate("better")
     first = [(tmp_path / name).read_bytes() for name in ("verdict", "lists")]
