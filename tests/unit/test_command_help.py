@@ -239,7 +239,7 @@ def test_no_help_imports_a_tool(tmp_path: Path) -> None:
     assert not found & (HEAVY | NUMBERS), found & (HEAVY | NUMBERS)
 
 
-@pytest.mark.parametrize("words", [["history"], ["day", "list"], ["rank", "{"], ["clean"]], ids=" ".join)
+@pytest.mark.parametrize("words", [["history"], ["doctor"], ["day", "list"], ["rank", "{"], ["clean"]], ids=" ".join)
 def test_a_command_imports_no_tool_it_does_not_need(tmp_path: Path, words: list[str]) -> None:
     allowed = {"pandas"} if words == ["clean"] else set()  # it reads Parquet, and pyarrow imports pandas for that
     found = imported([words], tmp_path)
