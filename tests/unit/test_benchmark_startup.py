@@ -45,7 +45,7 @@ def test_a_rival_that_is_not_installed_is_left_out(tmp_path: Path, monkeypatch: 
 
 def test_what_does_not_start_is_no_measurement(tmp_path: Path) -> None:
     took = start(Way((sys.executable, "-c", "pass"), {}), tmp_path)
-    assert 0 < took.cpu and 0 < took.wall < 30
+    assert took.cpu > 0 and 0 < took.wall < 30
     with pytest.raises(RuntimeError, match="ended with 3"):
         start(Way((sys.executable, "-c", "raise SystemExit(3)"), {}), tmp_path)
     with pytest.raises(RuntimeError, match="ended with 0"):
