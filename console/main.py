@@ -8,14 +8,14 @@ from typing import Annotated, Any
 import typer
 
 from console import cluster, days, upkeep
-from console.commands import champion, doctor, imports, night, service, world
+from console.commands import champion, doctor, imports, night, service, ui, world
 from console.help import Command, Group
 from goalrank import __version__
 from goalrank.errors import EXIT_DONE
 
 CONTENTS: dict[str, dict[str, Callable[..., None] | typer.Typer]] = {
     "Every night": {"nightly": night.nightly, "resume": night.resume},
-    "Look": {"doctor": doctor.doctor},
+    "Look": {"ui": ui.ui, "doctor": doctor.doctor},
     "The champion": {
         "history": champion.history,
         "promote": champion.promote,
