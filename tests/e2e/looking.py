@@ -62,7 +62,7 @@ class Seen:
         ]
 
     def overflow(self) -> int:
-        """CSS pixels by which the page as a whole can be scrolled sideways; what scrolls inside a box does not count."""
+        """CSS pixels by which the whole page can be scrolled sideways; what scrolls inside a box does not count."""
         return int(self.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth"))
 
     def shoot(self, name: str | None = None) -> Path:
