@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,4 +87,7 @@ def _mlflow(settings: Settings) -> dict[str, str]:
         return {"address": uri, "command": ""}
     answer = network.answers(f"{MLFLOW}/health")
     running = not isinstance(answer, str) and answer == (200, b"OK")
-    return {"address": MLFLOW if running else "", "command": f"{typed('mlflow')} ui --backend-store-uri {uri}"}
+    return {
+        "address": MLFLOW if running else "",
+        "command": f"{typed('mlflow')} ui --backend-store-uri {shlex.quote(uri)}",
+    }

@@ -6,6 +6,7 @@ import json
 import logging
 import re
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 from starlette.concurrency import run_in_threadpool
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from console.ui.requests import Logged, LoggedRequests
 
 LOADING, READY, UNAVAILABLE = "loading", "ready", "unavailable"
+LOOK_SECONDS = 5.0
 LONGEST_BODY = 16 * 1024
 _ID = re.compile(r"[0-9]{1,19}")
 
@@ -35,10 +37,26 @@ class Playground:
         self.state, self.reason = LOADING, ""
         self.lists: Lists | None = None
         self.logged: LoggedRequests | None = None
+        self._loaded: tuple[object, ...] | None = None
+        self._looked = 0.0
 
     def start(self) -> None:
         """Load in the background."""
+        self.state = LOADING
         threading.Thread(target=self.load, daemon=True, name="playground").start()
+
+    def renew(self) -> None:
+        """Load anew if a night or a roll-back has changed what there is to show; looks every few seconds at most."""
+        now = time.monotonic()
+        if self.state == LOADING or now - self._looked < LOOK_SECONDS:
+            return
+        self._looked = now
+        try:
+            changed = self._standing() != self._loaded
+        except GoalRankError:
+            return  # away for now: what is loaded stays
+        if changed:
+            self.start()
 
     def load(self) -> None:
         """Load; what goes wrong is the page's to say."""
@@ -50,15 +68,34 @@ class Playground:
             from console.ui.requests import LoggedRequests
 
             torch.set_num_threads(1)
+            self._loaded = self._standing()
             self.logged = LoggedRequests.newest(self._settings.snapshots_uri)
             models = Models.load(self._settings.tracking_uri)
             self.lists = Lists(models, OnlineReader(self._settings.feast_uri))
-            self.state = READY
+            self.state, self.reason = READY, ""
         except GoalRankError as error:
             self.state, self.reason = UNAVAILABLE, str(error)
         except Exception as error:
             _log.exception("the playground could not be loaded")
             self.state, self.reason = UNAVAILABLE, f"{type(error).__name__}: {error}"
+
+    def _standing(self) -> tuple[object, ...]:
+        """What is loaded follows from this: the newest snapshot and the versions with an alias."""
+        from components import registry
+        from components.extract_features import locations, snapshots
+
+        dates = snapshots.dates(locations.folder(self._settings.snapshots_uri))
+        uri = self._settings.tracking_uri
+        if not registry.exists(uri):
+            return (dates[-1:],)
+        client = registry.connect(uri)
+        with registry.reaching(uri):
+            versions = [
+                registry.by_alias(client, name, alias)
+                for name in (registry.RANKER, registry.REWARD)
+                for alias in (registry.CHAMPION, registry.CHALLENGER)
+            ]
+        return (dates[-1:], *(version and str(version.version) for version in versions))
 
     def about(self) -> dict[str, Any]:
         """state, and once it is ready who takes part and whose requests there are."""
@@ -80,6 +117,7 @@ def routes(playground: Playground) -> list[Route]:
     """/api/..."""
 
     async def state(request: Request) -> Response:
+        await run_in_threadpool(playground.renew)
         return JSONResponse(playground.about())
 
     async def users(request: Request) -> Response:
@@ -97,7 +135,7 @@ def routes(playground: Playground) -> list[Route]:
         logged, made = _ready(playground)
         one = _found(logged, request.path_params["request_id"])
         described = await run_in_threadpool(made.describe, one)
-        about = {"request_id": one.request_id, "user_id": one.user_id, "event_time": one.event_time}
+        about = {"request_id": one.request_id, "user_id": str(one.user_id), "event_time": one.event_time}
         clicked = [str(item) for item, click in zip(one.shown, one.clicked, strict=False) if click]
         return JSONResponse(about | {"clicked": clicked} | described)
 

@@ -37,9 +37,10 @@ class LoggedRequests:
     def __init__(self, table: pa.Table, date: str, snapshot_id: str) -> None:
         """
         Args:
-            table: columns COLUMNS, in order of time.
+            table: columns COLUMNS.
         """
         self.date, self.snapshot_id = date, snapshot_id
+        table = table.sort_by([("event_time", "ascending"), ("request_id", "ascending")])
         self._table = table.slice(max(0, table.num_rows - MOST))
         self._user_R = self._table["user_id"].to_numpy()
         self._row_of = {name: row for row, name in enumerate(self._table["request_id"].to_pylist())}

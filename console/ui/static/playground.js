@@ -41,7 +41,10 @@ function guarded(work) {
 }
 
 const percent = (share) => `${(100 * share).toFixed(1)}%`;
-const signed = (value, digits = 3) => (value < 0 ? "−" : "+") + Math.abs(value).toFixed(digits);
+const signed = (value, digits = 3) => {
+  const text = Math.abs(value).toFixed(digits);
+  return (Number(text) === 0 ? "±" : value < 0 ? "−" : "+") + text;
+};
 const title = (item) => byId.get(item).title;
 const topics = (item) => byId.get(item).topics.map((topic) => `topic ${topic}`).join(", ") || "no topic";
 const figures = (p) =>
@@ -95,6 +98,7 @@ async function open() {
   asked = found;
   byId = new Map(asked.candidates.map((candidate) => [candidate.item_id, candidate]));
   at("bench").hidden = false;
+  at("note").textContent = asked.known_user ? "" : "The online store knows nothing of this user: lists rest on the items alone.";
   at("begin").replaceChildren(
     ...asked.lists.map((list) =>
       make("button", { type: "button", onclick: guarded(() => begin(list)) }, `Begin with: ${NAMES[list.name]}`)
@@ -230,7 +234,7 @@ function compare() {
     make("tbody", {}, ...[...asked.candidates].sort((a, b) => b.score - a.score).map((candidate) =>
       make("tr", { draggable: "true", ...dragging(candidate.item_id) },
         make("th", { scope: "row" }, make("span", { class: "title" }, candidate.title)),
-        make("td", {}, topics(candidate.item_id)),
+        make("td", { class: "topics" }, topics(candidate.item_id)),
         make("td", { class: "number" }, candidate.score.toFixed(3)),
         make("td", {}, placed(candidate.item_id))))));
 }
