@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from console import cluster, days, upkeep
+from console import cluster, days, reporting, upkeep
 from console.command import JsonOption, WorkspaceOption, errors_as_exit_codes, no_night, stderr, stdout, stopped
 from goalrank import __version__
 from goalrank.errors import EXIT_DONE, UsageError
@@ -412,5 +412,5 @@ def rank(
         print(rank_request(Settings.load(workspace=workspace), text or None))
 
 
-for command in (upkeep.clean, upkeep.migrate, upkeep.erase_user, cluster.submit, cluster.backfill):
+for command in (reporting.report, upkeep.clean, upkeep.migrate, upkeep.erase_user, cluster.submit, cluster.backfill):
     app.command()(command)

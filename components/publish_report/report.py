@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,8 +13,8 @@ from components.step import write_atomic
 
 PAGE, CARD, DATA = "report.html", "model_card.md", "report.json"
 
-INDEX = "index.html"
-"""Beside the nights' folders: `goalrank report` and every night of one machine write it (console/report/)."""
+INDEX, NIGHT = "index.html", "night.json"
+"""The page of all nights beside their folders, and the card in each of them: both written by the console."""
 
 Made = TypeVar("Made")
 
@@ -28,14 +27,18 @@ def write_page(folder: Path, document: dict[str, Any]) -> None:
         for section, error in missing
         if section.needs or error
     ]
-    page = environment().get_template("report.html.jinja").render(
-        document=document,
-        headline=_or("", lambda: headline.headline(document)),
-        next=_or("", lambda: headline.what_next(document)),
-        tiles=_or([], lambda: headline.tiles(document)),
-        sections=shown,
-        absent=absent,
-        links=_links(folder),
+    page = (
+        environment()
+        .get_template("report.html.jinja")
+        .render(
+            document=document,
+            headline=_or("", lambda: headline.headline(document)),
+            next=_or("", lambda: headline.what_next(document)),
+            tiles=_or([], lambda: headline.tiles(document)),
+            sections=shown,
+            absent=absent,
+            links=_links(folder),
+        )
     )
     write_atomic(folder / PAGE, page)
 
@@ -45,7 +48,12 @@ def write_card(folder: Path, document: dict[str, Any]) -> None:
     template = environment().get_template("model_card.md.jinja")
     facts = _or([], lambda: _facts(document))
     sections = {section.key: _or(None, lambda section=section: section.view(document)) for section in SECTIONS[:3]}
-    write_atomic(folder / CARD, template.render(document=document, headline=_or("", lambda: headline.headline(document)), facts=facts, **sections))
+    write_atomic(
+        folder / CARD,
+        template.render(
+            document=document, headline=_or("", lambda: headline.headline(document)), facts=facts, **sections
+        ),
+    )
 
 
 def _facts(document: dict[str, Any]) -> list[tuple[str, Any]]:
@@ -73,7 +81,6 @@ def _why(needs: str, error: str, document: dict[str, Any]) -> str:
 
 
 def _links(folder: Path) -> list[dict[str, str]]:
-    """To pages that lie beside the night."""
-    index = folder.resolve().parent.parent / INDEX
-    links = [{"text": "All nights", "href": os.path.relpath(index, folder.resolve())}] if index.is_file() else []
+    """To pages that lie beside the night; the index is written by the console, which leaves a card in its nights."""
+    links = [{"text": "All nights", "href": f"../../{INDEX}"}] if (folder / NIGHT).is_file() else []
     return [*links, {"text": "Model card", "href": CARD}, {"text": "Data", "href": DATA}]

@@ -42,7 +42,9 @@ def unfinished_step(run: Path) -> str | None:
             under_way[event["step"]] = None
         elif event["event"] == "end":
             under_way.pop(event["step"], None)
-    return list(under_way)[-1] if under_way else None
+    # The report is begun whatever was killed before it, and is under way itself where it asks.
+    others = [step for step in under_way if step != "publish_report"]
+    return (others or list(under_way) or [None])[-1]
 
 
 def summarise(run: Path) -> dict[str, Any]:

@@ -79,7 +79,15 @@ def _drift(found: dict[str, Any]) -> list[dict[str, Any]]:
     rows = found.get("drift_columns")
     if not rows:
         rows = [{"column": column, "psi": psi} for column, psi in (found.get("drift") or {}).items()]
-    names = ("rows_before", "rows_tonight", "median_before", "median_tonight", "moved_by", "warning_limit", "critical_limit")
+    names = (
+        "rows_before",
+        "rows_tonight",
+        "median_before",
+        "median_tonight",
+        "moved_by",
+        "warning_limit",
+        "critical_limit",
+    )
     whole = [dict.fromkeys(names) | row for row in rows]
     for row in whole:
         row["status"] = _status(row)
