@@ -38,9 +38,8 @@ def headline(document: dict[str, Any]) -> str:
     if verdict == PROMOTED:
         return f"Version {version} is the champion now." if version else "The challenger is the champion now."
     if verdict == KEPT:
-        stays = (
-            f"The champion, version {champion['version']}, stays" if _has_version(champion) else "The champion stays"
-        )
+        which = f", version {champion['version']}," if isinstance(champion, dict) else ""
+        stays = f"The champion{which} stays"
         blocked = [
             f"{words(check['name'])} {words(check['status'])}"
             for check in _checks(evaluation)
@@ -99,10 +98,6 @@ def tiles(document: dict[str, Any]) -> list[dict[str, str]]:
 
 def _tile(name: str, value: str, note: str) -> dict[str, str]:
     return {"name": name, "value": value, "note": note}
-
-
-def _has_version(found: Any) -> bool:
-    return isinstance(found, dict) and bool(found.get("version"))
 
 
 def _checks(evaluation: dict[str, Any]) -> list[dict[str, Any]]:

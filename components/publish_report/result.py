@@ -44,7 +44,8 @@ def unfinished_step(run: Path) -> str | None:
             under_way.pop(event["step"], None)
     # The report is begun whatever was killed before it, and is under way itself where it asks.
     others = [step for step in under_way if step != "publish_report"]
-    return (others or list(under_way) or [None])[-1]
+    begun = others or list(under_way)
+    return begun[-1] if begun else None
 
 
 def summarise(run: Path) -> dict[str, Any]:

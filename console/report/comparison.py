@@ -63,8 +63,8 @@ def metrics(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any] | None:
         labels = {"mean": f"challenger over {against}", "low": "its interval, from", "high": "its interval, to"}
         rows += [_numbers(label, before.get(name), after.get(name)) for name, label in labels.items()]
     note = (
-        "Each night is judged on its own requests by its own judge, so levels of two nights differ for reasons that are "
-        "no ranker's. What a night's challenger has over its own champion compares."
+        "Each night is judged on its own requests by its own judge, so levels of two nights differ for reasons that "
+        "are no ranker's. What a night's challenger has over its own champion compares."
     )
     return _table("Metrics", rows, note)
 

@@ -40,7 +40,7 @@ _VARIABLES = {
 TONES = {"passed": GOOD, "failed": BAD, "inconclusive": WARN}
 """Colour of a check's status; anything else is soft."""
 
-SETTINGS = {
+SETTINGS: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "goalrank",  # same night, same bytes
     "font.family": "sans-serif",

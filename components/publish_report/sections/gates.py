@@ -62,8 +62,7 @@ def _gate(name: str, outcome: dict[str, Any]) -> dict[str, Any]:
 
 def _tables(found: dict[str, Any]) -> list[dict[str, Any]]:
     """Tables with rows and counts, those with failures first."""
-    counts = found.get("tables") if isinstance(found.get("tables"), dict) else {}
-    rows = found.get("rows") if isinstance(found.get("rows"), dict) else {}
+    counts, rows = found.get("tables") or {}, found.get("rows") or {}
     tables = [
         {"name": table, "rows": rows.get(table), **{key: (counts.get(table) or {}).get(key) for key in _COUNTS}}
         for table in (rows or counts)
