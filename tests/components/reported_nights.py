@@ -9,7 +9,9 @@ import json
 import shutil
 import time
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow as pa
@@ -38,12 +40,12 @@ HOSTILE = (
     "<img src=x onerror=\"document.title='taken'\">",
     "\"'><svg onload=document.title='taken'>",
     "{{ 7 * 7 }} {% raw %} ${7 * 7}",
-    "\u202eright to left\u202c \u05d0\u05d1\u05d2",
+    "\u202eright to left \u05d0\u05d1\u05d2",
     "a" * 200,
     "line\nbreak\tand & ampersand &lt;b&gt;",
     "</td></tr></table><h1>out",
 )
-"""Titles that no page may take for anything but text; the fifth holds a right-to-left override."""
+"""Titles that no page may take for anything but text; the fifth opens a right-to-left override and never closes it."""
 
 COPIED = ("check_features", "train_reward", "generate_groups", "train_ranker")
 TRAINED = COPIED[1:]
@@ -162,3 +164,14 @@ class ReportedNights:
         (night.folder / "night.json").write_text(json.dumps(document))
         publish(str(night.folder), self.date, state, self.tracking_uri)
         return night.folder
+
+
+@lru_cache(maxsize=1)
+def _shared() -> tuple[ReportedNights, TemporaryDirectory[str]]:
+    folder = TemporaryDirectory(prefix="reported-nights-")  # goes when the process ends
+    return ReportedNights(Path(folder.name)), folder
+
+
+def shared_nights() -> ReportedNights:
+    """One such workspace for all tests of the process; they leave its nights as they are."""
+    return _shared()[0]
