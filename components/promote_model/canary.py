@@ -13,7 +13,9 @@ out, and would send the traffic there that is to be taken from it. All there is 
     7      0         version 7 is being taken back                finishes that
     -      0         taken back, the old revision is starting     waits for it, gives it all the traffic
 
-An annotation names the version that was unwell: it is refused until somebody takes the annotation away.
+An annotation names the version that was unwell, another says why: it is refused, in the same words, until somebody
+takes the first away. They are written as the trial is taken out of the object; a step that was killed between the two
+leaves a version on 0% and no reason, which is refused as well.
 """
 
 from __future__ import annotations
@@ -143,15 +145,23 @@ class Canary:
             ModelRefused: a stage was unwell, or is being taken back already; the traffic is where it was before.
             TryAgain: the API server is away: the trial stays in its stage, the next call goes on from it.
         """
+        # Else the revision still on its way could be taken for the trial's.
+        if not self._wait(lambda now: now.current):
+            raise TryAgain(
+                f"InferenceService {self._service.name} makes no revision of its last change; look at it, try again"
+            )
         state = self._service.read()
+        if (state.tried, state.percent) == (version, 0):
+            self.take_back(version, "the step that took it back was ended before it could say why here; its log does")
+            state = self._service.read()
         if state.percent == 0 or state.tried not in ("", version) or (not state.tried and state.percent is not None):
             self._said(f"taking back what was left: version {state.tried or 'none'} on {state.percent}%")
             self.take_back()
             state = self._service.read()
         if state.unwell == version:
             raise ModelRefused(
-                f"version {version} was unwell in its canary and was taken back; to try it again, take the annotation "
-                f"{UNWELL} from InferenceService {self._service.name}"
+                f"version {version} was unwell in its canary and was taken back: {state.because or 'nobody knows'}; to try "
+                f"it again, take the annotation {UNWELL} from InferenceService {self._service.name}"
             )
         stages = [stage for stage in self._plan.stages if state.tried != version or stage >= (state.percent or 100)]
         for stage in stages:
@@ -162,7 +172,7 @@ class Canary:
                 self._said(f"taking version {version} back: {unwell}")
                 reason = f"version {version} was unwell on {stage}% of the traffic and was taken back: {unwell}"
                 try:
-                    self.take_back(unwell=version)
+                    self.take_back(version, f"on {stage}% of the traffic, {unwell}")
                 except TryAgain as error:
                     raise TryAgain(f"{reason}; but {error}") from error
                 raise ModelRefused(f"{reason}; the version before answers all requests again")
@@ -175,8 +185,11 @@ class Canary:
         """
         self._service.change("", None)
 
-    def take_back(self, unwell: str = "") -> None:
+    def take_back(self, unwell: str = "", because: str = "") -> None:
         """Give all traffic to the revision before, then take the trial out of the object; may be called at any stage.
+
+        Args:
+            unwell, because: a version that is not to be tried again, and why.
 
         Raises:
             TryAgain: the API server is away, or the traffic does not move, or the server without the trial does not
@@ -184,19 +197,19 @@ class Canary:
         """
         state = self._service.read()
         if state.tried:
-            self._service.change(state.tried, 0, unwell)
+            self._service.change(state.tried, 0)
             # Only then: taking the trial out makes a new revision, and the unwell one would be the one before it.
             if not self._wait(lambda now: now.share == 0):
                 raise TryAgain(
                     f"InferenceService {self._service.name} does not move its traffic; look at it, try again"
                 )
         if state.tried or state.percent is not None:
-            self._service.change("", 0, unwell)
+            self._service.change("", 0, unwell, because)
             if not self._wait(lambda now: now.ready and not now.tried):
                 raise TryAgain(
                     f"InferenceService {self._service.name} is not ready again yet; its traffic is where it was"
                 )
-            self._service.change("", None, unwell)
+            self._service.change("", None)
 
     def _watch(self, version: str, stage: int) -> str:
         """Watch one stage; why it is unwell, or nothing."""

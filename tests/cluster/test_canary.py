@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,7 +15,7 @@ import pytest
 
 from components.promote_model import canary as canaries
 from components.promote_model.canary import Canary, Plan, PrometheusHealth, Reading
-from components.promote_model.inference_service import UNWELL, InferenceService
+from components.promote_model.inference_service import BEFORE, UNWELL, InferenceService
 from goalrank.errors import ModelRefused, TryAgain, UsageError
 from tests.cluster.kserve_server import NAME, NAMESPACE, TOKEN, KServe, serving
 
@@ -33,7 +34,8 @@ class Scripted:
     by_percent: dict[int, Reading | Exception | Callable[[], Reading]] = field(default_factory=dict)
 
     def read(self, revision: str, seconds: float) -> Reading:
-        assert revision == self.server.newest
+        assert self.server.version_of(revision) == self.server.tried, "another revision's figures"
+        assert self.server.traffic_of(self.server.tried) == self.server.percent, "watched before it had its share"
         said = self.by_percent.get(self.server.percent or 0, WELL)
         if isinstance(said, Exception):
             raise said
@@ -81,6 +83,28 @@ def test_up_by_stages(server: KServe, canary: Canary) -> None:
     assert server.patches == patches
 
 
+@pytest.mark.parametrize("lag", [0, 5, 12])
+def test_a_controller_that_is_late_is_waited_for(server: KServe, canary: Canary, health: Scripted, lag: int) -> None:
+    """Neither the way up nor the way back believes a status of before its own change."""
+    server.lag = lag
+    assert canary.roll_out("7") == list(PLAN.stages)
+    canary.finish()
+    health.by_percent[25] = SICK
+    with pytest.raises(ModelRefused, match="version 8 was unwell on 25%"):
+        canary.roll_out("8")
+    server.settle()
+    assert [each for each in server.history if each[0] == "8"] == [("8", 5), ("8", 25), ("8", 0)]
+    assert server.traffic_of("") == 100
+    assert not server.early
+
+
+def test_a_change_that_makes_no_revision_is_nobodys_trial(server: KServe, canary: Canary) -> None:
+    server.document["metadata"]["annotations"] = {BEFORE: server.newest}
+    with pytest.raises(TryAgain, match="makes no revision of its last change"):
+        canary.roll_out("7")
+    assert server.patches == 0
+
+
 @pytest.mark.parametrize("stage", PLAN.stages)
 @pytest.mark.parametrize(
     ("reading", "said"),
@@ -108,13 +132,14 @@ def test_an_unwell_stage_comes_back_by_itself(
 
 
 def test_an_unwell_version_is_not_tried_again_but_another_is(server: KServe, canary: Canary, health: Scripted) -> None:
-    """kfp starts a step that refused again."""
+    """kfp starts a step that refused again: it says the same reason, which nobody but the object remembers."""
     health.by_percent[25] = SICK
     with pytest.raises(ModelRefused):
         canary.roll_out("7")
+    assert as_before(server)
     before = list(server.history)
     health.by_percent.clear()
-    with pytest.raises(ModelRefused, match=UNWELL):
+    with pytest.raises(ModelRefused, match=rf"on 25% of the traffic, 1\.1% of 1000 requests failed.*{UNWELL}"):
         canary.roll_out("7")
     assert server.history == before
     assert canary.roll_out("8") == list(PLAN.stages)
@@ -175,19 +200,23 @@ def test_killed_while_it_comes_back_the_next_finishes(
     health.by_percent[25] = SICK
     change, begun = canary._service.change, []
 
-    def killed(tried: str, percent: int | None, unwell: str = "") -> None:
+    def killed(tried: str, percent: int | None, unwell: str = "", because: str = "") -> None:
         if percent in (0, None):
             begun.append(percent)
             if len(begun) == after:
                 raise Killed
-        change(tried, percent, unwell)
+        change(tried, percent, unwell, because)
 
     with monkeypatch.context() as patch:
         patch.setattr(canary._service, "change", killed)
         with pytest.raises(Killed):
             canary.roll_out("7")
-    with pytest.raises(ModelRefused):
-        canary.roll_out("7")
+    reason = ("1.1% of 1000 requests failed", "ended before it could say why", "1.1% of 1000 requests failed")[
+        after - 1
+    ]
+    for _ in range(2):
+        with pytest.raises(ModelRefused, match=re.escape(reason)):
+            canary.roll_out("7")
     assert as_before(server)
     assert max(share for _, share in server.history) == 25
 
