@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,14 +44,27 @@ def address(settings: Settings) -> Address:
     """
     from pipelines.kubeflow import Address
 
-    token = settings.kfp_token.get_secret_value().strip()
+    token: Callable[[], str] = settings.kfp_token.get_secret_value().strip
     if settings.kfp_token_file is not None:
-        if token:
+        if token():
             raise UsageError("GOALRANK_KFP_TOKEN and GOALRANK_KFP_TOKEN_FILE are both set; set one")
-        token = _token(settings.kfp_token_file)
-    if not token.isascii() or any(character.isspace() for character in token):
+        token = TokenFile(settings.kfp_token_file)
+    if not token().isascii() or any(character.isspace() for character in token()):
         raise UsageError("GOALRANK_KFP_TOKEN found with a blank or a character that no token has; set it anew")
     return Address(settings.kfp_endpoint, settings.kfp_namespace, token)
+
+
+class TokenFile:
+    """The token in a file, read again each time it is called; the last one while the file is being replaced."""
+
+    def __init__(self, file: Path) -> None:
+        """Raises UsageError where it cannot be read or holds none."""
+        self._file, self._last = file, _token(file)
+
+    def __call__(self) -> str:
+        with suppress(UsageError):
+            self._last = _token(self._file)
+        return self._last
 
 
 def _token(file: Path) -> str:

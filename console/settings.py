@@ -66,7 +66,7 @@ class Settings(BaseSettings):
     kfp_endpoint: str = Field("", description="address of Kubeflow Pipelines; the cluster's commands need it")
     kfp_namespace: str = Field("", description="your namespace there; empty where it has one user only")
     kfp_token: SecretStr = Field(SecretStr(""), description="bearer token for it")
-    kfp_token_file: Path | None = Field(None, description="file with the token, read at every command; or the token")
+    kfp_token_file: Path | None = Field(None, description="file with the token, read at every request; or the token")
     service_account: str = Field("goalrank-night", description="Kubernetes service account of the steps")
     cron: str = Field("0 30 2 * * *", description="when the night runs: six fields, seconds first")
     time_zone: str = Field("UTC", description="time zone of Kubeflow's scheduler (its CRON_SCHEDULE_TIMEZONE)")

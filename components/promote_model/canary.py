@@ -160,8 +160,8 @@ class Canary:
             state = self._service.read()
         if state.unwell == version:
             raise ModelRefused(
-                f"version {version} was unwell in its canary and was taken back: {state.because or 'nobody knows'}; to try "
-                f"it again, take the annotation {UNWELL} from InferenceService {self._service.name}"
+                f"version {version} was unwell in its canary and was taken back: {state.because or 'unknown'}; to "
+                f"try it again, take the annotation {UNWELL} from InferenceService {self._service.name}"
             )
         stages = [stage for stage in self._plan.stages if state.tried != version or stage >= (state.percent or 100)]
         for stage in stages:
