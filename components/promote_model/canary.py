@@ -211,6 +211,16 @@ class Canary:
                 )
             self._service.change("", None)
 
+    def abandon(self, version: str) -> None:
+        """Take `version` back if it is on trial; nobody may promote it any more.
+
+        Raises:
+            TryAgain: as take_back.
+        """
+        if self._service.read().tried == version:
+            self._said(f"taking version {version} back: it is refused")
+            self.take_back()
+
     def _watch(self, version: str, stage: int) -> str:
         """Watch one stage; why it is unwell, or nothing."""
         plan = self._plan

@@ -73,6 +73,7 @@ def serve(
         models = on_trial(tracking_uri, version, holdback) if version else _following(tracking_uri, holdback)
         ranking = Ranking(features, models, exploration, None if seed < 0 else seed)
         metrics = Metrics()
+        metrics.trial.set(bool(version))
         swap = None
         if not version:
             swap = HotSwap(tracking_uri, ranking, metrics, poll_seconds)

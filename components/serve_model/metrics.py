@@ -62,6 +62,7 @@ class Metrics:
         self.registry.register(self.info)
         self.exploration = gauge("exploration_share", "Share of requests answered with a sampled list")
         self.holdback = gauge("holdback_share", "Share of users answered by the version before the champion")
+        self.trial = gauge("trial", "1 where this server serves a version on trial, whatever the registry says")
         self.depth = gauge("queue_depth", "Requests waiting to be answered")
 
     def serving(self, models: Models) -> None:
