@@ -62,14 +62,17 @@ class Plan:
 
 @dataclass(frozen=True)
 class Reading:
-    """What a revision was asked since a stage began, how much of it came to no list of its model, and how fast it was.
+    """How a revision fared since a stage began.
 
-    p99_ms is None where nothing was answered.
+    requests is how often it was asked for a list, but for what a client asked wrongly; failed how many of them came to
+    no list of its model, any answer of 5xx included; p99_ms is None where nothing was answered; restarts is how often
+    its servers were started again after they had died or hung.
     """
 
     requests: float
     failed: float
     p99_ms: float | None
+    restarts: float = 0.0
 
 
 class Health(Protocol):
@@ -103,17 +106,25 @@ class PrometheusHealth:
         return cls(address, namespace)
 
     def read(self, revision: str, seconds: float) -> Reading:
-        which = f'namespace="{self._namespace}",pod=~"{revision}-.*"'
+        pods = f'namespace="{self._namespace}",pod=~"{revision}-.*"'
+        lists = f'endpoint=~"rank|infer",{pods}'  # feedback and probes are answered by no model
         window = f"[{max(60, round(seconds))}s]"
-        broken = f'outcome=~"failed|overloaded",{which}'
-        requests = self._ask(f"sum(increase(goalrank_requests_total{{{which}}}{window}))")
-        failed = self._ask(f"sum(increase(goalrank_requests_total{{{broken}}}{window}))")
+
+        def counted(metric: str, labels: str) -> float:
+            return self._ask(f"sum(increase({metric}{{{labels}}}{window}))") or 0.0
+
+        failed = counted("goalrank_requests_total", f'outcome=~"failed|overloaded|not_kept",{lists}')
         # Answered, but in the retriever's order, since the model gave no list.
-        no_list = f'kind="model_failed",{which}'
-        in_its_place = self._ask(f"sum(increase(goalrank_fallbacks_total{{{no_list}}}{window}))")
-        buckets = f"sum by (le) (rate(goalrank_request_seconds_bucket{{{which}}}{window}))"
-        p99 = self._ask(f"histogram_quantile(0.99, {buckets})")
-        return Reading(requests or 0.0, (failed or 0.0) + (in_its_place or 0.0), None if p99 is None else 1000 * p99)
+        in_its_place = counted("goalrank_fallbacks_total", f'kind="model_failed",{pods}')
+        p99 = self._ask(
+            f"histogram_quantile(0.99, sum by (le) (rate(goalrank_request_seconds_bucket{{{lists}}}{window})))"
+        )
+        return Reading(
+            requests=counted("goalrank_requests_total", f'outcome!="invalid",{lists}'),
+            failed=failed + in_its_place,
+            p99_ms=None if p99 is None else 1000 * p99,
+            restarts=counted("kube_pod_container_status_restarts_total", f'container="kserve-container",{pods}'),
+        )
 
     def _ask(self, query: str) -> float | None:
         """One number, or None where there is no such series or it is not a number."""
@@ -239,6 +250,8 @@ class Canary:
             except TryAgain as error:
                 self._said(str(error))
                 told = False
+            if told and reading.restarts >= 1:
+                return f"its servers were started again {reading.restarts:.0f} times, expected none"
             enough = told and reading.requests >= plan.least_requests
             if enough and (unwell := self._unwell(reading)):
                 return unwell
