@@ -184,7 +184,11 @@ class KubeflowPipelines(ThreadingHTTPServer):
         raise Refused(404, f"{method} {path}")
 
     def _of_experiment(self, table: dict[str, dict[str, Any]], query: dict[str, str]) -> dict[str, dict[str, Any]]:
-        return {key: each for key, each in table.items() if each["experiment_id"] == query["experiment_id"]}
+        """Of an experiment, or else of the namespace, which a server of many users wants to be told."""
+        if "experiment_id" not in query:
+            self._same_namespace(query)
+        wanted = query.get("experiment_id")
+        return {key: each for key, each in table.items() if wanted in (None, each["experiment_id"])}
 
     def _same_namespace(self, given: dict[str, Any]) -> None:
         if self.multi_user and not given.get("namespace"):
