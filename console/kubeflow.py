@@ -24,12 +24,6 @@ if TYPE_CHECKING:
     from pipelines.kubeflow import Address
     from pipelines.recurring import Desired
 
-SCHEDULED_DATE = f"{naming.BEFORE}[[ScheduledTime.2006-01-02]]"
-"""Of a scheduled night: Kubeflow fills in the day of its start in UTC; the day before is the newest that is closed."""
-
-SCHEDULED_RUN = "[[ScheduledTime]]"
-"""A name no other scheduled night has: its time to the second."""
-
 LONGEST_TOKEN = 65536
 
 _BY_DIGEST = re.compile(r"[a-z0-9][a-z0-9._:/-]*@sha256:[0-9a-f]{64}")
@@ -128,7 +122,8 @@ def desired(settings: Settings) -> Iterator[Desired]:
     from pipelines.cluster import ROOT
     from pipelines.recurring import Desired
 
-    scheduled = {"date": SCHEDULED_DATE, "run_uri": f"{ROOT}/nights/scheduled/{SCHEDULED_RUN}"}
+    # The same every night: Kubeflow's macros ([[ScheduledTime]] and the like) are not filled in for v2 pipelines.
+    scheduled = {"date": naming.AUTO, "run_uri": f"{ROOT}/nights/scheduled/{naming.AUTO}"}
     with _package(settings) as package:
         yield Desired(schedule, package, given | scheduled, settings.service_account)
 

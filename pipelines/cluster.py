@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.images import DATA_IMAGE, SERVING_IMAGE, TRAIN_IMAGE
+from components.the_night import RUN_VARIABLE
 
 if TYPE_CHECKING:
     from kfp.dsl import PipelineTask
@@ -73,6 +74,9 @@ SIZES = {
     "publish_report": Size("1", "2Gi", 0.5),
 }
 """For the preset `base` on millions of impressions; a step that is not named here does not compile."""
+
+FIRST_AND_LAST = frozenset({"check_logs", "publish_report"})
+"""Steps that must know which run they are of: the first tells the others, the exit handler can be told nothing."""
 
 SECRETS = {"goalrank-feast": ("GOALRANK_FEAST_REGISTRY", "GOALRANK_REDIS")}
 """Kubernetes secret -> its keys, named as the variables that every step finds them in."""
@@ -158,6 +162,8 @@ def _fit_out(task: PipelineTask, cluster: Cluster) -> None:
     kubernetes.mount_pvc(task, pvc_name=cluster.volume_claim, mount_path=ROOT)
     for secret, keys in SECRETS.items():
         kubernetes.use_secret_as_env(task, secret, {key: key for key in keys})
+    if step in FIRST_AND_LAST:
+        kubernetes.use_field_path_as_env(task, RUN_VARIABLE, field_path="metadata.labels['pipeline/runid']")
     if step == "publish_report":
         secret, key = NOTIFY_SECRET
         kubernetes.use_secret_as_env(task, secret, {key: key}, optional=True)

@@ -52,9 +52,9 @@ def nightly(
     """One night.
 
     Args:
-        date: the newest arrival day, YYYY-MM-DD: learnt from by tomorrow, judged on tonight. A scheduler, which knows
-            today only, says `before YYYY-MM-DD`.
-        run_uri: this run's own folder: outcomes, progress, checkpoints, report.
+        date: the newest arrival day, YYYY-MM-DD: learnt from by tomorrow, judged on tonight. A scheduler, which says
+            the same every night, says `auto`: the newest day that is closed when the night begins (the_night.py).
+        run_uri: this run's own folder: outcomes, progress, checkpoints, report. FOLDER/auto: one named by the run.
         logs_uri: feedback logs in the data contract.
         snapshots_uri, feast_uri, tracking_uri, journal_uri: where snapshots, features, models and promotions are kept.
         world_uri: the simulated world's logs, empty for real ones; adds the true reward to the figures, to no gate.
@@ -84,25 +84,27 @@ def nightly(
             spark_master=spark_master,
             spark_memory=spark_memory,
         )
+        # Once the first step has said which night it is, nobody asks the clock again.
+        night, folder = logs.outputs["night"], logs.outputs["folder"]
         extraction = extract_features(
             logs_uri=logs_uri,
             snapshots_uri=snapshots_uri,
-            date=date,
+            date=night,
             full_rebuild=full_rebuild,
             window_days=window_days,
-            run_uri=run_uri,
+            run_uri=folder,
             spark_master=spark_master,
             spark_memory=spark_memory,
-        ).after(logs)
+        )
         snapshot, snapshot_id = extraction.outputs["snapshot"], extraction.outputs["snapshot_id"]
-        features = check_features(snapshot=snapshot, snapshots_uri=snapshots_uri, run_uri=run_uri)
+        features = check_features(snapshot=snapshot, snapshots_uri=snapshots_uri, run_uri=folder)
         materialized = materialize_features(
-            snapshot=snapshot, feast_uri=feast_uri, window_days=window_days, run_uri=run_uri
+            snapshot=snapshot, feast_uri=feast_uri, window_days=window_days, run_uri=folder
         ).after(features)
         training_set = materialized.outputs["training_set"]
 
         reward = train_reward(
-            training_set=training_set, preset=preset, seed=seed, run_uri=run_uri, snapshot_id=snapshot_id
+            training_set=training_set, preset=preset, seed=seed, run_uri=folder, snapshot_id=snapshot_id
         )
         reward_model, judge_model = reward.outputs["reward_model"], reward.outputs["judge_model"]
         groups = generate_groups(
@@ -110,7 +112,7 @@ def nightly(
             reward_model=reward_model,
             preset=preset,
             seed=seed,
-            run_uri=run_uri,
+            run_uri=folder,
             snapshot_id=snapshot_id,
         ).outputs["groups"]
         ranker = train_ranker(
@@ -119,7 +121,7 @@ def nightly(
             reward_model=reward_model,
             preset=preset,
             seed=seed,
-            run_uri=run_uri,
+            run_uri=folder,
             snapshot_id=snapshot_id,
             warm_start=warm_start,
             tracking_uri=tracking_uri,
@@ -137,8 +139,8 @@ def nightly(
             preset=preset,
             seed=seed,
             commit=commit,
-            date=date,
-            run_uri=run_uri,
+            date=night,
+            run_uri=folder,
         ).outputs["registration"]
         judging = evaluate_ranker(
             registration=registration,
@@ -152,8 +154,8 @@ def nightly(
             size_budget_mb=size_budget_mb,
             world_uri=world_uri,
             seed=seed,
-            date=date,
-            run_uri=run_uri,
+            date=night,
+            run_uri=folder,
         )
         evaluation = judging.outputs["verdict"]
         # After the judging, though it needs nothing from it: a refused model is not worth a server's start.
@@ -163,12 +165,12 @@ def nightly(
             training_set=training_set,
             feast_uri=feast_uri,
             tracking_uri=tracking_uri,
-            run_uri=run_uri,
+            run_uri=folder,
         ).after(judging)
         serving = smoke.outputs["verdict"]
 
         # kfp.local skips an If on a named output without a word, so the gate returns one unnamed bool.
-        gate = gate_promotion(registration=registration, evaluation=evaluation, serving=serving, run_uri=run_uri)
+        gate = gate_promotion(registration=registration, evaluation=evaluation, serving=serving, run_uri=folder)
         with dsl.If(gate.output == True, name="every-gate-says-yes"):  # noqa: E712 - kfp reads the comparison
             promote_model(
                 registration=registration,
@@ -176,6 +178,6 @@ def nightly(
                 serving=serving,
                 tracking_uri=tracking_uri,
                 journal_uri=journal_uri,
-                date=date,
-                run_uri=run_uri,
+                date=night,
+                run_uri=folder,
             )

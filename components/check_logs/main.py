@@ -12,8 +12,9 @@ from components.extract_features.plan import plan
 from components.extract_features.snapshots import Snapshot
 from components.spark import spark_session
 from components.step import Step, run_alone
+from components.the_night import day_of
 from components.trailing_volume import FEWEST_TRAILING_DAYS
-from goalrank import naming, schema
+from goalrank import schema
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,7 +50,7 @@ def run(
     Args:
         logs_uri: root of the logs (requests/, impressions/, items/, users/ with dt=YYYY-MM-DD folders).
         snapshots_uri: root of the snapshots; extraction's plan says which one it goes on from.
-        date: tonight's arrival day, YYYY-MM-DD, or `before YYYY-MM-DD`.
+        date: tonight's arrival day, YYYY-MM-DD, `before YYYY-MM-DD`, or `auto` (components/the_night.py).
         full_rebuild: read every day again.
         data_docs: folder for Great Expectations' static site; written when the data are refused, too.
         run_uri: the run's folder.
@@ -61,7 +62,7 @@ def run(
         DataRefused: a critical check failed; names each one, what was found and how to mend it.
     """
     with Step("check_logs", run_uri) as step:
-        date = naming.arrival_day("date", date)
+        date = day_of(date, run_uri)
         logs = locations.folder(logs_uri)
         configuration = version.configuration(window_days, erasures.read(locations.folder(snapshots_uri)))
         root = locations.folder(snapshots_uri)

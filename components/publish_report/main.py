@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from components import the_night
 from components.publish_report.notify import notify
 from components.publish_report.result import FAILED, as_ended, read_outcomes, summarise
 from components.step import Step, give_back_reserve, run_alone, write_atomic
@@ -25,13 +26,15 @@ def run(run_uri: str, date: str, state: str = "UNKNOWN") -> None:
     """Publish the report of the night in `run_uri`.
 
     Args:
-        run_uri: the run's folder, with outcomes/ in it; report.json and report.html are written there.
-        date: the night's arrival day, or `before` and the day after it.
+        run_uri: the run's folder, with outcomes/ in it; report.json and report.html are written there. Ending with
+            `auto`: the folder of this very run (components/the_night.py).
+        date: the night's arrival day, `before` and the day after it, or `auto`: what the run's first step decided.
         state: how the orchestrator says the run ended; the outcomes decide, but for a failure that none of them tells.
     """
+    run_uri = the_night.folder_of(run_uri)
     give_back_reserve(Path(run_uri))
     with Step("publish_report", run_uri) as step:
-        date = _day(date)
+        date = _day(date, run_uri)
         page = str(Path(run_uri) / "report.html")
         try:
             verdict = _write(Path(run_uri), date, state, step.tool)
@@ -50,9 +53,11 @@ def _result(folder: Path) -> dict[str, Any]:
         return {"verdict": FAILED, "exit_code": EXIT_BUG, "reason": f"its outcomes cannot be read: {error!r}"}
 
 
-def _day(date: str) -> str:
+def _day(date: str, folder: str) -> str:
     """The arrival day that is meant; one that nobody can read is shown as it is, since a report is always published."""
     try:
+        if date == naming.AUTO:  # decided by the first step alone, if it came that far
+            return the_night.decided(folder) or "an unknown day"
         return naming.arrival_day("date", date)
     except UsageError:
         return date

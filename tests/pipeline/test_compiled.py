@@ -8,8 +8,19 @@ from typing import Any
 import pytest
 import yaml
 
+from components.the_night import RUN_VARIABLE
 from pipelines import STEPS
-from pipelines.cluster import NOTIFY_SECRET, PROMOTER_SECRET, RETRIES, SIZES, TRAINING, USER, Cluster, compile_cluster
+from pipelines.cluster import (
+    FIRST_AND_LAST,
+    NOTIFY_SECRET,
+    PROMOTER_SECRET,
+    RETRIES,
+    SIZES,
+    TRAINING,
+    USER,
+    Cluster,
+    compile_cluster,
+)
 from pipelines.compile import COMPILED, compile_nightly
 
 PINNED = "registry.example/goalrank@sha256:" + "0123456789abcdef" * 4
@@ -61,6 +72,19 @@ def test_the_clusters_file_is_up_to_date_and_the_local_one_untouched_by_it(tmp_p
     assert (COMPILED / "nightly_cluster.yaml").read_text() == fresh, "run `make compile` and commit the result"
     compile_nightly(tmp_path / "nightly.yaml")
     assert (COMPILED / "nightly.yaml").read_text() == (tmp_path / "nightly.yaml").read_text()
+
+
+def test_which_night_it_is_is_said_by_the_first_step_alone() -> None:
+    """A step that asked for itself could mean another day, after midnight, or another folder."""
+    spec, pods = documents(COMPILED / "nightly_cluster.yaml")
+    for step, task in tasks(spec).items():
+        given = task["inputs"]["parameters"]
+        for name, output in (("date", "night"), ("run_uri", "folder")):
+            if name in given:
+                first = step in ("check_logs", "publish_report")
+                assert (f"check-logs-{output}" in str(given[name]) or output in str(given[name])) != first, (step, name)
+        told = [each["name"] for each in pods[step].get("fieldPathAsEnv", [])]
+        assert told == ([RUN_VARIABLE] if step in FIRST_AND_LAST else []), step
 
 
 def test_the_cluster_runs_the_same_night() -> None:
