@@ -100,6 +100,7 @@ def parameters(settings: Settings) -> dict[str, Any]:
     if settings.tracking_uri.startswith("sqlite:"):
         raise UsageError("GOALRANK_TRACKING_URI is SQLite, expected an MLflow server: steps run on several machines")
     return found | {
+        "workspace_uri": ROOT,
         "preset": settings.preset,
         "seed": settings.seed,
         "window_days": settings.window_days,

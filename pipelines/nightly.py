@@ -35,6 +35,7 @@ def nightly(
     tracking_uri: str,
     journal_uri: str,
     world_uri: str = "",
+    workspace_uri: str = "",
     preset: str = "small",
     seed: int = 0,
     warm_start: str = "none",
@@ -58,6 +59,7 @@ def nightly(
         logs_uri: feedback logs in the data contract.
         snapshots_uri, feast_uri, tracking_uri, journal_uri: where snapshots, features, models and promotions are kept.
         world_uri: the simulated world's logs, empty for real ones; adds the true reward to the figures, to no gate.
+        workspace_uri: on a cluster, the folder above all nights, where each leaves its card (components/night_card.py).
         preset: model size and training length (goalrank/presets.py).
         seed: of everything random.
         warm_start: what the ranker's training begins with, "none" or "champion".
@@ -83,6 +85,7 @@ def nightly(
             run_uri=run_uri,
             spark_master=spark_master,
             spark_memory=spark_memory,
+            workspace_uri=workspace_uri,
         )
         # Once the first step has said which night it is, nobody asks the clock again.
         night, folder = logs.outputs["night"], logs.outputs["folder"]

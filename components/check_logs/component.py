@@ -18,6 +18,7 @@ def check_logs(
     spark_memory: str,
     data_docs: dsl.Output[dsl.Artifact],
     window_days: int = 30,
+    workspace_uri: str = "",
 ) -> NamedTuple("Night", [("night", str), ("folder", str)]):  # type: ignore[misc]
     """Say which night this is, hold the log partitions it reads against the data contract, refuse what breaks it."""
     from typing import NamedTuple
@@ -36,5 +37,6 @@ def check_logs(
         run_uri=run_uri,
         spark_master=spark_master,
         spark_memory=spark_memory,
+        workspace_uri=workspace_uri,
     )
     return NamedTuple("Night", [("night", str), ("folder", str)])(day_of(date, run_uri), run_uri)

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from components import the_night
+from components import night_card, the_night
 from components.publish_report.notify import notify
 from components.publish_report.result import FAILED, as_ended, read_outcomes, summarise
 from components.step import Step, give_back_reserve, run_alone, write_atomic
@@ -40,7 +40,9 @@ def run(run_uri: str, date: str, state: str = "UNKNOWN") -> None:
             verdict = _write(Path(run_uri), date, state, step.tool)
         finally:
             # Whoever waits for the night is told even where its report cannot be written.
-            told = notify(as_ended(_result(Path(run_uri)), state) | {"date": date, "state": state}, page)
+            result = as_ended(_result(Path(run_uri)), state)
+            night_card.end(run_uri, result)
+            told = notify(result | {"date": date, "state": state}, page)
         step.reason = f"report of {date}: {verdict}"
         step.figures = {"report": page, "told": told}
 
