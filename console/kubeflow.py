@@ -163,6 +163,7 @@ def _package(settings: Settings) -> Iterator[Path]:
     cluster = Cluster(
         **images,
         gpus=settings.gpus,
+        group_parts=settings.group_parts,
         volume_claim=settings.volume_claim,
         spark_master=settings.spark_master,
         canary_service=settings.canary_service,

@@ -75,6 +75,7 @@ class Settings(BaseSettings):
     serving_image: str = Field("", description="image of the serving steps, by digest")
     image_tags: bool = Field(False, description="may images be named by a tag? Kubeflow's cache then trusts the tag")
     gpus: int = Field(1, ge=0, le=16, description="GPUs of each training step")
+    group_parts: int = Field(1, ge=1, le=1000, description="pods that make the groups together, a part each; cluster")
     canary_service: str = Field("", description="InferenceService a promotion drives by stages; empty: no canary")
     prometheus: str = Field("", description="address of Prometheus, by whose figures a canary is judged")
     volume_claim: str = Field("goalrank-workspace", description="claim of the volume that all steps share")

@@ -9,7 +9,7 @@ Decisions:
   or a store that is away (75). Every step may be repeated: what is written is written aside and renamed, training
   goes on from its checkpoint, promotion from its journal. So a refusal comes three times in the same words and is told
   up to RETRY_SECONDS later; in exchange a preempted pod or a restarted Redis costs no night.
-- Caching. Only the three training steps may be taken from the cache, keyed by the snapshot's id, the images' digests
+- Caching. Only the training steps may be taken from the cache, keyed by the snapshot's id, the images' digests
   and the run's folder: where a night is submitted again, it checks and extracts anew and trains only if the snapshot
   changed. Every other step looks at something outside (logs, stores, registry), so it always runs.
 - The exit handler publishes the report and tells the webhook, on success and on failure. A time-out counts from a pod's
@@ -46,7 +46,10 @@ RETRY_SECONDS = 360
 """Of waiting, when both retries are needed: 120 and 240."""
 
 TRAINING = frozenset({"train_reward", "generate_groups", "train_ranker"})
-"""Steps that get the accelerator, and the only ones that may be taken from the cache."""
+"""Steps that get the accelerator."""
+
+CACHED = TRAINING | {"join_groups"}
+"""The only ones that may be taken from the cache."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ SIZES = {
     "materialize_features": Size("2", "8Gi", 3),
     "train_reward": Size("4", "16Gi", 8),
     "generate_groups": Size("4", "16Gi", 4),
+    "join_groups": Size("2", "16Gi", 2),
     "train_ranker": Size("4", "16Gi", 12),
     "register_model": Size("1", "4Gi", 1),
     "evaluate_ranker": Size("4", "16Gi", 3),
@@ -104,6 +108,7 @@ class Cluster:
     train_image: str = TRAIN_IMAGE
     serving_image: str = SERVING_IMAGE
     gpus: int = 1
+    group_parts: int = 1
     gpu_resource: str = "nvidia.com/gpu"
     gpu_taint: str = "nvidia.com/gpu"
     gpu_node_label: tuple[str, str] = ("nvidia.com/gpu.present", "true")
@@ -123,13 +128,17 @@ def nightly_on(cluster: Cluster) -> GraphComponent:
     from kfp import dsl
     from kfp.dsl import pipeline_context
 
-    from pipelines.nightly import nightly
+    from pipelines.nightly import GROUP_PARTS, nightly
 
     the_night: Callable[..., None] = nightly.pipeline_func
 
     @functools.wraps(the_night)
     def on_the_cluster(*arguments: Any, **named: Any) -> None:
-        the_night(*arguments, **named)
+        before = GROUP_PARTS.set(cluster.group_parts)
+        try:
+            the_night(*arguments, **named)
+        finally:
+            GROUP_PARTS.reset(before)
         for task in pipeline_context.Pipeline.get_default_pipeline().tasks.values():
             _fit_out(task, cluster)
 
@@ -153,7 +162,7 @@ def _fit_out(task: PipelineTask, cluster: Cluster) -> None:
     task.set_cpu_request(size.cpu).set_cpu_limit(size.cpu)
     task.set_memory_request(size.memory).set_memory_limit(size.memory)
     task.set_retry(RETRIES, backoff_duration=RETRY_WAIT, backoff_factor=RETRY_FACTOR)
-    task.set_caching_options(enable_caching=step in TRAINING)
+    task.set_caching_options(enable_caching=step in CACHED)
     for name, value in {**VARIABLES, "GOALRANK_SPARK_MASTER": cluster.spark_master}.items():
         task.set_env_variable(name, value)
     kubernetes.set_timeout(task, int(size.hours * 3600))

@@ -7,6 +7,8 @@ published either way.
 """
 
 # No `from __future__ import annotations` here: kfp reads the annotations as types.
+from contextvars import ContextVar
+
 from kfp import dsl
 
 from components.check_features.component import check_features
@@ -15,6 +17,7 @@ from components.evaluate_ranker.component import evaluate_ranker
 from components.extract_features.component import extract_features
 from components.gate_promotion.component import gate_promotion
 from components.generate_groups.component import generate_groups
+from components.join_groups.component import join_groups
 from components.materialize_features.component import materialize_features
 from components.promote_model.component import promote_model
 from components.publish_report.component import publish_report
@@ -23,6 +26,10 @@ from components.smoke_serve.component import smoke_serve
 from components.train_ranker.component import train_ranker
 from components.train_reward.component import train_reward
 from goalrank.verdict import LATENCY_BUDGET_MS, SIZE_BUDGET_MB
+
+GROUP_PARTS: ContextVar[int] = ContextVar("GROUP_PARTS", default=1)
+"""In how many parts the groups are made, each in a pod of its own: a shape of the pipeline, so chosen as it is compiled
+(pipelines/cluster.py). The groups are the same in any number."""
 
 
 @dsl.pipeline(name="goalrank-nightly", description="Retrain a list ranker on the newest day of feedback.")
@@ -110,14 +117,15 @@ def nightly(
             training_set=training_set, preset=preset, seed=seed, run_uri=folder, snapshot_id=snapshot_id
         )
         reward_model, judge_model = reward.outputs["reward_model"], reward.outputs["judge_model"]
-        groups = generate_groups(
-            training_set=training_set,
-            reward_model=reward_model,
-            preset=preset,
-            seed=seed,
-            run_uri=folder,
-            snapshot_id=snapshot_id,
-        ).outputs["groups"]
+        made_by = {"preset": preset, "run_uri": folder, "snapshot_id": snapshot_id}
+        of_models = {"training_set": training_set, "reward_model": reward_model, "seed": seed, **made_by}
+        parts = GROUP_PARTS.get()
+        if parts == 1:
+            groups = generate_groups(**of_models).outputs["groups"]
+        else:
+            with dsl.ParallelFor(list(range(parts)), name="parts-of-the-groups") as part:
+                piece = generate_groups(**of_models, part=part, parts=parts).outputs["groups"]
+            groups = join_groups(training_set=training_set, parts=dsl.Collected(piece), **made_by).outputs["groups"]
         ranker = train_ranker(
             training_set=training_set,
             groups=groups,
