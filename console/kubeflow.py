@@ -164,8 +164,11 @@ def _package(settings: Settings) -> Iterator[Path]:
         **images,
         gpus=settings.gpus,
         group_parts=settings.group_parts,
+        train_nodes=settings.train_nodes,
         volume_claim=settings.volume_claim,
         spark_master=settings.spark_master,
+        spark_executors=settings.spark_executors,
+        spark_cores=settings.spark_cores,
         canary_service=settings.canary_service,
         prometheus=settings.prometheus,
     )

@@ -24,8 +24,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from components import spark_on_kubernetes as spark
 from components.images import DATA_IMAGE, SERVING_IMAGE, TRAIN_IMAGE
 from components.the_night import RUN_VARIABLE
+from components.train_ranker import train_job
 
 if TYPE_CHECKING:
     from kfp.dsl import PipelineTask
@@ -82,6 +84,12 @@ SIZES = {
 FIRST_AND_LAST = frozenset({"check_logs", "publish_report"})
 """Steps that must know which run they are of: the first tells the others, the exit handler can be told nothing."""
 
+SPARK_STEPS = frozenset({"check_logs", "extract_features", "materialize_features", "smoke_serve"})
+"""Steps that start Spark; on Kubernetes each is its own driver and asks for executors."""
+
+WAITING = Size("1", "4Gi", 12)
+"""Of a step whose work is done by other pods."""
+
 SECRETS = {"goalrank-feast": ("GOALRANK_FEAST_REGISTRY", "GOALRANK_REDIS")}
 """Kubernetes secret -> its keys, named as the variables that every step finds them in."""
 
@@ -109,11 +117,14 @@ class Cluster:
     serving_image: str = SERVING_IMAGE
     gpus: int = 1
     group_parts: int = 1
+    train_nodes: int = 1
     gpu_resource: str = "nvidia.com/gpu"
     gpu_taint: str = "nvidia.com/gpu"
     gpu_node_label: tuple[str, str] = ("nvidia.com/gpu.present", "true")
     volume_claim: str = "goalrank-workspace"
     spark_master: str = "local[2]"
+    spark_executors: int = 2
+    spark_cores: int = 4
     canary_service: str = ""
     prometheus: str = ""
 
@@ -171,6 +182,13 @@ def _fit_out(task: PipelineTask, cluster: Cluster) -> None:
     kubernetes.mount_pvc(task, pvc_name=cluster.volume_claim, mount_path=ROOT)
     for secret, keys in SECRETS.items():
         kubernetes.use_secret_as_env(task, secret, {key: key for key in keys})
+    if step in SPARK_STEPS and cluster.spark_master.startswith(spark.PREFIX):
+        task.set_env_variable(spark.IMAGE, cluster.data_image)
+        task.set_env_variable(spark.EXECUTORS, str(cluster.spark_executors))
+        task.set_env_variable(spark.CORES, str(cluster.spark_cores))
+        task.set_env_variable(spark.CLAIM, cluster.volume_claim)
+        kubernetes.use_field_path_as_env(task, spark.ADDRESS, field_path="status.podIP")
+        kubernetes.use_field_path_as_env(task, spark.POD, field_path="metadata.name")
     if step in FIRST_AND_LAST:
         kubernetes.use_field_path_as_env(task, RUN_VARIABLE, field_path="metadata.labels['pipeline/runid']")
     if step == "publish_report":
@@ -181,8 +199,27 @@ def _fit_out(task: PipelineTask, cluster: Cluster) -> None:
         task.set_env_variable("GOALRANK_CANARY_ACCOUNT", PROMOTER_ACCOUNT)
         task.set_env_variable("GOALRANK_PROMETHEUS", cluster.prometheus)
         kubernetes.use_secret_as_volume(task, PROMOTER_SECRET, PROMOTER_ACCOUNT)
-    if step in TRAINING and cluster.gpus:
+    if step == "train_ranker" and cluster.train_nodes > 1:
+        _order_a_train_job(task, size, cluster)
+    elif step in TRAINING and cluster.gpus:
         task.set_accelerator_type(cluster.gpu_resource).set_accelerator_limit(cluster.gpus)
         label, value = cluster.gpu_node_label
         kubernetes.add_node_selector(task, label_key=label, label_value=value)
         kubernetes.add_toleration(task, key=cluster.gpu_taint, operator="Exists", effect="NoSchedule")
+
+
+def _order_a_train_job(task: PipelineTask, size: Size, cluster: Cluster) -> None:
+    """The step trains on several machines (components/train_ranker/train_job.py); its own pod waits for them."""
+    task.set_cpu_request(WAITING.cpu).set_cpu_limit(WAITING.cpu)
+    task.set_memory_request(WAITING.memory).set_memory_limit(WAITING.memory)
+    told = {
+        train_job.COUNT: str(cluster.train_nodes),
+        train_job.IMAGE: cluster.train_image,
+        train_job.CLAIM: cluster.volume_claim,
+        train_job.CPU: size.cpu,
+        train_job.MEMORY: size.memory,
+        train_job.GPUS: str(cluster.gpus),
+        train_job.GPU_RESOURCE: cluster.gpu_resource,
+    }
+    for name, value in told.items():
+        task.set_env_variable(name, value)
