@@ -9,13 +9,16 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from components import spark_on_kubernetes
 from goalrank.errors import TryAgain, UsageError
 
 if TYPE_CHECKING:
@@ -41,11 +44,12 @@ def spark_session(step: Step, master: str = DEFAULT_MASTER, memory: str = DEFAUL
     """Start Spark for `step`, its cost booked as a tool's, and stop it on leaving.
 
     Args:
-        master: local[N], spark://HOST:PORT (several, with commas, where masters stand by), or any other of Spark's.
+        master: local[N], spark://HOST:PORT (several, with commas, where masters stand by), k8s://https://HOST:PORT
+            (spark_on_kubernetes.py), or any other of Spark's.
         memory: of the driver, and of each executor where they are processes of their own.
 
     Raises:
-        UsageError: the address of a standalone master has no host or port.
+        UsageError: the address of a standalone master has no host or port, or this is no pod of the Kubernetes named.
         TryAgain: Java is missing, the master does not answer, or work found no executor for WORKER_SECONDS.
     """
     with step.tool("pyspark"):
@@ -76,6 +80,9 @@ def spark_session(step: Step, master: str = DEFAULT_MASTER, memory: str = DEFAUL
             # (its own code cache, 48 MB, would fill up within a few jobs, and compiling would stop).
             java = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=256m"
             builder = builder.config("spark.driver.extraJavaOptions", java)
+        if master.startswith(spark_on_kubernetes.PREFIX):
+            for name, value in spark_on_kubernetes.configuration(Path(tempfile.mkdtemp(prefix="spark-"))).items():
+                builder = builder.config(name, value)
         try:
             session = builder.getOrCreate()
         except Exception as error:

@@ -18,6 +18,7 @@ from goalrank.errors import EXIT_DATA_REFUSED, EXIT_DONE
 
 if TYPE_CHECKING:
     from pipelines.kubeflow import Kubeflow
+    from pipelines.recurring import Clone
 
 app = typer.Typer(
     cls=Group,
@@ -74,6 +75,10 @@ def _progress(line: str) -> None:
     stderr.print(line, highlight=False, markup=False, soft_wrap=True, style="dim")
 
 
+def _disabling(clone: Clone) -> str:
+    return f"disable recurring run {clone.name!r} of the same pipeline ({clone.cron}), with --disable-others"
+
+
 def _told(found: dict[str, Any]) -> list[str]:
     """A diff for a person."""
     changes = [f"  {each['field']}: {each['found']!r} -> {each['expected']!r}" for each in found["changes"]]
@@ -81,16 +86,26 @@ def _told(found: dict[str, Any]) -> list[str]:
 
 
 @app.command(cls=Command)
-def apply(cron: CronOption = None, time_zone: ZoneOption = None, as_json: JsonOption = False) -> None:
+def apply(
+    cron: CronOption = None,
+    time_zone: ZoneOption = None,
+    disable_others: Annotated[
+        bool, typer.Option("--disable-others", help="Disable other recurring runs of the night's pipeline first.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
     """Create or replace the recurring run, so that it is as the settings say.
 
-    Twice is as good as once; a paused one stays paused.
+    Twice is as good as once; a paused one stays paused. Refused while another recurring run of the night's pipeline is
+    enabled, a clone of it.
 
     Examples:
         goalrank schedule apply
             as the environment says
         goalrank schedule apply --cron "0 30 2 * * *" --time-zone Europe/Berlin
             every day at half past two
+        goalrank schedule apply --disable-others
+            beside a clone: it is disabled first
     """
     with errors_as_exit_codes(as_json):
         from console.kubeflow import desired
@@ -99,7 +114,14 @@ def apply(cron: CronOption = None, time_zone: ZoneOption = None, as_json: JsonOp
             from pipelines import recurring
 
             kubeflow = _connect(_settings())
+            others = recurring.clones(kubeflow, recurring.look(kubeflow))
+            if disable_others:
+                recurring.disable(kubeflow, others)
+            else:
+                recurring.require_no_clones(others)
             done = recurring.apply(kubeflow, wanted, _progress)
+            done |= {"changed": done["changed"] or bool(others), "disabled": [each.told for each in others]}
+            done["actions"] = [*(_disabling(each) for each in others), *done["actions"]]
             nights = _next(wanted.schedule)
         head = "Nothing to change." if not done["changed"] else f"Applied: recurring run {done['id']}."
         rest = "It is paused: `goalrank schedule resume`." if done["paused"] else f"Next nights: {', '.join(nights)}"
@@ -127,7 +149,12 @@ def diff_command(cron: CronOption = None, time_zone: ZoneOption = None, as_json:
         with desired(_settings(cron=cron, time_zone=time_zone)) as wanted:
             from pipelines import recurring
 
-            found = recurring.diff(wanted, recurring.look(_connect(_settings())))
+            kubeflow = _connect(_settings())
+            runs = recurring.look(kubeflow)
+            others = recurring.clones(kubeflow, runs)
+            found = recurring.diff(wanted, runs)
+        found |= {"others": [each.told for each in others]}
+        found["actions"] = [*(_disabling(each) for each in others), *found["actions"]]
         code = EXIT_DIFFERS if found["actions"] else EXIT_DONE
         kind = "differs" if found["actions"] else "equal"
         _print({"exit_code": code, "kind": kind, **found}, _told(found) or ["Nothing would change."], as_json)
@@ -197,8 +224,15 @@ def show(as_json: JsonOption = False) -> None:
             lines += [f"{name}: {value}" for name, value in run.items()]
         if len(shown) > 1:
             lines.append("More than one: an apply was interrupted; `goalrank schedule apply` mends it.")
+        others = [each.told for each in recurring.clones(kubeflow, runs)]
+        lines += [
+            f"Another recurring run of this pipeline is enabled: {each['name']} ({each['cron']}, {each['id']}); "
+            "`goalrank schedule apply --disable-others`"
+            for each in others
+        ]
         paused = recurring.is_paused(runs)
-        _print({"exit_code": EXIT_DONE, "paused": paused, "recurring_runs": shown}, lines, as_json)
+        document = {"exit_code": EXIT_DONE, "paused": paused, "recurring_runs": shown, "others": others}
+        _print(document, lines, as_json)
 
 
 def _next(schedule: Any) -> list[str]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,12 +23,6 @@ if TYPE_CHECKING:
     from pipelines.backfill import Order
     from pipelines.kubeflow import Address
     from pipelines.recurring import Desired
-
-SCHEDULED_DATE = f"{naming.BEFORE}[[ScheduledTime.2006-01-02]]"
-"""Of a scheduled night: Kubeflow fills in the day of its start in UTC; the day before is the newest that is closed."""
-
-SCHEDULED_RUN = "[[ScheduledTime]]"
-"""A name no other scheduled night has: its time to the second."""
 
 LONGEST_TOKEN = 65536
 
@@ -44,14 +38,27 @@ def address(settings: Settings) -> Address:
     """
     from pipelines.kubeflow import Address
 
-    token = settings.kfp_token.get_secret_value().strip()
+    token: Callable[[], str] = settings.kfp_token.get_secret_value().strip
     if settings.kfp_token_file is not None:
-        if token:
+        if token():
             raise UsageError("GOALRANK_KFP_TOKEN and GOALRANK_KFP_TOKEN_FILE are both set; set one")
-        token = _token(settings.kfp_token_file)
-    if not token.isascii() or any(character.isspace() for character in token):
+        token = TokenFile(settings.kfp_token_file)
+    if not token().isascii() or any(character.isspace() for character in token()):
         raise UsageError("GOALRANK_KFP_TOKEN found with a blank or a character that no token has; set it anew")
     return Address(settings.kfp_endpoint, settings.kfp_namespace, token)
+
+
+class TokenFile:
+    """The token in a file, read again each time it is called; the last one while the file is being replaced."""
+
+    def __init__(self, file: Path) -> None:
+        """Raises UsageError where it cannot be read or holds none."""
+        self._file, self._last = file, _token(file)
+
+    def __call__(self) -> str:
+        with suppress(UsageError):
+            self._last = _token(self._file)
+        return self._last
 
 
 def _token(file: Path) -> str:
@@ -93,6 +100,7 @@ def parameters(settings: Settings) -> dict[str, Any]:
     if settings.tracking_uri.startswith("sqlite:"):
         raise UsageError("GOALRANK_TRACKING_URI is SQLite, expected an MLflow server: steps run on several machines")
     return found | {
+        "workspace_uri": ROOT,
         "preset": settings.preset,
         "seed": settings.seed,
         "window_days": settings.window_days,
@@ -115,7 +123,8 @@ def desired(settings: Settings) -> Iterator[Desired]:
     from pipelines.cluster import ROOT
     from pipelines.recurring import Desired
 
-    scheduled = {"date": SCHEDULED_DATE, "run_uri": f"{ROOT}/nights/scheduled/{SCHEDULED_RUN}"}
+    # The same every night: Kubeflow's macros ([[ScheduledTime]] and the like) are not filled in for v2 pipelines.
+    scheduled = {"date": naming.AUTO, "run_uri": f"{ROOT}/nights/scheduled/{naming.AUTO}"}
     with _package(settings) as package:
         yield Desired(schedule, package, given | scheduled, settings.service_account)
 
@@ -154,8 +163,12 @@ def _package(settings: Settings) -> Iterator[Path]:
     cluster = Cluster(
         **images,
         gpus=settings.gpus,
+        group_parts=settings.group_parts,
+        train_nodes=settings.train_nodes,
         volume_claim=settings.volume_claim,
         spark_master=settings.spark_master,
+        spark_executors=settings.spark_executors,
+        spark_cores=settings.spark_cores,
         canary_service=settings.canary_service,
         prometheus=settings.prometheus,
     )

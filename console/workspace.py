@@ -10,7 +10,6 @@ WORKSPACE/
 from __future__ import annotations
 
 import datetime
-import fcntl
 import json
 import time
 from collections.abc import Collection, Iterator
@@ -19,14 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from components.night_card import FORMAT, KEPT_BY, LONGEST_HOURS, NIGHT, RUNNING, STEPS, WORKSPACE, held
 from components.step import write_atomic
 from goalrank.errors import DataRefused, TryAgain, UsageError
 
-FORMAT = 2
-"""2: registered versions carry their feature set, the service's journal has flat lines (console/migration.py)."""
-
 ENDED_WELL = ("promoted", "kept")
-RUNNING = "running"
 
 
 @dataclass(frozen=True)
@@ -38,11 +34,20 @@ class Night:
     verdict: str
     parameters: dict[str, object]
     started_at: float
+    kept_by_steps: bool = False
+    """On a cluster: nobody holds the workspace's lock while it runs."""
 
     @classmethod
     def read(cls, folder: Path) -> Night:
-        document = json.loads((folder / "night.json").read_text(encoding="utf-8"))
-        return cls(folder, document["date"], document["verdict"], document["parameters"], document["started_at"])
+        document = json.loads((folder / NIGHT).read_text(encoding="utf-8"))
+        named = (document[name] for name in ("date", "verdict", "parameters", "started_at"))
+        return cls(folder, *named, kept_by_steps=document.get(KEPT_BY) == STEPS)
+
+    @property
+    def heard_of(self) -> float:
+        """When it last said something, Unix time."""
+        progress = self.folder / "progress.jsonl"
+        return max(self.started_at, progress.stat().st_mtime if progress.exists() else 0.0)
 
     def write(self, **result: object) -> None:
         """Keep how the night stands; whole or not at all."""
@@ -53,7 +58,7 @@ class Night:
             "parameters": self.parameters,
             **result,
         }
-        write_atomic(self.folder / "night.json", json.dumps(document, indent=1, default=str))
+        write_atomic(self.folder / NIGHT, json.dumps(document, indent=1, default=str))
 
 
 class Workspace:
@@ -61,7 +66,7 @@ class Workspace:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._card = folder / "workspace.json"
+        self._card = folder / WORKSPACE
 
     def logs(self, logs: str | None = None) -> Path:
         """The logs this workspace learns from: those of its first night, else `logs`, else its own simulated ones.
@@ -132,23 +137,38 @@ class Workspace:
 
         Raises:
             UsageError: there can be no such folder.
-            TryAgain: another night of this workspace is running.
+            TryAgain: another night of this workspace is running, here or on the cluster.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UsageError(f"--workspace {self.folder} cannot be a folder ({error}); choose another") from error
-        with open(self.folder / "lock", "w", encoding="utf-8") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise TryAgain(f"another night runs in {self.folder}; wait for it to end") from error
-            yield lock.fileno()
+        with held(self.folder) as lock:
+            self._require_quiet_cluster()
+            yield lock
+
+    def _require_quiet_cluster(self) -> None:
+        """Refuse while a night of the cluster is under way: its steps do not hold the lock.
+
+        Raises:
+            TryAgain: one is, or has been heard of less than the longest time that one try of a step may take ago.
+        """
+        try:
+            nights = self.nights()
+        except (ValueError, KeyError):
+            return  # whoever has to read the damaged card says so
+        for night in nights:
+            silent = (time.time() - night.heard_of) / 3600
+            if night.kept_by_steps and night.verdict == RUNNING and silent < LONGEST_HOURS:
+                raise TryAgain(
+                    f"the night of {night.date} is under way on the cluster ({night.folder}); wait for it to end. One "
+                    f"that was ended by hand is taken for gone once nothing was heard of it for {LONGEST_HOURS} hours"
+                )
 
     def nights(self) -> list[Night]:
         """Every try of every night, oldest date first, within a date in the order they were tried."""
-        cards = self.folder.glob("nights/*/*/night.json")
-        return [Night.read(card.parent) for card in sorted(cards, key=lambda c: (c.parts[-3], int(c.parts[-2])))]
+        found = [Night.read(card.parent) for card in self.folder.glob(f"nights/*/*/{NIGHT}")]
+        return sorted(found, key=lambda night: (night.date, night.started_at))
 
     def last_good_date(self) -> str | None:
         """The newest date whose night ended well (promoted or kept)."""

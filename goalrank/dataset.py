@@ -127,6 +127,28 @@ class TrainingSet:
         examples, users, items = (pq.read_table(folder / f"{name}.parquet") for name in ("examples", "users", "items"))
         return cls(examples, users, items, card)
 
+    def digest(self) -> bytes:
+        """SHA-256 of all that a model is shown: requests, candidates, feedback, encoded features."""
+        ragged = [
+            self.candidates,
+            self._scores,
+            self.slates,
+            self._clicks,
+            self._likes,
+            self._watch,
+            self._propensities,
+        ]
+        arrays = [
+            *(getattr(rows, field.name) for rows in (self.users, self.items) for field in fields(rows)),
+            *(array for one in ragged for array in (one.lengths, one.values)),
+            *(self.user_row_E, self.self_selected_E, self.choice_E, self.judged_E),
+        ]
+        digest = hashlib.sha256(json.dumps([self.card, self.request_ids, self.dt_E.tolist()], sort_keys=True).encode())
+        for array in arrays:
+            digest.update(f"{array.shape} {array.dtype};".encode())
+            digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+        return digest.digest()
+
     def __len__(self) -> int:
         return len(self.request_ids)
 

@@ -21,14 +21,18 @@ from safetensors.numpy import load, save
 from torch import Tensor
 
 from goalrank.dataset import TrainingSet
-from goalrank.errors import DataRefused, ModelRefused
+from goalrank.errors import DataRefused, ModelRefused, UsageError
 from goalrank.objective import first_occurrence, group_noise, group_std, signal_weights
 from goalrank.policies import Opinion, Proposal, helper_columns, propose_lists
 from goalrank.reward import RewardModel
+from goalrank.schedule import HELPERS, derived_seed
 from goalrank.schema import LIST_LENGTH
 
 FORMAT = 1
 SHARD_REQUESTS = 8192
+BATCH_REQUESTS = 256
+"""Requests that lists are proposed for at once, and the grain of a part: a batch draws from its own seed, so whoever
+makes it makes the same lists."""
 
 
 @dataclass(frozen=True)
@@ -54,29 +58,35 @@ def build_groups(
     *,
     mix: Sequence[str] = (),
     length: int = LIST_LENGTH,
-    batch_requests: int = 256,
+    batch_requests: int = BATCH_REQUESTS,
+    part: int = 0,
+    parts: int = 1,
     device: torch.device | str = "cpu",
     progress: Callable[[int, int], None] | None = None,
 ) -> Groups:
     """Propose and score `helper_lists` lists for each request in `indices` (rows of examples.parquet).
 
-    `mix` names the helper policies to take part (policies.helper_columns); none: every heuristic.
+    `mix` names the helper policies to take part (policies.helper_columns); none: every heuristic. Of several `parts`,
+    `part` makes its share of the groups alone; all of them, put together, are the groups of one piece.
 
     Raises:
         DataRefused: there is no request to build a group for.
         ModelRefused: the reward model gives a reward that is not finite.
-        UsageError: the mix is not one that makes so many lists.
+        UsageError: the mix is not one that makes so many lists, or there is no such part.
     """
     if len(indices) == 0:
         raise DataRefused(
             "no training request offers a choice, expected at least one; give the night more days of logs"
         )
     columns = helper_columns(helper_lists, mix)
-    generator = torch.Generator().manual_seed(seed)
     reward_model = reward_model.to(device).eval()
+    share = share_of(part, parts, len(indices), batch_requests)
+    if share.start == share.stop:  # more parts than batches
+        return Groups(np.empty(0, np.int32), *(np.empty(0) for _ in range(3)), tuple(policy.name for policy in columns))
     lists, heads = [], []
-    for begin in range(0, len(indices), batch_requests):
-        chosen = indices[begin : begin + batch_requests]
+    for begin in range(share.start, share.stop, batch_requests):
+        chosen = indices[begin : min(begin + batch_requests, share.stop)]
+        generator = torch.Generator().manual_seed(derived_seed(seed, HELPERS, begin // batch_requests))
         batch = training_set.batch(chosen).to(device)
         shown_BL = training_set.feedback(chosen).slate_BL.to(device)
         with torch.inference_mode():
@@ -87,21 +97,34 @@ def build_groups(
         lists.append(lists_BGL.to(torch.int16).cpu().numpy())
         heads.append(rewards_HBG.float().transpose(0, 1).cpu().numpy())
         if progress is not None:
-            progress(min(begin + batch_requests, len(indices)), len(indices))
+            progress(min(begin + batch_requests, share.stop) - share.start, share.stop - share.start)
     head_rewards_RHG = np.concatenate(heads)
     if not np.isfinite(head_rewards_RHG).all():
-        row = int(np.flatnonzero(~np.isfinite(head_rewards_RHG).all(axis=(1, 2)))[0])
+        row = int(indices[share][np.flatnonzero(~np.isfinite(head_rewards_RHG).all(axis=(1, 2)))[0]])
         raise ModelRefused(
-            f"the reward model's rewards for request {training_set.request_ids[int(indices[row])]!r} are not finite; "
+            f"the reward model's rewards for request {training_set.request_ids[row]!r} are not finite; "
             "train the reward model again"
         )
     return Groups(
-        request_R=np.asarray(indices, dtype=np.int32),
+        request_R=np.asarray(indices[share], dtype=np.int32),
         lists_RGL=np.concatenate(lists),
         rewards_RG=head_rewards_RHG.mean(axis=1),
         head_rewards_RHG=head_rewards_RHG,
         helpers=tuple(policy.name for policy in columns),
     )
+
+
+def share_of(part: int, parts: int, requests: int, batch_requests: int = BATCH_REQUESTS) -> slice:
+    """The requests that one of several parts makes the groups of: whole batches, as evenly as they go.
+
+    Raises:
+        UsageError: there is no such part.
+    """
+    if not 0 <= part < parts:
+        raise UsageError(f"part {part} of {parts} groups found, expected a number from 0 and below how many there are")
+    batches = -(-requests // batch_requests)
+    begin, end = (edge * batches // parts * batch_requests for edge in (part, part + 1))
+    return slice(min(begin, requests), min(end, requests))
 
 
 # --------------------------------------------------------------------------------------------------------- statistics

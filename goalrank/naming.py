@@ -14,6 +14,8 @@ from typing import Any
 from goalrank.errors import GoalRankError, UsageError
 
 BEFORE = "before "
+AUTO = "auto"
+"""Of a run that finds out by itself which night it is (components/the_night.py)."""
 
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,127})")
 _VERSION = re.compile(r"[1-9][0-9]{0,17}")
@@ -62,7 +64,7 @@ def require_day(what: str, text: Any, error: type[GoalRankError] = UsageError) -
 def arrival_day(what: str, text: Any, error: type[GoalRankError] = UsageError) -> str:
     """The arrival day that is meant: a day as it is, or `before DAY` for the day before it.
 
-    A scheduler knows on which day it starts a night, but not how to subtract one; arrival days and that day are in UTC.
+    For schedulers that know on which day they start a night, but not how to subtract one; both days are in UTC.
 
     Raises:
         UsageError: it is neither (or `error`).

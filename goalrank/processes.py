@@ -55,6 +55,15 @@ class Processes:
                 dist.all_reduce(values)
         return values
 
+    def gather(self, values: Tensor) -> list[Tensor]:
+        """The tensor of every process, by its rank; all of one shape and type."""
+        if self.count == 1:
+            return [values]
+        everybodys = [torch.empty_like(values) for _ in range(self.count)]
+        with _others_needed():
+            dist.all_gather(everybodys, values)
+        return everybodys
+
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Replace every gradient by its sum over all processes."""
         if self.count == 1:

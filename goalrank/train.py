@@ -41,6 +41,7 @@ from goalrank.objective import (
 from goalrank.presets import Preset
 from goalrank.ranker import Ranker
 from goalrank.reward import RewardModel
+from goalrank.same_start import require_same, require_same_start, weights_digest
 from goalrank.schedule import START, STEP, Share, batch_rows, derived_seed, rate_share
 from goalrank.schema import LIST_LENGTH, RewardWeights
 from goalrank.warm_start import require_sizes
@@ -126,8 +127,8 @@ def train_ranker(
         DataRefused: there is no group.
         ModelRefused: loss, gradient or a weight is not finite, or the ranker to begin with has another architecture.
         TryAgain: it was asked to stop, or another process is gone.
-        UsageError: no temperature makes these groups as sharp as the objective asks, or a step has fewer requests than
-            there are processes.
+        UsageError: no temperature makes these groups as sharp as the objective asks, a step has fewer requests than
+            there are processes, or a process begins with something else than the others (goalrank/same_start.py).
     """
     if len(groups) == 0:
         raise DataRefused("the groups hold no request, expected at least one; run generate_groups again")
@@ -143,6 +144,8 @@ def train_ranker(
     with torch.random.fork_rng(devices=[] if device.type == "cpu" else [device]):
         torch.manual_seed(derived_seed(seed, START, 0))
         ranker = new_ranker(preset, reward_model, warm_start).to(device)
+        # Before a checkpoint is looked for: another run's are cleared there.
+        require_same_start(processes, training_set, groups, reward_model, identity, ranker)
         initial = copy.deepcopy(ranker).eval() if objective.uses_initial_ranker else None
         optimizer = torch.optim.AdamW(
             ranker.parameters(),
@@ -157,6 +160,7 @@ def train_ranker(
             unpack_training(saved, ranker, optimizer, {})
             curves = Curves(**saved.values["curves"])
             begun = saved.step
+            require_same(processes, {"checkpoint": weights_digest(ranker)})
         lesson = _Lesson(
             training_set, groups, ranker, initial, reward_model.to(device).eval(), preset, objective, length, execution
         )

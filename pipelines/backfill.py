@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import UTC, date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -183,10 +183,14 @@ def _wait(kubeflow: Kubeflow, run: str, said: Callable[[str], None], poll_second
 
 
 def _night(run: Any) -> NightRun:
-    """The date is read from the parameters, as a scheduled night and a submitted one both have it."""
+    """The date is in the parameters; a scheduled night's (`auto`) is the day before the one on which it was made, in
+    UTC, as its first step has it too unless the pod waited beyond midnight."""
     given = (run.runtime_config.parameters or {}).get("date") if run.runtime_config else None
     try:
-        day = naming.arrival_day("date", given)
+        if given == naming.AUTO and run.created_at is not None:
+            day = (run.created_at.astimezone(UTC) - timedelta(days=1)).date().isoformat()
+        else:
+            day = naming.arrival_day("date", given)
     except UsageError:
         day = None
     return NightRun(str(run.run_id), day, str(run.state))

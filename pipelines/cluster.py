@@ -9,7 +9,7 @@ Decisions:
   or a store that is away (75). Every step may be repeated: what is written is written aside and renamed, training
   goes on from its checkpoint, promotion from its journal. So a refusal comes three times in the same words and is told
   up to RETRY_SECONDS later; in exchange a preempted pod or a restarted Redis costs no night.
-- Caching. Only the three training steps may be taken from the cache, keyed by the snapshot's id, the images' digests
+- Caching. Only the training steps may be taken from the cache, keyed by the snapshot's id, the images' digests
   and the run's folder: where a night is submitted again, it checks and extracts anew and trains only if the snapshot
   changed. Every other step looks at something outside (logs, stores, registry), so it always runs.
 - The exit handler publishes the report and tells the webhook, on success and on failure. A time-out counts from a pod's
@@ -24,7 +24,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from components import spark_on_kubernetes as spark
 from components.images import DATA_IMAGE, SERVING_IMAGE, TRAIN_IMAGE
+from components.the_night import RUN_VARIABLE
+from components.train_ranker import train_job
 
 if TYPE_CHECKING:
     from kfp.dsl import PipelineTask
@@ -45,7 +48,10 @@ RETRY_SECONDS = 360
 """Of waiting, when both retries are needed: 120 and 240."""
 
 TRAINING = frozenset({"train_reward", "generate_groups", "train_ranker"})
-"""Steps that get the accelerator, and the only ones that may be taken from the cache."""
+"""Steps that get the accelerator."""
+
+CACHED = TRAINING | {"join_groups"}
+"""The only ones that may be taken from the cache."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,7 @@ SIZES = {
     "materialize_features": Size("2", "8Gi", 3),
     "train_reward": Size("4", "16Gi", 8),
     "generate_groups": Size("4", "16Gi", 4),
+    "join_groups": Size("2", "16Gi", 2),
     "train_ranker": Size("4", "16Gi", 12),
     "register_model": Size("1", "4Gi", 1),
     "evaluate_ranker": Size("4", "16Gi", 3),
@@ -73,6 +80,15 @@ SIZES = {
     "publish_report": Size("1", "2Gi", 0.5),
 }
 """For the preset `base` on millions of impressions; a step that is not named here does not compile."""
+
+FIRST_AND_LAST = frozenset({"check_logs", "publish_report"})
+"""Steps that must know which run they are of: the first tells the others, the exit handler can be told nothing."""
+
+SPARK_STEPS = frozenset({"check_logs", "extract_features", "materialize_features", "smoke_serve"})
+"""Steps that start Spark; on Kubernetes each is its own driver and asks for executors."""
+
+WAITING = Size("1", "4Gi", 12)
+"""Of a step whose work is done by other pods."""
 
 SECRETS = {"goalrank-feast": ("GOALRANK_FEAST_REGISTRY", "GOALRANK_REDIS")}
 """Kubernetes secret -> its keys, named as the variables that every step finds them in."""
@@ -100,11 +116,15 @@ class Cluster:
     train_image: str = TRAIN_IMAGE
     serving_image: str = SERVING_IMAGE
     gpus: int = 1
+    group_parts: int = 1
+    train_nodes: int = 1
     gpu_resource: str = "nvidia.com/gpu"
     gpu_taint: str = "nvidia.com/gpu"
     gpu_node_label: tuple[str, str] = ("nvidia.com/gpu.present", "true")
     volume_claim: str = "goalrank-workspace"
     spark_master: str = "local[2]"
+    spark_executors: int = 2
+    spark_cores: int = 4
     canary_service: str = ""
     prometheus: str = ""
 
@@ -119,13 +139,17 @@ def nightly_on(cluster: Cluster) -> GraphComponent:
     from kfp import dsl
     from kfp.dsl import pipeline_context
 
-    from pipelines.nightly import nightly
+    from pipelines.nightly import GROUP_PARTS, nightly
 
     the_night: Callable[..., None] = nightly.pipeline_func
 
     @functools.wraps(the_night)
     def on_the_cluster(*arguments: Any, **named: Any) -> None:
-        the_night(*arguments, **named)
+        before = GROUP_PARTS.set(cluster.group_parts)
+        try:
+            the_night(*arguments, **named)
+        finally:
+            GROUP_PARTS.reset(before)
         for task in pipeline_context.Pipeline.get_default_pipeline().tasks.values():
             _fit_out(task, cluster)
 
@@ -149,7 +173,7 @@ def _fit_out(task: PipelineTask, cluster: Cluster) -> None:
     task.set_cpu_request(size.cpu).set_cpu_limit(size.cpu)
     task.set_memory_request(size.memory).set_memory_limit(size.memory)
     task.set_retry(RETRIES, backoff_duration=RETRY_WAIT, backoff_factor=RETRY_FACTOR)
-    task.set_caching_options(enable_caching=step in TRAINING)
+    task.set_caching_options(enable_caching=step in CACHED)
     for name, value in {**VARIABLES, "GOALRANK_SPARK_MASTER": cluster.spark_master}.items():
         task.set_env_variable(name, value)
     kubernetes.set_timeout(task, int(size.hours * 3600))
@@ -158,6 +182,15 @@ def _fit_out(task: PipelineTask, cluster: Cluster) -> None:
     kubernetes.mount_pvc(task, pvc_name=cluster.volume_claim, mount_path=ROOT)
     for secret, keys in SECRETS.items():
         kubernetes.use_secret_as_env(task, secret, {key: key for key in keys})
+    if step in SPARK_STEPS and cluster.spark_master.startswith(spark.PREFIX):
+        task.set_env_variable(spark.IMAGE, cluster.data_image)
+        task.set_env_variable(spark.EXECUTORS, str(cluster.spark_executors))
+        task.set_env_variable(spark.CORES, str(cluster.spark_cores))
+        task.set_env_variable(spark.CLAIM, cluster.volume_claim)
+        kubernetes.use_field_path_as_env(task, spark.ADDRESS, field_path="status.podIP")
+        kubernetes.use_field_path_as_env(task, spark.POD, field_path="metadata.name")
+    if step in FIRST_AND_LAST:
+        kubernetes.use_field_path_as_env(task, RUN_VARIABLE, field_path="metadata.labels['pipeline/runid']")
     if step == "publish_report":
         secret, key = NOTIFY_SECRET
         kubernetes.use_secret_as_env(task, secret, {key: key}, optional=True)
@@ -166,8 +199,27 @@ def _fit_out(task: PipelineTask, cluster: Cluster) -> None:
         task.set_env_variable("GOALRANK_CANARY_ACCOUNT", PROMOTER_ACCOUNT)
         task.set_env_variable("GOALRANK_PROMETHEUS", cluster.prometheus)
         kubernetes.use_secret_as_volume(task, PROMOTER_SECRET, PROMOTER_ACCOUNT)
-    if step in TRAINING and cluster.gpus:
+    if step == "train_ranker" and cluster.train_nodes > 1:
+        _order_a_train_job(task, size, cluster)
+    elif step in TRAINING and cluster.gpus:
         task.set_accelerator_type(cluster.gpu_resource).set_accelerator_limit(cluster.gpus)
         label, value = cluster.gpu_node_label
         kubernetes.add_node_selector(task, label_key=label, label_value=value)
         kubernetes.add_toleration(task, key=cluster.gpu_taint, operator="Exists", effect="NoSchedule")
+
+
+def _order_a_train_job(task: PipelineTask, size: Size, cluster: Cluster) -> None:
+    """The step trains on several machines (components/train_ranker/train_job.py); its own pod waits for them."""
+    task.set_cpu_request(WAITING.cpu).set_cpu_limit(WAITING.cpu)
+    task.set_memory_request(WAITING.memory).set_memory_limit(WAITING.memory)
+    told = {
+        train_job.COUNT: str(cluster.train_nodes),
+        train_job.IMAGE: cluster.train_image,
+        train_job.CLAIM: cluster.volume_claim,
+        train_job.CPU: size.cpu,
+        train_job.MEMORY: size.memory,
+        train_job.GPUS: str(cluster.gpus),
+        train_job.GPU_RESOURCE: cluster.gpu_resource,
+    }
+    for name, value in told.items():
+        task.set_env_variable(name, value)

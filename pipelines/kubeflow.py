@@ -37,11 +37,14 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True)
 class Address:
-    """Where Kubeflow Pipelines is and who asks; the token never appears in a message."""
+    """Where Kubeflow Pipelines is and who asks; the token never appears in a message.
+
+    token is called before every request, since a cluster's tokens last an hour and a backfill for days; "": none.
+    """
 
     host: str
     namespace: str = ""
-    token: str = field(default="", repr=False)
+    token: Callable[[], str] = field(default=str, repr=False)
 
 
 class Kubeflow:
@@ -64,9 +67,11 @@ class Kubeflow:
         self.address = address
         configuration = kfp_server_api.Configuration(host=address.host.rstrip("/"))
         configuration.retries = False
-        if address.token:
-            configuration.api_key = {"authorization": address.token}
+        self._token = address.token()
+        if self._token:
+            configuration.api_key = {"authorization": self._token}  # else the hook below is not even asked
             configuration.api_key_prefix = {"authorization": "Bearer"}
+            configuration.refresh_api_key_hook = self._authorise
         health = kfp_server_api.HealthzServiceApi(kfp_server_api.ApiClient(configuration))
         # Asked first, because kfp's client asks a silent host for half a minute, with a traceback each time.
         ask = health.healthz_service_get_healthz_with_http_info
@@ -91,12 +96,19 @@ class Kubeflow:
             client = kfp.Client(
                 host=self.address.host,
                 namespace=self.address.namespace or "kubeflow",
-                existing_token=self.address.token or None,
+                existing_token=self._token or None,
             )
+        if self._token:
+            client._run_api.api_client.configuration.refresh_api_key_hook = self._authorise
         client._context_setting["namespace"] = self.address.namespace  # not what a file in the home folder says
         rest = client._run_api.api_client.rest_client
         rest.request = partial(_with_time_limit, rest.request)
         return client
+
+    def _authorise(self, configuration: Any) -> None:
+        """Give a request the token of now."""
+        self._token = self.address.token()
+        configuration.api_key["authorization"] = self._token
 
     def call(self, function: Callable[..., Answer], /, *arguments: Any, **named: Any) -> Answer:
         """One call that may be repeated, and is where that may help.
@@ -126,9 +138,9 @@ class Kubeflow:
             with redirect_stdout(io.StringIO()):  # kfp prints links there, where --json has its object
                 return function(*arguments, **named)
         except ApiException as error:
-            raise _error(self.address, error.status, _message(error)) from error
+            raise _error(self.address, self._token, error.status, _message(error)) from error
         except (OSError, HTTPError) as error:
-            raise _error(self.address, 0, type(error).__name__) from error
+            raise _error(self.address, self._token, 0, type(error).__name__) from error
 
     def pages(self, function: Callable[..., Any], items: str, **named: Any) -> Iterator[Any]:
         """Everything a list call has, page by page."""
@@ -182,12 +194,12 @@ def _message(error: Any) -> str:
     return " ".join((body or str(error.reason)).split())[:LONGEST_MESSAGE]
 
 
-def _error(address: Address, status: int | None, said: str) -> GoalRankError:
+def _error(address: Address, token: str, status: int | None, said: str) -> GoalRankError:
     """Our error for an answer of Kubeflow Pipelines."""
     where = f"Kubeflow Pipelines at {address.host}"
-    said = said.replace(address.token, "...") if address.token else said
+    said = said.replace(token, "...") if token else said
     if status == 401:
-        found = "the token was refused" if address.token else "it wants a token and none is set"
+        found = "the token was refused" if token else "it wants a token and none is set"
         return UsageError(f"{where}: {found} (401); set GOALRANK_KFP_TOKEN or GOALRANK_KFP_TOKEN_FILE to a valid one")
     if status == 403:
         return UsageError(f"{where}: this token may not do that (403: {said}); expected one with the right to")

@@ -7,6 +7,8 @@ published either way.
 """
 
 # No `from __future__ import annotations` here: kfp reads the annotations as types.
+from contextvars import ContextVar
+
 from kfp import dsl
 
 from components.check_features.component import check_features
@@ -15,6 +17,7 @@ from components.evaluate_ranker.component import evaluate_ranker
 from components.extract_features.component import extract_features
 from components.gate_promotion.component import gate_promotion
 from components.generate_groups.component import generate_groups
+from components.join_groups.component import join_groups
 from components.materialize_features.component import materialize_features
 from components.promote_model.component import promote_model
 from components.publish_report.component import publish_report
@@ -23,6 +26,10 @@ from components.smoke_serve.component import smoke_serve
 from components.train_ranker.component import train_ranker
 from components.train_reward.component import train_reward
 from goalrank.verdict import LATENCY_BUDGET_MS, SIZE_BUDGET_MB
+
+GROUP_PARTS: ContextVar[int] = ContextVar("GROUP_PARTS", default=1)
+"""In how many parts the groups are made, each in a pod of its own: a shape of the pipeline, so chosen as it is compiled
+(pipelines/cluster.py). The groups are the same in any number."""
 
 
 @dsl.pipeline(name="goalrank-nightly", description="Retrain a list ranker on the newest day of feedback.")
@@ -35,6 +42,7 @@ def nightly(
     tracking_uri: str,
     journal_uri: str,
     world_uri: str = "",
+    workspace_uri: str = "",
     preset: str = "small",
     seed: int = 0,
     warm_start: str = "none",
@@ -52,12 +60,13 @@ def nightly(
     """One night.
 
     Args:
-        date: the newest arrival day, YYYY-MM-DD: learnt from by tomorrow, judged on tonight. A scheduler, which knows
-            today only, says `before YYYY-MM-DD`.
-        run_uri: this run's own folder: outcomes, progress, checkpoints, report.
+        date: the newest arrival day, YYYY-MM-DD: learnt from by tomorrow, judged on tonight. A scheduler, which says
+            the same every night, says `auto`: the newest day that is closed when the night begins (the_night.py).
+        run_uri: this run's own folder: outcomes, progress, checkpoints, report. FOLDER/auto: one named by the run.
         logs_uri: feedback logs in the data contract.
         snapshots_uri, feast_uri, tracking_uri, journal_uri: where snapshots, features, models and promotions are kept.
         world_uri: the simulated world's logs, empty for real ones; adds the true reward to the figures, to no gate.
+        workspace_uri: on a cluster, the folder above all nights, where each leaves its card (components/night_card.py).
         preset: model size and training length (goalrank/presets.py).
         seed: of everything random.
         warm_start: what the ranker's training begins with, "none" or "champion".
@@ -83,43 +92,47 @@ def nightly(
             run_uri=run_uri,
             spark_master=spark_master,
             spark_memory=spark_memory,
+            workspace_uri=workspace_uri,
         )
+        # Once the first step has said which night it is, nobody asks the clock again.
+        night, folder = logs.outputs["night"], logs.outputs["folder"]
         extraction = extract_features(
             logs_uri=logs_uri,
             snapshots_uri=snapshots_uri,
-            date=date,
+            date=night,
             full_rebuild=full_rebuild,
             window_days=window_days,
-            run_uri=run_uri,
+            run_uri=folder,
             spark_master=spark_master,
             spark_memory=spark_memory,
-        ).after(logs)
+        )
         snapshot, snapshot_id = extraction.outputs["snapshot"], extraction.outputs["snapshot_id"]
-        features = check_features(snapshot=snapshot, snapshots_uri=snapshots_uri, run_uri=run_uri)
+        features = check_features(snapshot=snapshot, snapshots_uri=snapshots_uri, run_uri=folder)
         materialized = materialize_features(
-            snapshot=snapshot, feast_uri=feast_uri, window_days=window_days, run_uri=run_uri
+            snapshot=snapshot, feast_uri=feast_uri, window_days=window_days, run_uri=folder
         ).after(features)
         training_set = materialized.outputs["training_set"]
 
         reward = train_reward(
-            training_set=training_set, preset=preset, seed=seed, run_uri=run_uri, snapshot_id=snapshot_id
+            training_set=training_set, preset=preset, seed=seed, run_uri=folder, snapshot_id=snapshot_id
         )
         reward_model, judge_model = reward.outputs["reward_model"], reward.outputs["judge_model"]
-        groups = generate_groups(
-            training_set=training_set,
-            reward_model=reward_model,
-            preset=preset,
-            seed=seed,
-            run_uri=run_uri,
-            snapshot_id=snapshot_id,
-        ).outputs["groups"]
+        made_by = {"preset": preset, "run_uri": folder, "snapshot_id": snapshot_id}
+        of_models = {"training_set": training_set, "reward_model": reward_model, "seed": seed, **made_by}
+        parts = GROUP_PARTS.get()
+        if parts == 1:
+            groups = generate_groups(**of_models).outputs["groups"]
+        else:
+            with dsl.ParallelFor(list(range(parts)), name="parts-of-the-groups") as part:
+                piece = generate_groups(**of_models, part=part, parts=parts).outputs["groups"]
+            groups = join_groups(training_set=training_set, parts=dsl.Collected(piece), **made_by).outputs["groups"]
         ranker = train_ranker(
             training_set=training_set,
             groups=groups,
             reward_model=reward_model,
             preset=preset,
             seed=seed,
-            run_uri=run_uri,
+            run_uri=folder,
             snapshot_id=snapshot_id,
             warm_start=warm_start,
             tracking_uri=tracking_uri,
@@ -137,8 +150,8 @@ def nightly(
             preset=preset,
             seed=seed,
             commit=commit,
-            date=date,
-            run_uri=run_uri,
+            date=night,
+            run_uri=folder,
         ).outputs["registration"]
         judging = evaluate_ranker(
             registration=registration,
@@ -152,8 +165,8 @@ def nightly(
             size_budget_mb=size_budget_mb,
             world_uri=world_uri,
             seed=seed,
-            date=date,
-            run_uri=run_uri,
+            date=night,
+            run_uri=folder,
         )
         evaluation = judging.outputs["verdict"]
         # After the judging, though it needs nothing from it: a refused model is not worth a server's start.
@@ -163,12 +176,12 @@ def nightly(
             training_set=training_set,
             feast_uri=feast_uri,
             tracking_uri=tracking_uri,
-            run_uri=run_uri,
+            run_uri=folder,
         ).after(judging)
         serving = smoke.outputs["verdict"]
 
         # kfp.local skips an If on a named output without a word, so the gate returns one unnamed bool.
-        gate = gate_promotion(registration=registration, evaluation=evaluation, serving=serving, run_uri=run_uri)
+        gate = gate_promotion(registration=registration, evaluation=evaluation, serving=serving, run_uri=folder)
         with dsl.If(gate.output == True, name="every-gate-says-yes"):  # noqa: E712 - kfp reads the comparison
             promote_model(
                 registration=registration,
@@ -176,6 +189,6 @@ def nightly(
                 serving=serving,
                 tracking_uri=tracking_uri,
                 journal_uri=journal_uri,
-                date=date,
-                run_uri=run_uri,
+                date=night,
+                run_uri=folder,
             )

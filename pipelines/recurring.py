@@ -120,6 +120,64 @@ def look(kubeflow: Kubeflow) -> list[Found]:
     return sorted((_found(run, names) for run in runs), key=lambda found: found.order)
 
 
+@dataclass(frozen=True)
+class Clone:
+    """An enabled recurring run of the night's pipeline that is not the night's own: a second night each night."""
+
+    id: str
+    name: str
+    cron: str
+
+    @property
+    def told(self) -> dict[str, str]:
+        return {"id": self.id, "name": self.name, "cron": self.cron}
+
+
+def clones(kubeflow: Kubeflow, runs: list[Found]) -> list[Clone]:
+    """Enabled recurring runs of any version of the night's pipeline, in whichever experiment of the namespace, but for
+    `runs`; somebody cloned ours in the user interface, or made one there.
+
+    A copy of the package that was uploaded as a pipeline of another name is not told from anybody else's.
+    """
+    pipeline = _pipeline(kubeflow)
+    if pipeline is None:
+        return []
+    ours = {run.id for run in runs}
+    listed = kubeflow.pages(kubeflow.client.list_recurring_runs, "recurring_runs", namespace=kubeflow.namespace)
+    return [
+        Clone(
+            str(run.recurring_run_id),
+            str(run.display_name),
+            str(run.trigger.cron_schedule.cron if run.trigger and run.trigger.cron_schedule else "no cron"),
+        )
+        for run in listed
+        if run.mode == "ENABLE"
+        and str(run.recurring_run_id) not in ours
+        and run.pipeline_version_reference
+        and run.pipeline_version_reference.pipeline_id == pipeline
+    ]
+
+
+def require_no_clones(found: list[Clone]) -> None:
+    """Refuse to go on beside another night.
+
+    Raises:
+        UsageError: there is one; names each and how to mend it.
+    """
+    if found:
+        named = ", ".join(f"{each.name!r} ({each.cron}, {each.id})" for each in found)
+        raise UsageError(
+            f"{len(found)} more recurring run{'s' * (len(found) > 1)} of pipeline {NAME} found enabled: {named}; "
+            "expected ours alone, or nights would run twice. Disable them: `goalrank schedule apply --disable-others`"
+        )
+
+
+def disable(kubeflow: Kubeflow, found: list[Clone]) -> None:
+    """Disable them; they stay in the list for whoever made them."""
+    for each in found:
+        _tolerant(kubeflow, kubeflow.client.disable_recurring_run, each.id)
+
+
 def differences(desired: Desired, found: Found) -> list[dict[str, Any]]:
     """The fields in which a recurring run is not as desired: {"field", "found", "expected"} each."""
     changes = []

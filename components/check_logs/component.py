@@ -1,5 +1,7 @@
 """The pipeline's view of this step; the work is in main.py."""
 
+from typing import NamedTuple
+
 from kfp import dsl
 
 from components.images import DATA_IMAGE
@@ -16,10 +18,15 @@ def check_logs(
     spark_memory: str,
     data_docs: dsl.Output[dsl.Artifact],
     window_days: int = 30,
-):
-    """Hold the log partitions tonight reads against the data contract; refuse the night if they break it."""
-    from components.check_logs.main import run
+    workspace_uri: str = "",
+) -> NamedTuple("Night", [("night", str), ("folder", str)]):  # type: ignore[misc]
+    """Say which night this is, hold the log partitions it reads against the data contract, refuse what breaks it."""
+    from typing import NamedTuple
 
+    from components.check_logs.main import run
+    from components.the_night import day_of, folder_of
+
+    run_uri = folder_of(run_uri)
     run(
         logs_uri=logs_uri,
         snapshots_uri=snapshots_uri,
@@ -30,4 +37,6 @@ def check_logs(
         run_uri=run_uri,
         spark_master=spark_master,
         spark_memory=spark_memory,
+        workspace_uri=workspace_uri,
     )
+    return NamedTuple("Night", [("night", str), ("folder", str)])(day_of(date, run_uri), run_uri)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from components import night_card
 from components.check_logs import freshness, partitions
 from components.data_gate import Gate
 from components.extract_features import day_decisions, erasures, locations, version
@@ -12,8 +13,9 @@ from components.extract_features.plan import plan
 from components.extract_features.snapshots import Snapshot
 from components.spark import spark_session
 from components.step import Step, run_alone
+from components.the_night import day_of
 from components.trailing_volume import FEWEST_TRAILING_DAYS
-from goalrank import naming, schema
+from goalrank import schema
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,6 +43,7 @@ def run(
     spark_master: str = "local[2]",
     spark_memory: str = "1g",
     window_days: int = 30,
+    workspace_uri: str = "",
 ) -> None:
     """Check the arrival days tonight reads: all up to `date` on a first night or a rebuild, else the new ones.
 
@@ -49,19 +52,22 @@ def run(
     Args:
         logs_uri: root of the logs (requests/, impressions/, items/, users/ with dt=YYYY-MM-DD folders).
         snapshots_uri: root of the snapshots; extraction's plan says which one it goes on from.
-        date: tonight's arrival day, YYYY-MM-DD, or `before YYYY-MM-DD`.
+        date: tonight's arrival day, YYYY-MM-DD, `before YYYY-MM-DD`, or `auto` (components/the_night.py).
         full_rebuild: read every day again.
         data_docs: folder for Great Expectations' static site; written when the data are refused, too.
         run_uri: the run's folder.
         spark_master: where Spark runs.
         spark_memory: memory of Spark's driver.
         window_days: as extract_features is told.
+        workspace_uri: on a cluster, the folder in which the night is to leave its card (components/night_card.py).
 
     Raises:
         DataRefused: a critical check failed; names each one, what was found and how to mend it.
+        UsageError, TryAgain: as night_card.begin.
     """
     with Step("check_logs", run_uri) as step:
-        date = naming.arrival_day("date", date)
+        date = day_of(date, run_uri)
+        night_card.begin(workspace_uri, run_uri, date, logs_uri)
         logs = locations.folder(logs_uri)
         configuration = version.configuration(window_days, erasures.read(locations.folder(snapshots_uri)))
         root = locations.folder(snapshots_uri)

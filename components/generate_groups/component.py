@@ -15,6 +15,8 @@ def generate_groups(
     snapshot_id: str,  # only for the cache: Kubeflow's key holds the names of artifacts, not what is in them
     groups: dsl.Output[dsl.Dataset],
     data_docs: dsl.Output[dsl.Artifact],
+    part: int = 0,
+    parts: int = 1,
 ):
     """Propose helper lists for the training requests, score them, and hold them against what a group must be."""
     from components.generate_groups.main import run
@@ -27,4 +29,6 @@ def generate_groups(
         seed=seed,
         run_uri=run_uri,
         data_docs=data_docs.path,
+        part=part,
+        parts=parts,
     )

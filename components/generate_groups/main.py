@@ -21,6 +21,8 @@ def run(
     run_uri: str,
     data_docs: str = "",
     helpers: str = "",
+    part: int = 0,
+    parts: int = 1,
 ) -> None:
     """Propose and score the helpers' lists of every request the ranker may learn from (never the judge's); check them.
 
@@ -33,18 +35,21 @@ def run(
         run_uri: the run's own folder.
         data_docs: folder for Great Expectations' static site, in the run's folder by default; written when the groups
             are refused, too.
+        helpers: names of the helper policies that take part, with commas; by default all.
+        part, parts: make that one of so many parts alone; join_groups puts them together and checks them.
 
     Raises:
         DataRefused: there is no request to learn from, or the groups failed a critical check (suites.py).
         ModelRefused: the reward model is damaged, or its rewards are not finite.
     """
-    with Step("generate_groups", run_uri) as step:
+    with Step("generate_groups" if parts == 1 else f"generate_groups_{part + 1}_of_{parts}", run_uri) as step:
         with step.tool("torch"):
             import torch
 
             from goalrank.checkpoint import load_model
             from goalrank.dataset import TrainingSet
             from goalrank.errors import ModelRefused
+            from goalrank.group_parts import write_part
             from goalrank.groups import build_groups, write_groups
             from goalrank.presets import preset as preset_named
             from goalrank.reward import RewardModel
@@ -60,9 +65,15 @@ def run(
             chosen.helper_lists,
             seed,
             mix=[name for name in helpers.split(",") if name],
+            part=part,
+            parts=parts,
             device="cuda" if torch.cuda.is_available() else "cpu",
             progress=lambda done, total: step.progress(done, total, "requests"),
         )
+        if parts > 1:
+            write_part(groups, built, part, parts)
+            step.figures["requests"] = len(built)
+            return
         card = write_groups(groups, built)
         step.figures.update({**card["counts"], "helpers": card["helpers"], **card["statistics"]})
         check(step, built, data, chosen.helper_lists, card, data_docs or f"{run_uri}/data_docs/generate_groups")

@@ -13,7 +13,9 @@ out, and would send the traffic there that is to be taken from it. All there is 
     7      0         version 7 is being taken back                finishes that
     -      0         taken back, the old revision is starting     waits for it, gives it all the traffic
 
-An annotation names the version that was unwell: it is refused until somebody takes the annotation away.
+An annotation names the version that was unwell, another says why: it is refused, in the same words, until somebody
+takes the first away. They are written as the trial is taken out of the object; a step that was killed between the two
+leaves a version on 0% and no reason, which is refused as well.
 """
 
 from __future__ import annotations
@@ -60,14 +62,17 @@ class Plan:
 
 @dataclass(frozen=True)
 class Reading:
-    """What a revision was asked since a stage began, how much of it came to no list of its model, and how fast it was.
+    """How a revision fared since a stage began.
 
-    p99_ms is None where nothing was answered.
+    requests is how often it was asked for a list, but for what a client asked wrongly; failed how many of them came to
+    no list of its model, any answer of 5xx included; p99_ms is None where nothing was answered; restarts is how often
+    its servers were started again after they had died or hung.
     """
 
     requests: float
     failed: float
     p99_ms: float | None
+    restarts: float = 0.0
 
 
 class Health(Protocol):
@@ -101,17 +106,25 @@ class PrometheusHealth:
         return cls(address, namespace)
 
     def read(self, revision: str, seconds: float) -> Reading:
-        which = f'namespace="{self._namespace}",pod=~"{revision}-.*"'
+        pods = f'namespace="{self._namespace}",pod=~"{revision}-.*"'
+        lists = f'endpoint=~"rank|infer",{pods}'  # feedback and probes are answered by no model
         window = f"[{max(60, round(seconds))}s]"
-        broken = f'outcome=~"failed|overloaded",{which}'
-        requests = self._ask(f"sum(increase(goalrank_requests_total{{{which}}}{window}))")
-        failed = self._ask(f"sum(increase(goalrank_requests_total{{{broken}}}{window}))")
+
+        def counted(metric: str, labels: str) -> float:
+            return self._ask(f"sum(increase({metric}{{{labels}}}{window}))") or 0.0
+
+        failed = counted("goalrank_requests_total", f'outcome=~"failed|overloaded|not_kept",{lists}')
         # Answered, but in the retriever's order, since the model gave no list.
-        no_list = f'kind="model_failed",{which}'
-        in_its_place = self._ask(f"sum(increase(goalrank_fallbacks_total{{{no_list}}}{window}))")
-        buckets = f"sum by (le) (rate(goalrank_request_seconds_bucket{{{which}}}{window}))"
-        p99 = self._ask(f"histogram_quantile(0.99, {buckets})")
-        return Reading(requests or 0.0, (failed or 0.0) + (in_its_place or 0.0), None if p99 is None else 1000 * p99)
+        in_its_place = counted("goalrank_fallbacks_total", f'kind="model_failed",{pods}')
+        p99 = self._ask(
+            f"histogram_quantile(0.99, sum by (le) (rate(goalrank_request_seconds_bucket{{{lists}}}{window})))"
+        )
+        return Reading(
+            requests=counted("goalrank_requests_total", f'outcome!="invalid",{lists}'),
+            failed=failed + in_its_place,
+            p99_ms=None if p99 is None else 1000 * p99,
+            restarts=counted("kube_pod_container_status_restarts_total", f'container="kserve-container",{pods}'),
+        )
 
     def _ask(self, query: str) -> float | None:
         """One number, or None where there is no such series or it is not a number."""
@@ -143,15 +156,23 @@ class Canary:
             ModelRefused: a stage was unwell, or is being taken back already; the traffic is where it was before.
             TryAgain: the API server is away: the trial stays in its stage, the next call goes on from it.
         """
+        # Else the revision still on its way could be taken for the trial's.
+        if not self._wait(lambda now: now.current):
+            raise TryAgain(
+                f"InferenceService {self._service.name} makes no revision of its last change; look at it, try again"
+            )
         state = self._service.read()
+        if (state.tried, state.percent) == (version, 0):
+            self.take_back(version, "the step that took it back was ended before it could say why here; its log does")
+            state = self._service.read()
         if state.percent == 0 or state.tried not in ("", version) or (not state.tried and state.percent is not None):
             self._said(f"taking back what was left: version {state.tried or 'none'} on {state.percent}%")
             self.take_back()
             state = self._service.read()
         if state.unwell == version:
             raise ModelRefused(
-                f"version {version} was unwell in its canary and was taken back; to try it again, take the annotation "
-                f"{UNWELL} from InferenceService {self._service.name}"
+                f"version {version} was unwell in its canary and was taken back: {state.because or 'unknown'}; to "
+                f"try it again, take the annotation {UNWELL} from InferenceService {self._service.name}"
             )
         stages = [stage for stage in self._plan.stages if state.tried != version or stage >= (state.percent or 100)]
         for stage in stages:
@@ -162,7 +183,7 @@ class Canary:
                 self._said(f"taking version {version} back: {unwell}")
                 reason = f"version {version} was unwell on {stage}% of the traffic and was taken back: {unwell}"
                 try:
-                    self.take_back(unwell=version)
+                    self.take_back(version, f"on {stage}% of the traffic, {unwell}")
                 except TryAgain as error:
                     raise TryAgain(f"{reason}; but {error}") from error
                 raise ModelRefused(f"{reason}; the version before answers all requests again")
@@ -175,8 +196,11 @@ class Canary:
         """
         self._service.change("", None)
 
-    def take_back(self, unwell: str = "") -> None:
+    def take_back(self, unwell: str = "", because: str = "") -> None:
         """Give all traffic to the revision before, then take the trial out of the object; may be called at any stage.
+
+        Args:
+            unwell, because: a version that is not to be tried again, and why.
 
         Raises:
             TryAgain: the API server is away, or the traffic does not move, or the server without the trial does not
@@ -184,19 +208,29 @@ class Canary:
         """
         state = self._service.read()
         if state.tried:
-            self._service.change(state.tried, 0, unwell)
+            self._service.change(state.tried, 0)
             # Only then: taking the trial out makes a new revision, and the unwell one would be the one before it.
             if not self._wait(lambda now: now.share == 0):
                 raise TryAgain(
                     f"InferenceService {self._service.name} does not move its traffic; look at it, try again"
                 )
         if state.tried or state.percent is not None:
-            self._service.change("", 0, unwell)
+            self._service.change("", 0, unwell, because)
             if not self._wait(lambda now: now.ready and not now.tried):
                 raise TryAgain(
                     f"InferenceService {self._service.name} is not ready again yet; its traffic is where it was"
                 )
-            self._service.change("", None, unwell)
+            self._service.change("", None)
+
+    def abandon(self, version: str) -> None:
+        """Take `version` back if it is on trial; nobody may promote it any more.
+
+        Raises:
+            TryAgain: as take_back.
+        """
+        if self._service.read().tried == version:
+            self._said(f"taking version {version} back: it is refused")
+            self.take_back()
 
     def _watch(self, version: str, stage: int) -> str:
         """Watch one stage; why it is unwell, or nothing."""
@@ -216,6 +250,8 @@ class Canary:
             except TryAgain as error:
                 self._said(str(error))
                 told = False
+            if told and reading.restarts >= 1:
+                return f"its servers were started again {reading.restarts:.0f} times, expected none"
             enough = told and reading.requests >= plan.least_requests
             if enough and (unwell := self._unwell(reading)):
                 return unwell

@@ -93,12 +93,12 @@ def _night(card: Path) -> Entry:
         document = json.loads(card.read_text(encoding="utf-8"))
         at = datetime.fromtimestamp(document.get("ended_at") or document["started_at"], UTC)
         what, version = str(document["verdict"]), document.get("model_version")
-        reason = str(document.get("reason") or "")
+        reason, date = str(document.get("reason") or ""), str(document["date"])
     except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         at = datetime.fromtimestamp(card.stat().st_mtime, UTC)
-        what, version, reason = "failed", None, f"{card} cannot be read ({error})"
+        what, version, reason, date = "failed", None, f"{card} cannot be read ({error})", card.parts[-3]
     return Entry(
-        date=card.parts[-3],
+        date=date,
         at=at.isoformat(timespec="seconds"),
         what=what,
         version=None if version is None else str(version),
@@ -110,5 +110,5 @@ def _night(card: Path) -> Entry:
 
 
 def _run(folder: Path) -> str:
-    """A night's run as people name it: DATE/N."""
+    """A night's run as people name it: DATE/N, on a cluster DATE/MARK or scheduled/RUN."""
     return "/".join(folder.parts[-2:])

@@ -24,6 +24,16 @@ VARIABLE = "GOALRANK_SERVE_VERSION"
 UNWELL = "goalrank-unwell"
 """Annotation: the version that was unwell and taken back; a step that kfp starts again must not try it again."""
 
+BECAUSE = "goalrank-unwell-because"
+"""Annotation: why it was, for whoever asks to try it again."""
+
+BEFORE = "goalrank-revision-before"
+"""Annotation: the newest revision when the last one was asked for; while it still is, the status is of the time before.
+
+KServe's observedGeneration does not tell: it is the Knative service's own counter, not the InferenceService's. KServe
+copies annotations into a revision's template, so changing any of ours asks for a revision as a changed container does.
+"""
+
 GROUP, API_VERSION, PLURAL = "serving.kserve.io", "v1beta1", "inferenceservices"
 TRIES = 5
 PAUSE_SECONDS = 1.0
@@ -37,13 +47,16 @@ class State:
     """What the object says.
 
     tried is the version named in the environment ("" where there is none: the server follows the registry), percent the
-    share of traffic it should have (None: all of it), unwell the version that was taken back last. revision is the
-    newest one; ready says whether it is, share what traffic it has in fact.
+    share of traffic it should have (None: all of it). unwell is the version that was taken back last, because why.
+    current says whether the status has caught up with the last revision asked for. revision is the newest one; ready
+    says whether it is, share what traffic it has in fact (-1: nobody can tell).
     """
 
     tried: str
     percent: int | None
     unwell: str
+    because: str
+    current: bool
     revision: str
     ready: bool
     share: int
@@ -105,18 +118,18 @@ class InferenceService:
         """
         return _state(self._call(self._api.get_namespaced_custom_object))
 
-    def change(self, tried: str, percent: int | None, unwell: str = "") -> None:
+    def change(self, tried: str, percent: int | None, unwell: str = "", because: str = "") -> None:
         """Let it try `tried` on `percent` of the traffic; changes nothing where that is so already.
 
         Args:
-            unwell: a version to be remembered as such.
+            unwell, because: a version to be remembered as such, and why.
 
         Raises:
             UsageError, TryAgain: as read; TryAgain too where somebody else keeps changing it.
         """
         for attempt in range(TRIES):
             document = self._call(self._api.get_namespaced_custom_object)
-            patch = _changes(document, tried, percent, unwell)
+            patch = _changes(document, tried, percent, {UNWELL: unwell, BECAUSE: because} if unwell else {})
             if not patch:
                 return
             # Naming the version that was read has the server refuse (409) what rests on an older object.
@@ -162,7 +175,7 @@ def _container(document: dict[str, Any]) -> dict[str, Any]:
     return containers[0]
 
 
-def _changes(document: dict[str, Any], tried: str, percent: int | None, unwell: str) -> dict[str, Any]:
+def _changes(document: dict[str, Any], tried: str, percent: int | None, marks: dict[str, str]) -> dict[str, Any]:
     """The JSON merge patch that leads there; empty where it is so already."""
     predictor: dict[str, Any] = {}
     before = _container(document).get("env", [])
@@ -175,27 +188,42 @@ def _changes(document: dict[str, Any], tried: str, percent: int | None, unwell: 
     if now.get("canaryTrafficPercent") != percent:
         predictor["canaryTrafficPercent"] = percent
     patch: dict[str, Any] = {"spec": {"predictor": predictor}} if predictor else {}
-    if unwell and document["metadata"].get("annotations", {}).get(UNWELL) != unwell:
-        patch["metadata"] = {"annotations": {UNWELL: unwell}}
+    there = document["metadata"].get("annotations", {})
+    if "containers" in predictor or any(there.get(name) != value for name, value in marks.items()):
+        newest = _predictor_status(document).get("latestCreatedRevision", "")
+        patch["metadata"] = {"annotations": {**marks, BEFORE: newest}}
     return patch
+
+
+def _predictor_status(document: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = document.get("status", {}).get("components", {}).get("predictor", {})
+    return found
 
 
 def _state(document: dict[str, Any]) -> State:
     named = [each.get("value", "") for each in _container(document).get("env", []) if each["name"] == VARIABLE]
     percent = document["spec"]["predictor"].get("canaryTrafficPercent")
-    status = document.get("status", {})
-    predictor = status.get("components", {}).get("predictor", {})
-    created, ready = predictor.get("latestCreatedRevision", ""), predictor.get("latestReadyRevision", "")
+    annotations, status = document["metadata"].get("annotations", {}), document.get("status", {})
+    predictor = _predictor_status(document)
+    created, traffic = predictor.get("latestCreatedRevision", ""), predictor.get("traffic", [])
     condition: dict[str, str] = next(
         (each for each in status.get("conditions", []) if each["type"] == "PredictorReady"), {}
     )
-    seen = status.get("observedGeneration") == document["metadata"].get("generation")
-    is_ready = seen and bool(created) and created == ready and condition.get("status") == "True"
+    current = bool(created) and created != annotations.get(BEFORE, "")
+    is_ready = current and created == predictor.get("latestReadyRevision", "") and condition.get("status") == "True"
     share = sum(
         each.get("percent", 0)
-        for each in predictor.get("traffic", [])
+        for each in traffic
         if each.get("revisionName") == created or (each.get("latestRevision") and not each.get("revisionName"))
     )
-    said = f"{created or 'no revision'}: {condition.get('reason') or condition.get('status') or 'no condition'}"
-    unwell = document["metadata"].get("annotations", {}).get(UNWELL, "")
-    return State(named[0] if named else "", percent, unwell, created, is_ready, share if seen else -1, said)
+    return State(
+        tried=named[0] if named else "",
+        percent=percent,
+        unwell=annotations.get(UNWELL, ""),
+        because=annotations.get(BECAUSE, ""),
+        current=current,
+        revision=created,
+        ready=is_ready,
+        share=share if current and traffic else -1,
+        said=f"{created or 'no revision'}: {condition.get('reason') or condition.get('status') or 'no condition'}",
+    )

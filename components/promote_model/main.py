@@ -59,10 +59,15 @@ def run(
         TryAgain: another promoter is at work, or MLflow is away.
     """
     with Step("promote_model", run_uri) as step:
-        night = read_night(registration, evaluation, serving, date, run_uri)
+        canary = canaries.from_environment(lambda line: step.progress(0, 1, line))
+        try:
+            night = read_night(registration, evaluation, serving, date, run_uri)
+        except ModelRefused:
+            if canary is not None:  # started again in the middle of a canary, after its verdict became stale
+                canary.abandon(str(registry.read_registration(registration)["ranker"]["version"]))
+            raise
         with step.tool("mlflow"):
             client = registry.connect(tracking_uri)
-        canary = canaries.from_environment(lambda line: step.progress(0, 1, line))
         step.figures = (
             promote(client, night, tracking_uri, journal_uri)
             if canary is None
@@ -149,12 +154,13 @@ def promote_by_stages(
         TryAgain: as promote, or the API server is away.
     """
     stages: list[int] = []
-    if promote(client, night, tracking_uri, journal_uri, dry_run=True)["promoted"]:
-        stages = canary.roll_out(str(night.registration["ranker"]["version"]))
+    version = str(night.registration["ranker"]["version"])
     try:
+        if promote(client, night, tracking_uri, journal_uri, dry_run=True)["promoted"]:
+            stages = canary.roll_out(version)
         figures = promote(client, night, tracking_uri, journal_uri)
     except ModelRefused:
-        canary.take_back()  # somebody else was promoted meanwhile
+        canary.abandon(version)  # e.g. somebody else was promoted, while it was on trial or while nobody drove it
         raise
     canary.finish()
     return figures | {"canary_stages": stages}

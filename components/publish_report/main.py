@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from components import night_card, the_night
 from components.publish_report import versions
 from components.publish_report.document import collect, plain, summary
 from components.publish_report.notify import notify
@@ -25,15 +26,17 @@ def run(run_uri: str, date: str, state: str = "UNKNOWN", tracking_uri: str = "")
 
     Args:
         run_uri: the run's folder, with outcomes/ in it; report.json, report.html and model_card.md are written there.
-        date: the night's arrival day, or `before` and the day after it.
+            Ending with `auto`: the folder of this very run (components/the_night.py).
+        date: the night's arrival day, `before` and the day after it, or `auto`: what the run's first step decided.
         state: how the orchestrator says the run ended; the outcomes decide, but for a failure that none of them tells.
         tracking_uri: MLflow, whose run of the night gets the main figures as tags and whose registry knows the versions
             before; "" asks nobody. One that is away costs the tags, never the report.
     """
+    run_uri = the_night.folder_of(run_uri)
     folder = Path(run_uri)
     give_back_reserve(folder)
     with Step("publish_report", run_uri) as step:
-        date = _day(date)
+        date = _day(date, run_uri)
         page = str(folder / "report.html")
         try:
             document = collect(folder, date, state)
@@ -42,7 +45,9 @@ def run(run_uri: str, date: str, state: str = "UNKNOWN", tracking_uri: str = "")
             step.figures["tags"] = _tracked(folder, document, tracking_uri, step.tool)
         finally:
             # Whoever waits for the night is told even where its report cannot be written.
-            told = notify(as_ended(summary(folder), state) | {"date": date, "state": state}, page)
+            result = as_ended(summary(folder), state)
+            night_card.end(run_uri, result)
+            told = notify(result | {"date": date, "state": state}, page)
         step.reason = f"report of {date}: {document['verdict']}"
         step.figures |= {"report": page, "told": told}
 
@@ -93,9 +98,11 @@ def _tracked(folder: Path, document: dict[str, Any], tracking_uri: str, tool: To
     return f"{count} set" if count else "the night came to no run"
 
 
-def _day(date: str) -> str:
+def _day(date: str, folder: str) -> str:
     """The arrival day that is meant; one that nobody can read is shown as it is, since a report is always published."""
     try:
+        if date == naming.AUTO:  # decided by the first step alone, if it came that far
+            return the_night.decided(folder) or "an unknown day"
         return naming.arrival_day("date", date)
     except UsageError:
         return date

@@ -6,6 +6,7 @@ feedback of the two can be compared; who is held back follows from the user's id
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +15,15 @@ from typing import TYPE_CHECKING
 from components import registry
 from components.serve_model.holdback import held_back
 from goalrank import naming
-from goalrank.errors import ModelRefused
+from goalrank.errors import CheckpointDamaged, ModelRefused
 from goalrank.verdict import ModelVersion
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
     from goalrank.ranker import Ranker
+
+_log = logging.getLogger("goalrank.serve")
 
 HOLDBACK = 0.05
 """Default share of users answered by the version before the champion."""
@@ -124,6 +127,34 @@ def load_number(tracking_uri: str, number: str) -> Champion:
         if found is None:
             raise ModelRefused(f"no version {number} of {registry.RANKER} in the registry; serve another")
         return load_version(client, registry.identity(found))
+
+
+def on_trial(tracking_uri: str, number: str, holdback: float) -> Models:
+    """That version for everybody but the holdback, who are answered by the version it would follow, by the very draw
+    that decides once it is champion: whoever counts who was answered by whom then finds one split, not two.
+
+    Args:
+        holdback: share of users held back, 0..1.
+
+    Raises:
+        UsageError, ModelRefused, CheckpointDamaged, TryAgain: as :func:`load_number`, about the trial. A predecessor
+            that cannot be served holds nobody back, as where the registry is followed.
+    """
+    trial = load_number(tracking_uri, number)
+    if holdback <= 0.0:
+        return Models(trial)
+    client = registry.connect(tracking_uri)
+    with registry.reaching(tracking_uri):
+        found = registry.by_alias(client, registry.RANKER, registry.CHAMPION)
+        if found is not None and str(found.version) == number:  # started again after the aliases have moved
+            found = registry.by_alias(client, registry.RANKER, registry.PREVIOUS)
+        if found is None or str(found.version) == number:
+            return Models(trial)
+        try:
+            return Models(trial, load_version(client, registry.identity(found)), holdback)
+        except (ModelRefused, CheckpointDamaged) as error:
+            _log.error("version %s holds nobody back: %s", found.version, error)
+            return Models(trial)
 
 
 def loaded(version: ModelVersion, directory: Path) -> Champion:

@@ -8,7 +8,7 @@ from typing import Any
 
 from components.feature_store import OnlineReader
 from components.serve_model.bodies import parse_rank
-from components.serve_model.champion import HOLDBACK, Models, load_champion, load_number
+from components.serve_model.champion import HOLDBACK, Models, load_champion, on_trial
 from components.serve_model.feature_rows import KEEP_SECONDS, FeatureRows
 from components.serve_model.ranking import Ranking
 from components.step import run_alone
@@ -47,7 +47,7 @@ def serve(
         holdback: share of users answered by the version before the champion, 0..1.
         poll_seconds: how often the registry is asked for a new champion.
         keep_seconds: longest time a feature row is kept in memory; 0 reads every row for every batch.
-        version: serve this one to everybody and follow nobody: a canary (components/promote_model/canary.py).
+        version: serve this one, but to the holdback, and follow nobody: a canary (components/promote_model/canary.py).
 
     Raises:
         UsageError: the port is taken, or exploration or holdback are no share.
@@ -70,9 +70,10 @@ def serve(
     listening = _listen(host, port)
     try:
         features = FeatureRows(OnlineReader(feast_uri), keep_seconds)
-        models = Models(load_number(tracking_uri, version)) if version else _following(tracking_uri, holdback)
+        models = on_trial(tracking_uri, version, holdback) if version else _following(tracking_uri, holdback)
         ranking = Ranking(features, models, exploration, None if seed < 0 else seed)
         metrics = Metrics()
+        metrics.trial.set(bool(version))
         swap = None
         if not version:
             swap = HotSwap(tracking_uri, ranking, metrics, poll_seconds)

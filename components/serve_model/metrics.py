@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 SECONDS = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0, 2.5)
 SIZES = (1, 2, 4, 8, 16, 32, 64)
+FALLBACKS = ("unknown_user", "missing_features", "store_away", "model_failed", "no_champion")
 OUTCOMES = ("answered", "invalid", "overloaded", "not_kept", "failed")
 """Of a body: answered; refused with a 4xx; too many waited; feedback that the disk did not take; a bug of ours."""
 
@@ -47,6 +48,8 @@ class Metrics:
         )
         self.answers = counter("answers_total", "Lists served, by the version that answered", "version")
         self.fallbacks = counter("fallbacks_total", "Lists served without everything a list needs", "kind")
+        for kind in FALLBACKS:
+            self.fallbacks.labels(kind)  # from the start: Prometheus sees no increase in a series that begins with it
         self.explored = counter("explored_total", "Lists that were sampled on purpose")
         self.held_back = counter("held_back_total", "Lists made by the version before the champion")
         self.repeated = counter("repeated_total", "Requests refused because their id was used before")
@@ -62,6 +65,7 @@ class Metrics:
         self.registry.register(self.info)
         self.exploration = gauge("exploration_share", "Share of requests answered with a sampled list")
         self.holdback = gauge("holdback_share", "Share of users answered by the version before the champion")
+        self.trial = gauge("trial", "1 where this server serves a version on trial, whatever the registry says")
         self.depth = gauge("queue_depth", "Requests waiting to be answered")
 
     def serving(self, models: Models) -> None:

@@ -1,7 +1,7 @@
-"""train_ranker in several processes of this machine, by torchrun; in one, without it.
+"""train_ranker in one process, in several of this machine by torchrun, or on several machines by a TrainJob.
 
-On several machines an operator starts torchrun; here the step does. One launch a try: torchrun's own restart in place
-hangs once a process was killed, so the step ends and its next try goes on from the last checkpoint.
+There Kubeflow Trainer starts torchrun (train_job.py), here the step does. One launch a try: torchrun's own restart in
+place hangs once a process was killed, so the step ends and its next try goes on from the last checkpoint.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from typing import Any
 
 import goalrank_platform
 from components.step import DONE, Step
-from goalrank.errors import DataRefused, ModelRefused, TryAgain, UsageError
+from components.train_ranker import train_job
+from components.train_ranker.train_job import Machines, TrainJobs
+from goalrank.errors import DataRefused, GoalRankError, ModelRefused, TryAgain, UsageError
 
 STEP = "train_ranker"
 
@@ -28,7 +30,7 @@ RAISED = {error.kind: error for error in (UsageError, DataRefused, ModelRefused,
 
 
 def train(processes: int, **arguments: Any) -> None:
-    """main.run(**arguments), in `processes` processes.
+    """main.run(**arguments), in `processes` processes: of this machine, or of each that the environment asks for.
 
     Raises:
         UsageError: fewer than one process.
@@ -37,19 +39,28 @@ def train(processes: int, **arguments: Any) -> None:
     """
     if processes < 1:
         raise UsageError(f"{processes} training processes found, expected 1 or more; mend GOALRANK_TRAIN_PROCESSES")
-    if processes == 1:
+    machines = Machines.of(os.environ, processes)
+    if processes == 1 and machines is None:
         from components.train_ranker.main import run
 
         run(**arguments)
         return
     outcome = Path(arguments["run_uri"]) / "outcomes" / f"{STEP}.json"
     outcome.unlink(missing_ok=True)  # an earlier try's
-    status = _torchrun(processes, arguments)
+    if machines is None:
+        ended_as = f"torchrun ended with status {_torchrun(processes, arguments)}"
+    else:
+        try:
+            ended_well = train_job.train(TrainJobs.from_account(), machines, arguments, print)
+        except GoalRankError as error:
+            with Step(STEP, arguments["run_uri"]):
+                raise error
+        ended_as = f"its TrainJob ended {'well' if ended_well else 'failed'}"
     if not outcome.exists():
         with Step(STEP, arguments["run_uri"]):
             raise TryAgain(
-                f"the first of {processes} training processes is gone without a word (torchrun ended with status "
-                f"{status}); the step's log may say why, the same command goes on from the last checkpoint"
+                f"the first training process is gone without a word ({ended_as}); the log of the step or of the job's "
+                "pods may say why, the same command goes on from the last checkpoint"
             )
     ended = json.loads(outcome.read_text(encoding="utf-8"))
     if ended["kind"] != DONE:

@@ -123,16 +123,9 @@ class KubeflowPipelines(ThreadingHTTPServer):
         return [call for call in self.calls if not call.startswith("GET")]
 
     def tick(self, recurring: dict[str, Any], at: datetime, state: str) -> None:
-        """What the scheduler does at a night's time: a run with the macros filled in."""
-        given = recurring["runtime_config"]["parameters"]
-        day, second = at.strftime("%Y-%m-%d"), at.strftime("%Y%m%d%H%M%S")
-        filled = {
-            name: value.replace("[[ScheduledTime.2006-01-02]]", day).replace("[[ScheduledTime]]", second)
-            if isinstance(value, str)
-            else value
-            for name, value in given.items()
-        }
-        self._run(recurring | {"runtime_config": {"parameters": filled}, "display_name": "by-the-clock"}, state)
+        """What the scheduler does at a night's time: a run, its parameters as they stand: no macro is filled in."""
+        made = self._run(recurring | {"display_name": "by-the-clock"}, state)
+        made["created_at"] = at.isoformat().replace("+00:00", "Z")
 
     def answer(self, method: str, path: str, query: dict[str, str], body: bytes, content_type: str) -> Any:
         if "/pipelines/upload" in path:
@@ -184,7 +177,11 @@ class KubeflowPipelines(ThreadingHTTPServer):
         raise Refused(404, f"{method} {path}")
 
     def _of_experiment(self, table: dict[str, dict[str, Any]], query: dict[str, str]) -> dict[str, dict[str, Any]]:
-        return {key: each for key, each in table.items() if each["experiment_id"] == query["experiment_id"]}
+        """Of an experiment, or else of the namespace, which a server of many users wants to be told."""
+        if "experiment_id" not in query:
+            self._same_namespace(query)
+        wanted = query.get("experiment_id")
+        return {key: each for key, each in table.items() if wanted in (None, each["experiment_id"])}
 
     def _same_namespace(self, given: dict[str, Any]) -> None:
         if self.multi_user and not given.get("namespace"):

@@ -1,8 +1,9 @@
 """A server on this machine that speaks the Kubernetes API for one InferenceService, and does as KServe does.
 
 It takes JSON merge patches, refuses one that rests on an older resourceVersion (409), checks the bearer token, and
-keeps what was sent. Revisions and traffic follow KServe's rules: a changed container makes a revision, which is ready
-some reads later or never; a share goes to the newest and the rest to the one rolled out before.
+keeps what was sent. Revisions and traffic follow KServe's rules: a changed container or annotation makes a revision,
+which is ready some reads later or never; a share goes to the newest and the rest to the one rolled out before;
+observedGeneration is the counter of the Knative service beneath, which has lived longer than this object.
 """
 
 from __future__ import annotations
@@ -53,6 +54,8 @@ class KServe(ThreadingHTTPServer):
         """Versions whose revision does not come up."""
         self.slow = 2
         """Reads until a revision is ready."""
+        self.lag = 1
+        """Reads that still find the status of before a change: the controller is a program of its own."""
         self.conflicts = 0
         """So many patches meet somebody else's change."""
         self.faults: list[int] = []
@@ -67,6 +70,7 @@ class KServe(ThreadingHTTPServer):
         self._changed, self._late = False, 0
         self._waiting = 0
         self._rolled_out = ["", ""]
+        self._child_generation = 4
         self._ready = ""
         self.slow, slow = 0, self.slow
         self._reconcile(changed=True)
@@ -89,6 +93,10 @@ class KServe(ThreadingHTTPServer):
     def newest(self) -> str:
         return list(self._revisions)[-1]
 
+    def version_of(self, revision: str) -> str:
+        """What a revision serves; "" follows the registry."""
+        return self._revisions[revision]
+
     def traffic_of(self, version: str) -> int:
         """Percent of the traffic that revisions of a version get; "" is whoever follows the registry."""
         traffic = self.document["status"]["components"]["predictor"]["traffic"]
@@ -103,14 +111,19 @@ class KServe(ThreadingHTTPServer):
         document = merged(self.document, changes)
         if document["metadata"]["resourceVersion"] != self.document["metadata"]["resourceVersion"]:
             return 409
-        changed = document["spec"]["predictor"]["containers"] != self.document["spec"]["predictor"]["containers"]
+        changed = any(
+            part(document) != part(self.document)
+            for part in (
+                lambda each: each["spec"]["predictor"]["containers"],
+                lambda each: each["metadata"].get("annotations", {}),
+            )
+        )
         document["metadata"]["generation"] += document["spec"] != self.document["spec"]
         before, self.document = self.tried, document
         if changed and self.percent == 0 and self.traffic_of(before):
             self.early = True
         self._touch()
-        # The controller is a program of its own: the next read still finds the status of before.
-        self._changed, self._late = self._changed or changed, 1
+        self._changed, self._late = self._changed or changed, self.lag
         return 200
 
     def read(self) -> dict[str, Any]:
@@ -124,13 +137,14 @@ class KServe(ThreadingHTTPServer):
 
     def settle(self) -> None:
         """Let the controller do all it has to."""
-        for _ in range(self.slow + 3):
+        for _ in range(self.slow + self.lag + 2):
             self.read()
 
     def _touch(self) -> None:
         self.document["metadata"]["resourceVersion"] = str(int(self.document["metadata"]["resourceVersion"]) + 1)
 
     def _reconcile(self, changed: bool) -> None:
+        self._child_generation += changed
         if changed:
             self._revisions[f"{NAME}-{len(self._revisions) + 1:05d}"] = self.tried
             self._waiting = self.slow
@@ -150,7 +164,7 @@ class KServe(ThreadingHTTPServer):
         ready = "True" if self._ready == self.newest else "False" if not comes_up else "Unknown"
         traffic = [{"revisionName": revision, "percent": share} for revision, share in shares.items()]
         self.document["status"] = {
-            "observedGeneration": self.document["metadata"]["generation"],
+            "observedGeneration": self._child_generation,
             "conditions": [{"type": "PredictorReady", "status": ready, "reason": "" if comes_up else "RevisionFailed"}],
             "components": {
                 "predictor": {

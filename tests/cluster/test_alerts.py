@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from components.promote_model.canary import Plan
 from tests.cluster.exported import metrics, read_by
 from tests.cluster.promtool import promtool
 from tests.cluster.rendered import ROOT, Object, of_kind, overlay
@@ -84,6 +85,13 @@ def test_the_metrics_exist(alerts: list[dict[str, Any]]) -> None:
         read = read_by(rule["expr"])
         assert read and read <= metrics() | OTHERS, rule["alert"]
     assert {name for rule in alerts for name in read_by(rule["expr"])} >= OTHERS
+
+
+def test_a_trial_is_old_when_no_canary_takes_so_long(alerts: list[dict[str, Any]]) -> None:
+    (rule,) = [rule for rule in alerts if rule["alert"] == "GoalRankTrialOld"]
+    plan = Plan()
+    longest = len(plan.stages) * (plan.ready_seconds + plan.longest_seconds) + plan.ready_seconds
+    assert longest < int(rule["for"].removesuffix("h")) * 3600
 
 
 def test_labels_that_are_matched_are_labels_the_service_sets(alerts: list[dict[str, Any]]) -> None:

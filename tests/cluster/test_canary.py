@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,8 +15,11 @@ import pytest
 
 from components.promote_model import canary as canaries
 from components.promote_model.canary import Canary, Plan, PrometheusHealth, Reading
-from components.promote_model.inference_service import UNWELL, InferenceService
+from components.promote_model.inference_service import BEFORE, UNWELL, InferenceService
+from components.serve_model.metrics import OUTCOMES, Metrics
+from components.serve_model.ranking import MISSING_FEATURES, MODEL_FAILED, NO_CHAMPION, STORE_AWAY, UNKNOWN_USER
 from goalrank.errors import ModelRefused, TryAgain, UsageError
+from tests.cluster.exported import metrics, read_by
 from tests.cluster.kserve_server import NAME, NAMESPACE, TOKEN, KServe, serving
 
 PLAN = Plan(stage_seconds=0.02, longest_seconds=0.2, ready_seconds=0.5, poll_seconds=0.005, least_requests=100)
@@ -33,7 +37,8 @@ class Scripted:
     by_percent: dict[int, Reading | Exception | Callable[[], Reading]] = field(default_factory=dict)
 
     def read(self, revision: str, seconds: float) -> Reading:
-        assert revision == self.server.newest
+        assert self.server.version_of(revision) == self.server.tried, "another revision's figures"
+        assert self.server.traffic_of(self.server.tried) == self.server.percent, "watched before it had its share"
         said = self.by_percent.get(self.server.percent or 0, WELL)
         if isinstance(said, Exception):
             raise said
@@ -81,6 +86,28 @@ def test_up_by_stages(server: KServe, canary: Canary) -> None:
     assert server.patches == patches
 
 
+@pytest.mark.parametrize("lag", [0, 5, 12])
+def test_a_controller_that_is_late_is_waited_for(server: KServe, canary: Canary, health: Scripted, lag: int) -> None:
+    """Neither the way up nor the way back believes a status of before its own change."""
+    server.lag = lag
+    assert canary.roll_out("7") == list(PLAN.stages)
+    canary.finish()
+    health.by_percent[25] = SICK
+    with pytest.raises(ModelRefused, match="version 8 was unwell on 25%"):
+        canary.roll_out("8")
+    server.settle()
+    assert [each for each in server.history if each[0] == "8"] == [("8", 5), ("8", 25), ("8", 0)]
+    assert server.traffic_of("") == 100
+    assert not server.early
+
+
+def test_a_change_that_makes_no_revision_is_nobodys_trial(server: KServe, canary: Canary) -> None:
+    server.document["metadata"]["annotations"] = {BEFORE: server.newest}
+    with pytest.raises(TryAgain, match="makes no revision of its last change"):
+        canary.roll_out("7")
+    assert server.patches == 0
+
+
 @pytest.mark.parametrize("stage", PLAN.stages)
 @pytest.mark.parametrize(
     ("reading", "said"),
@@ -89,9 +116,10 @@ def test_up_by_stages(server: KServe, canary: Canary) -> None:
         (SLOW, "p99 is 101 ms, expected at most 100 ms"),
         (FEW, "99 requests in"),
         (Reading(1000, 0, None), "p99 is unknown"),
+        (Reading(5, 0, 20.0, restarts=1), "its servers were started again 1 times, expected none"),
         (TryAgain("Prometheus is away"), "0 requests in"),
     ],
-    ids=["failing", "slow", "too few to tell", "no latency", "nobody can tell"],
+    ids=["failing", "slow", "too few to tell", "no latency", "dying", "nobody can tell"],
 )
 def test_an_unwell_stage_comes_back_by_itself(
     server: KServe, canary: Canary, health: Scripted, stage: int, reading: Reading | Exception, said: str
@@ -108,13 +136,14 @@ def test_an_unwell_stage_comes_back_by_itself(
 
 
 def test_an_unwell_version_is_not_tried_again_but_another_is(server: KServe, canary: Canary, health: Scripted) -> None:
-    """kfp starts a step that refused again."""
+    """kfp starts a step that refused again: it says the same reason, which nobody but the object remembers."""
     health.by_percent[25] = SICK
     with pytest.raises(ModelRefused):
         canary.roll_out("7")
+    assert as_before(server)
     before = list(server.history)
     health.by_percent.clear()
-    with pytest.raises(ModelRefused, match=UNWELL):
+    with pytest.raises(ModelRefused, match=rf"on 25% of the traffic, 1\.1% of 1000 requests failed.*{UNWELL}"):
         canary.roll_out("7")
     assert server.history == before
     assert canary.roll_out("8") == list(PLAN.stages)
@@ -175,19 +204,23 @@ def test_killed_while_it_comes_back_the_next_finishes(
     health.by_percent[25] = SICK
     change, begun = canary._service.change, []
 
-    def killed(tried: str, percent: int | None, unwell: str = "") -> None:
+    def killed(tried: str, percent: int | None, unwell: str = "", because: str = "") -> None:
         if percent in (0, None):
             begun.append(percent)
             if len(begun) == after:
                 raise Killed
-        change(tried, percent, unwell)
+        change(tried, percent, unwell, because)
 
     with monkeypatch.context() as patch:
         patch.setattr(canary._service, "change", killed)
         with pytest.raises(Killed):
             canary.roll_out("7")
-    with pytest.raises(ModelRefused):
-        canary.roll_out("7")
+    reason = ("1.1% of 1000 requests failed", "ended before it could say why", "1.1% of 1000 requests failed")[
+        after - 1
+    ]
+    for _ in range(2):
+        with pytest.raises(ModelRefused, match=re.escape(reason)):
+            canary.roll_out("7")
     assert as_before(server)
     assert max(share for _, share in server.history) == 25
 
@@ -267,6 +300,7 @@ class Query(BaseHTTPRequestHandler):
     ("answers", "reading"),
     [
         ({"model_failed": "1", "overloaded": "2", "requests": "200", "quantile": "0.05"}, Reading(200, 3, 50.0)),
+        ({"restarts_total": "2", "quantile": "0.05"}, Reading(0, 0, 50.0, 2)),
         ({"quantile": "NaN"}, Reading(0, 0, None)),
         ({"overloaded": "html"}, None),
     ],
@@ -283,7 +317,36 @@ def test_health_from_prometheus(answers: dict[str, object], reading: Reading | N
             assert health.read("r-00002", 90) == reading
         which = f'namespace="{NAMESPACE}",pod=~"r-00002-.*"'
         assert all(which in query and "[90s]" in query for query in server.asked)
+        # What users asked for and got no list for: feedback, probes and wrong bodies are none of the model's business.
+        lists = [query for query in server.asked if "goalrank_request" in query]
+        assert lists and all('endpoint=~"rank|infer"' in query for query in lists)
+        (asked,) = [query for query in lists if 'outcome!="invalid"' in query] or [""]
+        assert bool(asked) == (reading is not None)
         server.shutdown()
+
+
+def test_what_the_canary_reads_is_what_the_service_exports() -> None:
+    """A metric or a label value that nobody writes would be health for ever."""
+    asked: list[str] = []
+
+    class Listening(PrometheusHealth):
+        def _ask(self, query: str) -> float | None:
+            asked.append(query)
+            return None
+
+    Listening("http://nowhere", NAMESPACE).read("r-00002", 90)
+    assert {name for query in asked for name in read_by(query)} <= metrics() | {
+        "kube_pod_container_status_restarts_total"
+    }
+    outcomes = {one for query in asked for each in re.findall(r'outcome=~"([^"]*)"', query) for one in each.split("|")}
+    assert outcomes < set(OUTCOMES) and "answered" not in outcomes
+
+
+def test_every_kind_of_fallback_is_there_from_the_start() -> None:
+    """Prometheus sees no increase in a series that begins with its first count: the first failure would be lost."""
+    exported = Metrics().text().decode()
+    for kind in (UNKNOWN_USER, MISSING_FEATURES, STORE_AWAY, MODEL_FAILED, NO_CHAMPION):
+        assert f'goalrank_fallbacks_total{{kind="{kind}"}} 0.0' in exported
 
 
 def test_where_serving_is_no_kserve_there_is_no_canary(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -49,7 +49,9 @@ def test_applied_once_and_again(server: KubeflowPipelines, terminal: Terminal) -
     assert (first["changed"], first["id"]) == (True, run["recurring_run_id"])
     assert (run["display_name"], run["max_concurrency"], run["no_catchup"]) == (NAME, "1", True)
     assert run["trigger"]["cron_schedule"]["cron"] == "0 30 2 * * *"
-    assert run["runtime_config"]["parameters"]["date"] == "before [[ScheduledTime.2006-01-02]]"
+    given = run["runtime_config"]["parameters"]
+    assert (given["date"], given["run_uri"]) == ("auto", "/workspace/nights/scheduled/auto")
+    assert "[[" not in str(given), "Kubeflow fills in no macro for v2 pipelines"
     assert f"goalrank state {first['state']}; time zone UTC" in run["description"]
     before = len(server.changes)
     again = terminal.json("schedule", "apply")
@@ -147,8 +149,9 @@ def test_lists_of_several_pages(terminal: Terminal, server: KubeflowPipelines) -
         server._add(server.pipelines, "pipeline_id", {"display_name": f"other {number}"})
     terminal.json("schedule", "apply")
     ours = only(server)
+    elsewhere = {"pipeline_version_reference": {"pipeline_id": "others", "pipeline_version_id": "1"}}
     for number in range(5):
-        server._add(server.recurring, "recurring_run_id", {**ours, "display_name": f"other {number}"})
+        server._add(server.recurring, "recurring_run_id", {**ours, "display_name": f"other {number}", **elsewhere})
         server._add(server.recurring, "recurring_run_id", {**ours, "display_name": NAME})
     done = terminal.json("schedule", "apply")
     assert done["actions"] == ["delete 5 recurring runs of the same name"]
@@ -156,6 +159,44 @@ def test_lists_of_several_pages(terminal: Terminal, server: KubeflowPipelines) -
     assert [run["recurring_run_id"] for run in named] == [ours["recurring_run_id"]]
     assert len(server.recurring) == 6
     assert (len(server.pipelines), len(server.experiments)) == (6, 6)
+
+
+@pytest.mark.parametrize("multi_user", [False, True])
+def test_somebody_cloned_it(server: KubeflowPipelines, terminal: Terminal, multi_user: bool) -> None:
+    """In the user interface, of an older version, into another experiment: else each night would run twice."""
+    server.multi_user, server.largest_page = multi_user, 2
+    namespace = {"GOALRANK_KFP_NAMESPACE": "team-a"} if multi_user else {}
+    ours = terminal.json("schedule", "apply", **namespace)["id"]
+    reference = server.recurring[ours]["pipeline_version_reference"]
+    cloned = {
+        **server.recurring[ours],
+        "display_name": "Clone of goalrank-nightly",
+        "experiment_id": "Default",
+        "pipeline_version_reference": {**reference, "pipeline_version_id": "an older one"},
+    }
+    paused = server._add(server.recurring, "recurring_run_id", {**cloned, "mode": "DISABLE"})["recurring_run_id"]
+    clone = server._add(server.recurring, "recurring_run_id", cloned)["recurring_run_id"]
+    told = {"id": clone, "name": "Clone of goalrank-nightly", "cron": "0 30 2 * * *"}
+
+    found = terminal.json("schedule", "diff", **namespace)
+    assert (found["exit_code"], found["others"]) == (EXIT_DIFFERS, [told])
+    assert "disable recurring run 'Clone of goalrank-nightly'" in found["actions"][0]
+    shown = terminal.json("schedule", "show", **namespace)
+    assert shown["others"] == [told] and [run["id"] for run in shown["recurring_runs"]] == [ours]
+    assert "--disable-others" in terminal.type("schedule", "show", **namespace).out
+
+    before = len(server.changes)
+    refused = terminal.json("schedule", "apply", "--cron", "0 0 4 * * *", **namespace)
+    assert (refused["exit_code"], len(server.changes)) == (EXIT_USAGE, before)
+    assert "'Clone of goalrank-nightly' (0 30 2 * * *" in refused["reason"] and "--disable-others" in refused["reason"]
+
+    done = terminal.json("schedule", "apply", "--disable-others", **namespace)
+    assert (done["changed"], done["disabled"], done["id"]) == (True, [told], ours)
+    assert [run["recurring_run_id"] for run in server.enabled] == [ours]
+    assert {clone, paused} < server.recurring.keys(), "disabled, for whoever made it"
+    again = terminal.json("schedule", "apply", "--disable-others", **namespace)
+    assert (again["changed"], again["disabled"]) == (False, [])
+    assert terminal.json("schedule", "diff", **namespace)["exit_code"] == 0
 
 
 def test_somebody_changed_it_by_hand(server: KubeflowPipelines, terminal: Terminal) -> None:
@@ -184,7 +225,7 @@ def test_paused_and_resumed(server: KubeflowPipelines, terminal: Terminal) -> No
     assert server.enabled == []
     assert terminal.json("schedule", "show")["paused"] is True
     assert terminal.json("schedule", "diff") | {"exit_code": 0} == {
-        "exit_code": 0, "kind": "equal", "changes": [], "actions": [], "paused": True,
+        "exit_code": 0, "kind": "equal", "changes": [], "actions": [], "paused": True, "others": [],
     }  # fmt: skip
     changed = terminal.json("schedule", "apply", "--cron", "0 0 4 * * *")
     assert (changed["changed"], changed["paused"], server.enabled) == (True, True, [])
@@ -209,7 +250,9 @@ def test_a_pause_after_a_cut_is_no_cut(server: KubeflowPipelines, terminal: Term
 
 
 def test_shown(server: KubeflowPipelines, terminal: Terminal) -> None:
-    assert terminal.json("schedule", "show") == {"exit_code": 0, "paused": False, "recurring_runs": []}
+    assert terminal.json("schedule", "show") == {
+        "exit_code": 0, "paused": False, "recurring_runs": [], "others": [],
+    }  # fmt: skip
     assert "makes one" in terminal.type("schedule", "show").out
     applied = terminal.json("schedule", "apply", "--time-zone", "Europe/Berlin")
     (shown,) = terminal.json("schedule", "show")["recurring_runs"]

@@ -14,12 +14,13 @@ import torch
 from components.gate_limits import GROUPS_WITHOUT_SPREAD, REWARD_RANGE
 from components.generate_groups import prepare
 from components.generate_groups.main import check, run
+from components.join_groups.main import run as join
 from components.step import Step
 from goalrank.checkpoint import save_model
 from goalrank.dataset import TrainingSet
 from goalrank.encoders import ModelSizes
 from goalrank.errors import CheckpointDamaged, DataRefused, ModelRefused, UsageError
-from goalrank.groups import Groups, group_statistics, read_groups
+from goalrank.groups import BATCH_REQUESTS, Groups, group_statistics, groups_digest, read_groups
 from goalrank.presets import preset
 from goalrank.ranker import Ranker
 from goalrank.reward import RewardModel
@@ -70,6 +71,29 @@ def test_same_input_same_shards(inputs: Path, tmp_path: Path) -> None:
     one, two = (read_groups(tmp_path / name / "groups") for name in ("one", "two"))
     np.testing.assert_array_equal(one.lists_RGL, two.lists_RGL)
     np.testing.assert_array_equal(one.rewards_RG, two.rewards_RG)
+
+
+def test_made_in_parts_they_are_the_groups_of_one_piece(tmp_path: Path) -> None:
+    """As on a cluster: each part by a step of its own, then put together and checked; the same digest of all files."""
+    make_training_set(tmp_path / "training_set", requests=1300, candidates=12)
+    torch.manual_seed(0)
+    model = RewardModel(ModelSizes.from_preset(preset("tiny")))
+    save_model(tmp_path / "reward", model, "reward", model.sizes.to_dict(), {}, {})
+    assert len(TrainingSet.load(tmp_path / "training_set").guide_indices()) > 2 * BATCH_REQUESTS, "several batches"
+    whole = generate(tmp_path, tmp_path / "one")
+    given = {"training_set": str(tmp_path / "training_set"), "preset": "tiny", "run_uri": str(tmp_path / "run")}
+    folders = [str(tmp_path / f"part-{part}") for part in range(4)]
+    for part, folder in enumerate(folders):
+        run(**given, reward_model=str(tmp_path / "reward"), groups=folder, seed=3, part=part, parts=4)
+        assert not (Path(folder) / "groups.json").exists(), "nobody may train on a part"
+    join(**given, parts=",".join(reversed(folders)), groups=str(tmp_path / "joined"))
+    assert groups_digest(tmp_path / "joined") == groups_digest(tmp_path / "one" / "groups")
+    outcomes = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "run" / "outcomes").glob("*.json")}
+    assert set(outcomes) == {"join_groups", *(f"generate_groups_{part}_of_4" for part in range(1, 5))}
+    for name in ("requests", "reward_std", "helpers"):
+        assert outcomes["join_groups"]["figures"][name] == whole["figures"][name]
+    with pytest.raises(DataRefused, match="expected all of one"):
+        join(**given, parts=",".join(folders[1:]), groups=str(tmp_path / "joined-again"))
 
 
 def test_helpers_may_be_named(inputs: Path, tmp_path: Path) -> None:

@@ -423,7 +423,13 @@ def kserve(monkeypatch):
     plan = Plan(stage_seconds=0.01, longest_seconds=0.2, ready_seconds=0.5, poll_seconds=0.005, least_requests=100)
     with kserve_server.serving() as server:
         server.reading = Reading(1000, 0, 20.0)
-        health = SimpleNamespace(read=lambda revision, seconds: server.reading)
+
+        def read(revision, seconds):
+            if isinstance(server.reading, BaseException):
+                raise server.reading
+            return server.reading
+
+        health = SimpleNamespace(read=read)
         service = InferenceService(server.host, kserve_server.NAMESPACE, kserve_server.NAME, kserve_server.TOKEN)
         canary = Canary(service, health, plan)
         monkeypatch.setattr("components.promote_model.canary.from_environment", lambda said: canary)
@@ -480,6 +486,51 @@ def test_by_stages_somebody_else_was_promoted_meanwhile(night, client, kserve):
     with pytest.raises(ModelRefused, match="the champion is .* version 3"):
         night(2, 1).promote()
     assert kserve.document["spec"] == kserve.original
+
+
+@pytest.mark.parametrize(
+    ("meanwhile", "said", "champion"),
+    [
+        (
+            lambda trial, client: registry.point(client, registry.RANKER, registry.CHAMPION, "3"),
+            "the champion is .* version 3",
+            "3",
+        ),
+        (lambda trial, client: trial.evaluation.update(snapshot_id="s0"), "snapshot s0, expected s1", "1"),
+    ],
+    ids=["another champion", "another verdict"],
+)
+def test_by_stages_refused_when_started_again_it_takes_its_trial_back(night, client, kserve, meanwhile, said, champion):
+    """The pod was lost in a stage; before kfp's next try something made the version one that may not be promoted."""
+    night(1, None).promote()
+    trial = night(2, 1)
+
+    class Killed(BaseException):
+        pass
+
+    kserve.reading = Killed()
+    with pytest.raises(Killed):
+        trial.promote()
+    kserve.reading = Reading(1000, 0, 20.0)
+    assert (kserve.tried, kserve.percent) == ("2", 5)
+    meanwhile(trial, client)
+    with pytest.raises(ModelRefused, match=said):
+        trial.promote()
+    kserve.settle()
+    assert kserve.document["spec"] == kserve.original and kserve.traffic_of("") == 100
+    assert aliases(client)[0][0] == champion
+
+
+def test_by_stages_a_refusal_leaves_another_versions_trial_alone(night, client, kserve):
+    night(1, None).promote()
+    kserve.patch({"metadata": dict(kserve.document["metadata"]), "spec": {"predictor": {
+        "containers": [{"name": "kserve-container", "env": [{"name": "GOALRANK_SERVE_VERSION", "value": "2"}]}],
+        "canaryTrafficPercent": 25,
+    }}})  # fmt: skip
+    kserve.settle()
+    with pytest.raises(ModelRefused, match="evaluated against"):
+        night(3, 2).promote()
+    assert (kserve.tried, kserve.percent) == ("2", 25)
 
 
 def test_by_stages_what_may_not_be_promoted_is_not_tried(night, client, kserve):

@@ -13,7 +13,8 @@ import torch
 
 from components import registry
 from components.serve_model.bodies import parse_rank
-from components.serve_model.champion import Champion, Models, load_champion, load_number
+from components.serve_model.champion import Champion, Models, load_champion, load_number, on_trial
+from components.serve_model.holdback import held_back
 from components.serve_model.hot_swap import HotSwap, try_out
 from components.serve_model.metrics import Metrics
 from components.serve_model.ranking import NO_CHAMPION, RETRIEVER_POLICY, Ranking
@@ -213,16 +214,41 @@ def test_a_graceful_end_answers_what_is_under_way_and_writes_the_log(place, tmp_
     assert set(logged["policy"].to_pylist()) == {f"{registry.RANKER}:1", f"{registry.RANKER}:2"}
 
 
+def answered_by(models: Models) -> list[str]:
+    return [models.for_user(user).version.version for user in range(1, 41)]
+
+
+def test_a_canary_splits_users_as_the_champion_it_becomes(place):
+    """Between a promotion and the end of its canary trials and followers answer side by side: one split, not two."""
+    place.register(seed=2, alias=None)
+    expected = ["1" if held_back(user, "2", "1", 0.5) else "2" for user in range(1, 41)]
+    assert set(expected) == {"1", "2"}
+    assert answered_by(on_trial(place.tracking_uri, "2", 0.5)) == expected
+    place.point("2", previous="1")
+    assert answered_by(on_trial(place.tracking_uri, "2", 0.5)) == expected, "started again after the aliases moved"
+    following = Following(place, holdback=0.5)
+    following.swap.look()
+    assert answered_by(following.ranking.models) == expected
+    assert set(answered_by(on_trial(place.tracking_uri, "2", 0.0))) == {"2"}
+
+
 def test_a_canary_serves_the_version_it_was_given_and_follows_nobody(place, tmp_path):
     place.register(seed=2, alias=None)
     flags = ("--version", "2", "--poll-seconds", "0.1", "--holdback", "0.5", "--exploration", "0")
+    expected = ["1" if held_back(user, "2", "1", 0.5) else "2" for user in range(1, 21)]
     with serving(place, tmp_path / "served", *flags) as address:
         caller = Caller(address)
         for look, champion in enumerate(("1", "2", "1")):
             place.point(champion, previous="1" if champion == "2" else None)
             time.sleep(0.3)
-            _, answers = caller.post("/rank", [body(number, request_id=f"r{look}-{number}") for number in range(20)])
-            assert {answer["model_version"] for answer in answers} == {"2"}
+            bodies = [body(0, user_id=user, request_id=f"r{look}-{user}") for user in range(1, 21)]
+            _, answers = caller.post("/rank", bodies)
+            assert [answer["model_version"] for answer in answers] == expected
+
+
+def test_a_first_version_on_trial_holds_nobody_back(place):
+    place.point("1", previous=None)
+    assert on_trial(place.tracking_uri, "1", 0.5).previous is None
 
 
 @pytest.mark.parametrize(("number", "error"), [("9", ModelRefused), ("two", UsageError), ("../1", UsageError)])

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from components.the_night import RUN_VARIABLE
 from pipelines import STEPS
-from pipelines.cluster import NOTIFY_SECRET, PROMOTER_SECRET, RETRIES, SIZES, TRAINING, USER, Cluster, compile_cluster
+from pipelines.cluster import (
+    CACHED,
+    FIRST_AND_LAST,
+    NOTIFY_SECRET,
+    PROMOTER_SECRET,
+    RETRIES,
+    SIZES,
+    TRAINING,
+    USER,
+    Cluster,
+    compile_cluster,
+)
 from pipelines.compile import COMPILED, compile_nightly
 
 PINNED = "registry.example/goalrank@sha256:" + "0123456789abcdef" * 4
@@ -63,6 +76,19 @@ def test_the_clusters_file_is_up_to_date_and_the_local_one_untouched_by_it(tmp_p
     assert (COMPILED / "nightly.yaml").read_text() == (tmp_path / "nightly.yaml").read_text()
 
 
+def test_which_night_it_is_is_said_by_the_first_step_alone() -> None:
+    """A step that asked for itself could mean another day, after midnight, or another folder."""
+    spec, pods = documents(COMPILED / "nightly_cluster.yaml")
+    for step, task in tasks(spec).items():
+        given = task["inputs"]["parameters"]
+        for name, output in (("date", "night"), ("run_uri", "folder")):
+            if name in given:
+                first = step in ("check_logs", "publish_report")
+                assert (f"check-logs-{output}" in str(given[name]) or output in str(given[name])) != first, (step, name)
+        told = [each["name"] for each in pods[step].get("fieldPathAsEnv", [])]
+        assert told == ([RUN_VARIABLE] if step in FIRST_AND_LAST else []), step
+
+
 def test_the_cluster_runs_the_same_night() -> None:
     """What is wired, and the code of every step, is the local night's own."""
     local = next(yaml.safe_load_all((COMPILED / "nightly.yaml").read_text()))
@@ -78,14 +104,14 @@ def test_the_cluster_runs_the_same_night() -> None:
 
 def test_what_every_pod_is_given() -> None:
     spec, pods = documents(COMPILED / "nightly_cluster.yaml")
-    assert set(pods) == set(SIZES) == set(STEPS)
+    assert set(pods) == set(SIZES) - {"join_groups"} == set(STEPS)
     for step, pod in pods.items():
         assert int(pod["activeDeadlineSeconds"]) == SIZES[step].hours * 3600
         assert pod["securityContext"] == {"runAsUser": str(USER), "runAsGroup": str(USER), "runAsNonRoot": True}
         assert [mount["constant"] for mount in pod["pvcMount"]] == [Cluster().volume_claim]
         retry = tasks(spec)[step]["retryPolicy"]
         assert (retry["maxRetryCount"], retry["backoffDuration"], retry["backoffFactor"]) == (RETRIES, "120s", 2.0)
-        assert "enableCache" not in tasks(spec)[step]["cachingOptions"] or step in TRAINING
+        assert "enableCache" not in tasks(spec)[step]["cachingOptions"] or step in CACHED
         secrets = {secret["secretName"]: secret.get("optional", False) for secret in pod["secretAsEnv"]}
         assert (NOTIFY_SECRET[0] in secrets) == (step == "publish_report")
         assert [name for name, optional in secrets.items() if optional] in ([], [NOTIFY_SECRET[0]])
@@ -107,6 +133,26 @@ def test_a_cluster_of_other_shape(tmp_path: Path) -> None:
     assert {container["image"] for container in containers(spec).values()} == {PINNED}
     assert all(pod["pvcMount"][0]["constant"] == "elsewhere" for pod in pods.values())
     assert not any("tolerations" in pod for pod in pods.values())
+
+
+def test_groups_in_parts(tmp_path: Path) -> None:
+    """A pod for each part, with all that the one pod has; who puts them together needs no GPU."""
+    compile_cluster(tmp_path / "cluster.yaml", Cluster(group_parts=3))
+    spec, pods = documents(tmp_path / "cluster.yaml")
+    assert set(pods) == set(SIZES) == {*STEPS, "join_groups"}
+    one, _ = documents(COMPILED / "nightly_cluster.yaml")
+    assert spec["root"]["inputDefinitions"] == one["root"]["inputDefinitions"]
+    dags = [part["dag"]["tasks"] for part in [spec["root"], *spec["components"].values()] if "dag" in part]
+    (loop,) = [task for each in dags for task in each.values() if "parameterIterator" in task]
+    assert json.loads(loop["parameterIterator"]["items"]["raw"]) == [0, 1, 2]
+    every = {name: task for each in dags for name, task in each.items()}
+    assert every["generate-groups"]["inputs"]["parameters"]["parts"]["runtimeValue"]["constant"] == 3
+    assert "join-groups" in str(every["train-ranker"]["inputs"]["artifacts"]["groups"])
+    assert "join-groups" in str(every["register-model"]["inputs"]["artifacts"]["groups"])
+    assert "nodeSelector" in pods["generate_groups"] and "nodeSelector" not in pods["join_groups"]
+    assert pods["join_groups"]["pvcMount"] == pods["generate_groups"]["pvcMount"]
+    compile_cluster(tmp_path / "again.yaml")
+    assert (tmp_path / "again.yaml").read_text() == (COMPILED / "nightly_cluster.yaml").read_text(), "one piece again"
 
 
 def test_a_step_nobody_gave_a_size_does_not_compile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

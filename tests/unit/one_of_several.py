@@ -6,9 +6,11 @@ Writes what it got of each run to OUT/RANK.json, and its weights to OUT/RUN-RANK
 
 from __future__ import annotations
 
+import copy
 import json
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -23,7 +25,7 @@ from goalrank.dataset import TrainingSet
 from goalrank.encoders import Encoded
 from goalrank.errors import GoalRankError
 from goalrank.execution import Execution
-from goalrank.groups import read_groups
+from goalrank.groups import Groups, read_groups
 from goalrank.objective import ObjectiveConfig
 from goalrank.processes import Processes, joined
 from goalrank.train import train_ranker
@@ -40,6 +42,19 @@ RUNS: dict[str, dict[str, Any]] = {
 """Runs that must end as they do in one process."""
 
 
+def _other_weight(data: TrainingSet, groups: Groups, reward: PlantedReward) -> None:
+    with torch.no_grad():
+        next(reward.parameters()).view(-1)[0] += 1e-6
+
+
+OTHERS: dict[str, Callable[[TrainingSet, Groups, PlantedReward], None]] = {
+    "training set": lambda data, groups, reward: data.users.dense_UF.__setitem__((0, 0), 9.0),
+    "groups": lambda data, groups, reward: groups.rewards_RG.__setitem__((0, 0), 9.0),
+    "reward model": _other_weight,
+}
+"""What the second process alone begins with; all processes must refuse it."""
+
+
 class NotANumber(PlantedReward):
     """What only one process sees."""
 
@@ -52,10 +67,21 @@ def several_runs(inputs: Path, out: Path, processes: Processes) -> None:
     data, groups = TrainingSet.load(inputs / "training_set"), read_groups(inputs / "groups")
     found: dict[str, Any] = {}
 
-    def run(name: str, preset=SHORT, reward: type[PlantedReward] = PlantedReward, micro_batch: int = 0, **options: Any):
-        execution = Execution(processes, micro_batch)
+    def run(
+        name: str,
+        preset=SHORT,
+        reward: type[PlantedReward] = PlantedReward,
+        micro_batch: int = 0,
+        change: Callable[[TrainingSet, Groups, PlantedReward], None] = lambda *_: None,
+        seed: int = SEED,
+        **options: Any,
+    ):
+        execution, model = Execution(processes, micro_batch), make_reward(reward)
+        begun = copy.deepcopy(data), copy.deepcopy(groups), model
+        if processes.rank == 1:
+            change(*begun)
         try:
-            trained = train_ranker(data, groups, make_reward(reward), preset, SEED, execution=execution, **options)
+            trained = train_ranker(*begun, preset, seed, execution=execution, **options)
         except GoalRankError as error:
             found[name] = {"exit_code": error.exit_code, "reason": str(error)}
         else:
@@ -68,6 +94,9 @@ def several_runs(inputs: Path, out: Path, processes: Processes) -> None:
         run(name, **options, micro_batch=3 if "passes" in name else 0)
     run("not a number", reward=NotANumber if processes.rank == 1 else PlantedReward)
     run("fewer requests than processes", preset=replace(SHORT, batch_requests=1))
+    for what, change in OTHERS.items():
+        run(f"another {what}", change=change)
+    run("another configuration", seed=SEED + processes.rank)
     run("stopped", **kept, asked_to_stop=lambda: next(asked))
     run("resumed", **kept)
     (out / f"{processes.rank}.json").write_text(json.dumps(found))

@@ -11,6 +11,7 @@ import pytest
 from components.publish_report.main import run as publish
 from components.publish_report.result import as_ended, summarise
 from components.step import Step
+from components.the_night import RUN_VARIABLE, day_of, folder_of
 from goalrank.errors import DataRefused, GoalRankError, ModelRefused, ServingRefused, TryAgain
 
 
@@ -109,6 +110,21 @@ def test_report_escapes_and_stays_inside_itself(tmp_path: Path) -> None:
     assert "&lt;script&gt;" in page
     assert "src=" not in page.replace("img-src", "")
     assert json.loads((tmp_path / "report.json").read_text())["verdict"] == "refused"
+
+
+@pytest.mark.parametrize("began", [True, False])
+def test_the_report_of_a_night_that_found_out_its_date(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, began: bool
+) -> None:
+    """The exit handler is told what the scheduler said; the first step, if it came so far, left what it means."""
+    monkeypatch.setenv(RUN_VARIABLE, "0a1b")
+    folder = tmp_path / "scheduled" / "0a1b"
+    if began:
+        assert day_of("auto", folder_of(f"{tmp_path}/scheduled/auto")) != "auto"
+        (folder / "date").write_text("2026-01-07\n")  # the night of 8 January, told after midnight
+    publish(f"{tmp_path}/scheduled/auto", "auto", "FAILED")
+    report = json.loads((folder / "report.json").read_text())
+    assert report["date"] == ("2026-01-07" if began else "an unknown day")
 
 
 def test_report_shows_checks_slices_and_off_policy_estimates(tmp_path: Path) -> None:

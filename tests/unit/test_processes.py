@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -22,9 +23,10 @@ from goalrank.errors import EXIT_MODEL_REFUSED, EXIT_TRY_AGAIN, EXIT_USAGE, Chec
 from goalrank.execution import Execution
 from goalrank.groups import read_groups
 from goalrank.processes import TOLERANCE, TOLERANCE_AFTER_A_TIE, Processes, joined
+from goalrank.same_start import arrays_digest, weights_digest
 from goalrank.schedule import Share, shares
 from goalrank.train import train_ranker
-from tests.unit.one_of_several import RUNS, SEED, STOP_AT
+from tests.unit.one_of_several import OTHERS, RUNS, SEED, STOP_AT
 from tests.unit.test_train import SHORT, make_reward, write_inputs
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -105,6 +107,27 @@ def test_what_one_process_cannot_do_all_refuse(together: Path) -> None:
             "exit_code": EXIT_USAGE,
             "reason": "2 processes found, but a step has 1 requests; start at most as many",
         }
+
+
+@pytest.mark.parametrize("what", [*OTHERS, "configuration"])
+def test_what_one_process_alone_begins_with_all_refuse(together: Path, what: str) -> None:
+    for rank in range(COUNT):
+        refused = said(together, rank)[f"another {what}"]
+        assert refused["exit_code"] == EXIT_USAGE
+        assert f"training process 1 begins with another {what}" in refused["reason"]
+        assert "than process 0" in refused["reason"]
+
+
+def test_digests_tell_one_value_and_one_name_from_another() -> None:
+    first, second = torch.nn.Linear(2, 3), torch.nn.Linear(2, 3)
+    second.load_state_dict(first.state_dict())
+    assert weights_digest(first) == weights_digest(second)
+    with torch.no_grad():
+        second.weight[0, 0] = torch.nextafter(second.weight[0, 0], torch.tensor(9.0))
+    assert weights_digest(first) != weights_digest(second)
+    flat = np.arange(6)
+    assert arrays_digest([flat]) == arrays_digest([flat.copy()])
+    assert len({arrays_digest(given) for given in ([flat], [flat.reshape(2, 3)], [flat[:3], flat[3:]])}) == 3
 
 
 def test_asked_of_one_all_stop_and_go_on_from_there(together: Path) -> None:
