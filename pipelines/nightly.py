@@ -37,6 +37,7 @@ def nightly(
     world_uri: str = "",
     preset: str = "small",
     seed: int = 0,
+    group_plan: str = "",
     warm_start: str = "none",
     train_processes: int = 1,
     window_days: int = 30,
@@ -60,6 +61,7 @@ def nightly(
         world_uri: the simulated world's logs, empty for real ones; adds the true reward to the figures, to no gate.
         preset: model size and training length (goalrank/presets.py).
         seed: of everything random.
+        group_plan: how groups of lists are made, where not as the preset says (goalrank/group_plan.py).
         warm_start: what the ranker's training begins with, "none" or "champion".
         train_processes: how many processes of one machine train the ranker, a GPU each where there are GPUs.
         window_days: how many arrival days the training set spans.
@@ -112,6 +114,7 @@ def nightly(
             seed=seed,
             run_uri=run_uri,
             snapshot_id=snapshot_id,
+            group_plan=group_plan,
         ).outputs["groups"]
         ranker = train_ranker(
             training_set=training_set,
@@ -121,6 +124,7 @@ def nightly(
             seed=seed,
             run_uri=run_uri,
             snapshot_id=snapshot_id,
+            group_plan=group_plan,
             warm_start=warm_start,
             tracking_uri=tracking_uri,
             processes=train_processes,

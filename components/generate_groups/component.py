@@ -15,6 +15,7 @@ def generate_groups(
     snapshot_id: str,  # only for the cache: Kubeflow's key holds the names of artifacts, not what is in them
     groups: dsl.Output[dsl.Dataset],
     data_docs: dsl.Output[dsl.Artifact],
+    group_plan: str = "",
 ):
     """Propose helper lists for the training requests, score them, and hold them against what a group must be."""
     from components.generate_groups.main import run
@@ -27,4 +28,5 @@ def generate_groups(
         seed=seed,
         run_uri=run_uri,
         data_docs=data_docs.path,
+        group_plan=group_plan,
     )
