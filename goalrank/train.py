@@ -40,7 +40,7 @@ from goalrank.objective import (
     supervised_loss,
     with_matched_temperature,
 )
-from goalrank.presets import EVERY_STEP, NEVER, Preset
+from goalrank.presets import EVERY_STEP, NEVER, PRESETS, Preset
 from goalrank.ranker import Ranker
 from goalrank.reward import RewardModel
 from goalrank.schedule import OWN, START, STEP, Share, batch_rows, derived_seed, rate_share
@@ -145,6 +145,8 @@ def train_ranker(
     identity = {**(fingerprint or {}), "preset": preset.name, "seed": seed, "objective": objective.to_dict()}
     if execution.bf16:
         identity["bf16"] = True
+    if _own_lists_of(preset) != _own_lists_of(PRESETS.get(preset.name, preset)):
+        identity["own_lists"] = _own_lists_of(preset)
     objective = _with_found_temperature(objective, groups, preset)
     steps = preset.ranker_steps
     curves = Curves(max(1, steps // CURVE_POINTS))
@@ -212,6 +214,11 @@ def train_ranker(
     empty |= {name for name in OF_HELPERS if not groups.lists_RGL.shape[1]}
     points = {name: [] if name in empty else found for name, found in curves.points.items()}
     return TrainedRanker(ranker.eval(), points, begun, damaged, objective)
+
+
+def _own_lists_of(preset: Preset) -> list[int]:
+    """What a preset says of own lists: how many, and for how many steps from the same ranker."""
+    return [preset.on_policy_lists, preset.refresh]
 
 
 def _part_of(saved: Checkpoint, name: str) -> dict[str, Tensor]:

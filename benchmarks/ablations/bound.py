@@ -17,9 +17,10 @@ Shapes: U users, M groups of each, G lists in a group, P lists there are.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import asdict, dataclass
+from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +31,8 @@ from benchmarks.ablations.settings import Size
 from benchmarks.ablations.study import Study
 from benchmarks.capacity_policies import PolicyClass, log_policy
 from benchmarks.capacity_world import TEMPERATURE, SmallWorld, small_world
-from benchmarks.quality.stages import Place
+from benchmarks.kept import digest_of, kept
+from benchmarks.quality.stages import Place, code_digest
 from benchmarks.report import Claim, Row, claim, progress
 from goalrank.objective import Normalisation, group_reference
 
@@ -72,16 +74,26 @@ def study(thin: bool) -> Study:
     return Study("bound", question, (), _claims, _draw, beside=_curves)
 
 
-def _curves(_: Place, size: Size) -> list[Row]:
+def _curves(place: Place, size: Size) -> list[Row]:
+    code = code_digest(("benchmarks.ablations.bound",))
     rows: list[Row] = []
     for groups in ARMS[:: 3 if size.thin else 1]:
-        found = np.array([watched(groups, seed, size.bound_steps) for seed in range(size.bound_seeds)])
+        each = []
+        for seed in range(size.bound_seeds):
+            depends = {"groups": asdict(groups), "seed": seed, "steps": size.bound_steps, "code": code}
+            work = partial(_watched, groups, seed, size.bound_steps)
+            each.append(kept(place.cache / "bound" / digest_of(depends), work)["curve"])
+        found = np.array(each)
         progress(f"bound: {groups.name}: {found[:, -1].mean(axis=0).round(4).tolist()}")
         for step, bound, mixture, divergence in found.mean(axis=0).tolist():
             values = {"bound": bound, "divergence to pi_bar": mixture, "divergence to pi*": divergence}
             rounded = {name: round(value, 5) for name, value in values.items()}
             rows.append({"part": PART, "arm": groups.name, "seeds": size.bound_seeds, "step": int(step), **rounded})
     return rows
+
+
+def _watched(groups: Groups, seed: int, steps: int, _: Path) -> dict[str, Any]:
+    return {"curve": watched(groups, seed, steps)}
 
 
 def watched(groups: Groups, seed: int, steps: int) -> list[list[float]]:

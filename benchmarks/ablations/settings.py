@@ -34,7 +34,7 @@ FULL = Size(
             item_buckets=4096,
             pretrain_steps=600,
             reward_steps=400,
-            ranker_steps=200,
+            ranker_steps=400,
             batch_requests=96,
             learning_rate=2e-3,
         ),
@@ -44,7 +44,7 @@ FULL = Size(
     ),
     seeds=3,
     measured_groups=1_000,
-    bound_steps=600,
+    bound_steps=500,
     bound_seeds=3,
     thin=False,
 )

@@ -255,6 +255,16 @@ def test_resumed_with_any_source_of_own_lists(option: str, data: TrainingSet, gr
     assert not any(same_weights(train_ranker(data, groups, make_reward(), one, 7), whole) for one in others)
 
 
+@pytest.mark.parametrize("change", [{"refresh": 5}, {"on_policy_lists": 3}])
+def test_checkpoints_of_other_own_lists_are_not_used(
+    change: dict, data: TrainingSet, groups: Groups, tmp_path: Path
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train_ranker(data, groups, make_reward(), SHORT, 7, checkpoints=Checkpoints(tmp_path), progress=stop_at(10))
+    other = replace(SHORT, **change)
+    assert train_ranker(data, groups, make_reward(), other, 7, checkpoints=Checkpoints(tmp_path)).resumed_from == 0
+
+
 def lists_by_request(data: TrainingSet, groups: Groups, refresh: int, monkeypatch: pytest.MonkeyPatch) -> list[dict]:
     """Of each step by row of the groups the request's own lists."""
     seen: list[dict] = []
