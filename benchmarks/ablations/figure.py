@@ -13,7 +13,7 @@ from matplotlib.figure import Figure  # noqa: E402
 
 from benchmarks.report import Row  # noqa: E402
 
-REGRET = "regret: true reward a request below the best list found"
+REGRET = "regret in true reward a request"
 
 
 def panels(count: int, height: float = 4.2) -> tuple[Figure, list[Axes]]:
