@@ -2,8 +2,10 @@
 
     regret(x) = exp(a) * x^-b
 
-by least squares on the logarithms of the means over seeds; intervals by a bootstrap over the seeds of each point. The
-largest point is held out, predicted from the others, and compared. The paper let data grow with size; here one stays.
+by least squares on the logarithms, means over seeds. Intervals are a bootstrap over seeds: residuals within the points,
+pooled (three seeds of one point tell too little of their own spread) and widened by S / (S - 1) in variance. They hold
+what other seeds would have changed, not that the law may be no law. The largest point is held out, predicted from the
+others, and compared. The paper let data grow with size; here one stays.
 
 Shapes: P points, S seeds, D draws of the bootstrap.
 """
@@ -111,17 +113,18 @@ def fitted(x_P: np.ndarray, regret_PS: np.ndarray, seed: int = 0) -> Law:
     if len(x_P) < 3 or (x_P <= 0).any() or (regret_PS <= 0).any():
         raise ValueError(f"{len(x_P)} points found, expected three or more, with positive x and regret")
     order_P = np.argsort(x_P)
-    log_x_P, regret_PS = np.log(x_P[order_P].astype(float)), regret_PS[order_P]
-    points, seeds = regret_PS.shape
-    drawn_DPS = np.random.default_rng(seed).integers(0, seeds, (DRAWS, points, seeds))
-    mean_DP = np.take_along_axis(np.broadcast_to(regret_PS, drawn_DPS.shape), drawn_DPS, axis=2).mean(axis=2)
-    log_DP = np.log(np.concatenate([regret_PS.mean(axis=1)[None], mean_DP]))  # the first row is no draw
+    log_x_P, log_PS = np.log(x_P[order_P].astype(float)), np.log(regret_PS[order_P])
+    points, seeds = log_PS.shape
+    mean_P = log_PS.mean(axis=1)
+    residuals = ((log_PS - mean_P[:, None]) * np.sqrt(seeds / max(1, seeds - 1))).ravel()
+    drawn_DPS = np.random.default_rng(seed).choice(residuals, (DRAWS, points, seeds))
+    log_DP = np.concatenate([mean_P[None], mean_P + drawn_DPS.mean(axis=2)])  # the first row is no draw
     slope_D, _ = _line(log_x_P, log_DP)
     slope_held_D, intercept_held_D = _line(log_x_P[:-1], log_DP[:, :-1])
     predicted_D = np.exp(intercept_held_D + slope_held_D * log_x_P[-1])
     low, high = np.percentile(-slope_D[1:], [2.5, 97.5])
     predicted_low, predicted_high = np.percentile(predicted_D[1:], [2.5, 97.5])
-    observed = float(regret_PS[-1].mean())
+    observed = np.exp(mean_P[-1])
     values = (-slope_D[0], low, high, predicted_D[0], predicted_low, predicted_high, observed)
     return Law(*(float(value) for value in values))
 

@@ -53,7 +53,7 @@ def test_every_part_end_to_end(place: Place, tmp_path: Path, capsys) -> None:
         for signal in scaling.SIGNALS:
             found = [row for row in rows if row["part"] == f"{part}, {signal}"]
             assert len(found) == points + 1 and found[-1]["low"] <= found[-1]["high"]
-            assert found[-1]["observed"] == pytest.approx(found[-2]["regret"], abs=2e-4)
+            assert found[-1]["observed"] == pytest.approx(found[-2]["regret"], rel=0.02)
     grown = [row["without embeddings"] for row in rows if row["part"] == "size, r*" and "regret" in row]
     assert grown == sorted(grown) and len(set(grown)) == len(grown)
     amounts = [row["requests"] for row in rows if row["part"] == "data, guide" and "regret" in row]
@@ -102,9 +102,12 @@ def test_mis_picks_are_held_against_the_best_proposal(place: Place) -> None:
 
 def test_a_planted_law_is_found_and_foretold() -> None:
     x = np.array([1e3, 4e3, 1.6e4, 6.4e4, 2.56e5])
-    noise = np.exp(np.random.default_rng(0).normal(0, 0.01, (5, 3)))
+    chance = np.random.default_rng(0)
+    laws = [fitted(x, 2.0 * x[:, None] ** -0.15 * np.exp(chance.normal(0, 0.01, (5, 3)))) for _ in range(100)]
+    assert np.mean([law.low < 0.15 < law.high for law in laws]) >= 0.88
+    noise = np.exp(chance.normal(0, 0.01, (5, 3)))
     law = fitted(x, 2.0 * x[:, None] ** -0.15 * noise)
-    assert law.low < 0.15 < law.high and law.exponent == pytest.approx(0.15, abs=0.01)
+    assert law.exponent == pytest.approx(0.15, abs=0.01)
     assert law.predicted == pytest.approx(2.0 * x[-1] ** -0.15, rel=0.03)
     assert law.predicted_low < law.predicted < law.predicted_high
     bent = 2.0 * x[:, None] ** -0.15 * noise
