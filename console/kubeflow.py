@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 from console.settings import Settings
 from goalrank import naming
 from goalrank.errors import UsageError
-from goalrank.presets import preset as find_preset
 from pipelines.schedule import Schedule
 
 if TYPE_CHECKING:
@@ -83,7 +82,7 @@ def parameters(settings: Settings) -> dict[str, Any]:
     """
     from pipelines.cluster import MLFLOW, ROOT
 
-    find_preset(settings.preset)
+    settings.require_groups()
     found = {
         "logs_uri": settings.logs_uri or f"{ROOT}/logs",
         "snapshots_uri": settings.snapshots_uri or f"{ROOT}/snapshots",
@@ -108,6 +107,7 @@ def parameters(settings: Settings) -> dict[str, Any]:
         "off_policy": settings.off_policy,
         "latency_budget_ms": settings.latency_budget_ms,
         "size_budget_mb": settings.size_budget_mb,
+        "group_plan": settings.group_plan,
         "warm_start": settings.warm_start,
         "train_processes": settings.train_processes,
         "spark_master": settings.spark_master,

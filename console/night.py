@@ -29,7 +29,6 @@ from console.progress import NightView
 from console.settings import Settings
 from console.workspace import RUNNING, Night, Workspace, next_date
 from goalrank.errors import EXIT_BUG, EXIT_TRY_AGAIN, UsageError
-from goalrank.presets import preset as find_preset
 from goalrank_platform import root
 from pipelines import STEPS
 
@@ -42,7 +41,7 @@ def start(
     Raises:
         GoalRankError: refused before anything was started.
     """
-    find_preset(settings.preset)
+    settings.require_groups()
     settings.require_stores()
     _require_runner(settings)
     workspace = Workspace(settings.workspace)
@@ -109,6 +108,7 @@ def _parameters(settings: Settings, logs: Path, full_rebuild: bool) -> dict[str,
         "world_uri": str(logs) if (logs / "world.json").exists() else "",
         "preset": settings.preset,
         "seed": settings.seed,
+        "group_plan": settings.group_plan,
         "warm_start": settings.warm_start,
         "train_processes": settings.train_processes,
         "window_days": settings.window_days,

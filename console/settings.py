@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from goalrank.errors import UsageError
 from goalrank.naming import require_address, require_folder
+from goalrank.presets import preset as preset_named
 from goalrank.verdict import LATENCY_BUDGET_MS, SIZE_BUDGET_MB
 
 
@@ -32,6 +33,7 @@ class Settings(BaseSettings):
 
     preset: str = Field("small", description="model size and training length: tiny, small, base, large")
     seed: int = Field(0, description="of everything random")
+    group_plan: str = Field("", description="groups not as the preset makes them: helpers=mmr,random:4 own=8 refresh=1")
     warm_start: Literal["none", "champion"] = Field("none", description="what a ranker's training begins with")
     train_processes: int = Field(1, ge=1, description="processes that train the ranker together, by torchrun")
     window_days: int = Field(30, ge=2, description="arrival days in the training set")
@@ -104,6 +106,18 @@ class Settings(BaseSettings):
         for name in ("snapshots_uri", "feast_uri", "tracking_uri", "journal_uri"):
             require_address(f"GOALRANK_{name.upper()}", derived[name])
         return settings.model_copy(update=derived)
+
+    def require_groups(self) -> None:
+        """See that the preset exists and that groups can be made as the plan says, before anything is started.
+
+        Raises:
+            UsageError: no such preset, or the plan makes no groups.
+        """
+        chosen = preset_named(self.preset)
+        if self.group_plan:
+            from goalrank.group_plan import planned  # torch: not at every command's start
+
+            planned(chosen, self.group_plan)
 
     def require_stores(self) -> None:
         """See that the addresses of the chosen feature store are given, before anything is started.

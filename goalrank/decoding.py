@@ -10,6 +10,7 @@ Legend: B requests, G lists a request, M = B*G, N candidates, L list length, T t
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -110,6 +111,23 @@ class Draws:
         shape = (requests, group, candidates)
         steps = [torch.rand(shape, generator=generator, device=generator.device) for _ in range(length)]
         return cls(torch.stack(steps))
+
+    @classmethod
+    def of_requests(cls, seeds: Sequence[int], group: int, length: int, candidates: int, widest: int) -> Draws:
+        """Numbers that are each request's own, whatever else is in its batch.
+
+        Args:
+            seeds: one a request.
+            group: lists a request.
+            length: L.
+            candidates: N of the batch.
+            widest: the greatest N of any batch; drawn for, so that a request's numbers do not depend on its batch.
+        """
+        each = [
+            torch.rand((length, group, widest), generator=torch.Generator().manual_seed(seed))[..., :candidates]
+            for seed in seeds
+        ]
+        return cls(torch.stack(each, dim=1))
 
     def rows(self, chosen: slice) -> Draws:
         """Those of some of the requests."""

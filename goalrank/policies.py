@@ -92,30 +92,60 @@ def helper_columns(count: int, mix: Sequence[str] = ()) -> list[HelperPolicy]:
 
     Args:
         count: helper lists of a group.
-        mix: names of policies, each at most once, in any order; none: every heuristic.
+        mix: names of policies, each at most once, in any order; none: every heuristic. `random:4` are exactly four
+            lists of a policy; those that say no number share the columns that are left.
 
     Raises:
-        UsageError: count is not positive, a name is unknown or named twice, or there are more columns than lists that
-            differ, since none of the mix is sampled.
+        UsageError: count is not positive, a name is unknown or named twice, the numbers add up to more than count, or
+            there are more columns than lists that differ, since none of the mix is sampled.
     """
     if count < 1:
         raise UsageError(f"{count} helper lists found, expected at least 1")
-    unknown = [name for name in mix if name not in REGISTRY]
-    if unknown:
-        raise UsageError(f"helper policy {unknown[0]!r} found, expected some of {', '.join(REGISTRY)}")
-    if len(set(mix)) < len(mix):
-        raise UsageError(
-            f"helper policies {', '.join(mix)} found, expected each at most once: sampled ones are repeated"
-        )
-    chosen = [policy for policy in REGISTRY.values() if (policy.name in mix if mix else not policy.neural)]
+    shares = shares_of(mix)
+    numbered = [(REGISTRY[name], lists) for name, lists in shares.items() if lists]
+    for policy, lists in numbered:
+        if lists > 1 and not policy.sampled:
+            raise UsageError(f"{policy.name}:{lists} found, expected 1: it is not sampled, so more would be copies")
+    left = count - sum(lists for _, lists in numbered)
+    if left < 0:
+        raise UsageError(f"helper policies {', '.join(mix)} make {count - left} lists, expected at most {count}")
+    chosen = [
+        policy for policy in REGISTRY.values() if (shares.get(policy.name, -1) == 0 if mix else not policy.neural)
+    ]
     fixed = [policy for policy in chosen if not policy.sampled]
     sampled = [policy for policy in chosen if policy.sampled]
-    if count > len(fixed) and not sampled:
+    if left > len(fixed) and not sampled:
         raise UsageError(
-            f"{count} helper lists of {', '.join(mix)} found, expected at most {len(fixed)}: none of them is sampled, "
-            "so more would be copies; add a sampled policy or ask for fewer lists"
+            f"{count} helper lists of {', '.join(mix)} found, expected at most {len(fixed) + count - left}: none of "
+            "those without a number is sampled, so more would be copies; add a sampled policy or ask for fewer lists"
         )
-    return [fixed[g] if g < len(fixed) else sampled[(g - len(fixed)) % len(sampled)] for g in range(count)]
+    columns = [fixed[g] if g < len(fixed) else sampled[(g - len(fixed)) % len(sampled)] for g in range(left)]
+    columns += [policy for policy, lists in numbered for _ in range(lists)]
+    if not numbered:
+        return columns
+    place = {name: row for row, name in enumerate(REGISTRY)}
+    return sorted(columns, key=lambda policy: (policy.sampled, place[policy.name]))
+
+
+def shares_of(mix: Sequence[str]) -> dict[str, int]:
+    """By policy how many lists its entry in a mix asks for (`random:4`), 0 where it says no number.
+
+    Raises:
+        UsageError: a name is unknown or named twice, or its number is none.
+    """
+    shares: dict[str, int] = {}
+    for entry in mix:
+        name, colon, number = entry.partition(":")
+        if name not in REGISTRY:
+            raise UsageError(f"helper policy {name!r} found, expected some of {', '.join(REGISTRY)}")
+        if colon and not (number.isascii() and number.isdigit() and int(number) > 0):
+            raise UsageError(f"helper policy {entry!r} found, expected a number of lists from 1 after the colon")
+        if name in shares:
+            raise UsageError(
+                f"helper policies {', '.join(mix)} found, expected each at most once: sampled ones are repeated"
+            )
+        shares[name] = int(number) if colon else 0
+    return shares
 
 
 def propose_lists(proposal: Proposal, columns: list[HelperPolicy], generator: torch.Generator) -> Tensor:

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from goalrank.errors import UsageError
 
+EVERY_STEP, NEVER = 1, 0
+"""Preset.refresh: own lists from the ranker as it is at the step itself, or as it was before its first."""
+
 
 @dataclass(frozen=True)
 class Preset:
@@ -34,6 +37,9 @@ class Preset:
     batch_requests: int
     learning_rate: float
     checkpoint_every: int
+    # how groups are made; goalrank/group_plan.py changes these and the numbers of lists above
+    helpers: tuple[str, ...] = ()  # the mix of helper policies (policies.helper_columns); none: every heuristic
+    refresh: int = EVERY_STEP  # steps for which own lists come from one and the same ranker; NEVER: the initial one
 
     @property
     def group_size(self) -> int:

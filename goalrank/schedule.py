@@ -16,8 +16,9 @@ WARM_UP_SHARE = 0.05
 FINAL_RATE = 0.05
 """Learning rate at the last step, as a share of the highest."""
 
-ORDER, STEP, START, HELPERS = range(4)
-"""What a derived seed is for: an epoch's order, a step's dropout and samples, initial weights, a batch's helpers."""
+ORDER, STEP, START, HELPERS, OWN = range(5)
+"""What a derived seed is for: an epoch's order, a step's dropout and samples, the initial weights, a batch's helpers,
+and a request's own lists where they are not drawn anew at every step."""
 
 
 def derived_seed(seed: int, purpose: int, number: int) -> int:

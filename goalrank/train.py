@@ -2,7 +2,9 @@
 group-relative objective (docs/method.md, "Training, three steps").
 
 Every random number of a step is derived from (seed, step) and every batch from (seed, epoch), so a run that was killed
-and resumed from a checkpoint ends with the very weights of an undisturbed one. Several processes, or several passes a
+and resumed from a checkpoint ends with the very weights of an undisturbed one. Where own lists come from an earlier
+ranker (Preset.refresh), that ranker is part of the checkpoint and a request's numbers are derived from (seed, period,
+request): within a period it gets the same lists again. Several processes, or several passes a
 step (goalrank/execution.py), draw for the whole batch and use their share, so they train on the very same lists.
 
 Legend: B requests, G lists in a group (helpers first, then on-policy), L list length, H heads of the reward ensemble.
@@ -25,7 +27,7 @@ from goalrank.dataset import Feedback, RequestBatch, TrainingSet
 from goalrank.decoding import Draws
 from goalrank.dropout import drawn_for
 from goalrank.encoders import ModelSizes
-from goalrank.errors import DataRefused, ModelRefused, TryAgain
+from goalrank.errors import DataRefused, ModelRefused, TryAgain, UsageError
 from goalrank.execution import Execution
 from goalrank.groups import Groups
 from goalrank.objective import (
@@ -38,11 +40,11 @@ from goalrank.objective import (
     supervised_loss,
     with_matched_temperature,
 )
-from goalrank.presets import Preset
+from goalrank.presets import EVERY_STEP, NEVER, PRESETS, Preset
 from goalrank.ranker import Ranker
 from goalrank.reward import RewardModel
 from goalrank.same_start import require_same, require_same_start, weights_digest
-from goalrank.schedule import START, STEP, Share, batch_rows, derived_seed, rate_share
+from goalrank.schedule import OWN, START, STEP, Share, batch_rows, derived_seed, rate_share
 from goalrank.schema import LIST_LENGTH, RewardWeights
 from goalrank.warm_start import require_sizes
 
@@ -57,7 +59,12 @@ CURVE_POINTS = 60
 CURVES = ("loss", "on_policy_reward", "helper_reward", "group_std", "group_noise", "signal_weight", "duplicates",
           "entropy", "gradient_norm")  # fmt: skip
 """What is recorded while training, each point a mean over the steps since the last. `entropy` is estimated from the
-on-policy lists, in nats a list."""
+on-policy lists, in nats a list; where they are not drawn anew at every step it is a cross-entropy."""
+
+OF_OWN_LISTS, OF_HELPERS = ("on_policy_reward", "entropy"), ("helper_reward",)
+"""Curves that have no point where groups have no such list."""
+
+_SOURCE = "own_lists"  # what the ranker that own lists come from is called in a checkpoint
 
 
 @dataclass
@@ -127,9 +134,12 @@ def train_ranker(
         DataRefused: there is no group.
         ModelRefused: loss, gradient or a weight is not finite, or the ranker to begin with has another architecture.
         TryAgain: it was asked to stop, or another process is gone.
-        UsageError: no temperature makes these groups as sharp as the objective asks, a step has fewer requests than
-            there are processes, or a process begins with something else than the others (goalrank/same_start.py).
+        UsageError: no temperature makes these groups as sharp as the objective asks, groups have fewer than two lists,
+            a step has fewer requests than there are processes, or a process begins with something else than the
+            others (goalrank/same_start.py).
     """
+    if preset.on_policy_lists + groups.lists_RGL.shape[1] < 2:
+        raise UsageError("groups of fewer than two lists found, expected 2 or more: one list has no rival")
     if len(groups) == 0:
         raise DataRefused("the groups hold no request, expected at least one; run generate_groups again")
     objective, execution = objective or ObjectiveConfig(), execution or Execution()
@@ -137,6 +147,8 @@ def train_ranker(
     identity = {**(fingerprint or {}), "preset": preset.name, "seed": seed, "objective": objective.to_dict()}
     if execution.bf16:
         identity["bf16"] = True
+    if _own_lists_of(preset) != _own_lists_of(PRESETS.get(preset.name, preset)):
+        identity["own_lists"] = _own_lists_of(preset)
     objective = _with_found_temperature(objective, groups, preset)
     steps = preset.ranker_steps
     curves = Curves(max(1, steps // CURVE_POINTS))
@@ -147,6 +159,8 @@ def train_ranker(
         # Before a checkpoint is looked for: another run's are cleared there.
         require_same_start(processes, training_set, groups, reward_model, identity, ranker)
         initial = copy.deepcopy(ranker).eval() if objective.uses_initial_ranker else None
+        earlier = preset.refresh != EVERY_STEP and preset.on_policy_lists > 0
+        source = copy.deepcopy(ranker).eval() if earlier else None
         optimizer = torch.optim.AdamW(
             ranker.parameters(),
             lr=preset.learning_rate,
@@ -158,13 +172,26 @@ def train_ranker(
         saved, damaged = _checkpoint_of(identity, checkpoints, execution)
         if saved is not None:
             unpack_training(saved, ranker, optimizer, {})
+            if source is not None and preset.refresh != NEVER:
+                source.load_state_dict(_part_of(saved, _SOURCE))
             curves = Curves(**saved.values["curves"])
             begun = saved.step
             require_same(processes, {"checkpoint": weights_digest(ranker)})
         lesson = _Lesson(
-            training_set, groups, ranker, initial, reward_model.to(device).eval(), preset, objective, length, execution
+            training_set,
+            groups,
+            ranker,
+            initial,
+            source,
+            reward_model.to(device).eval(),
+            preset,
+            objective,
+            length,
+            execution,
         )
         for step in range(begun, steps):
+            if source is not None and preset.refresh != NEVER and step % preset.refresh == 0:
+                source.load_state_dict(ranker.state_dict())
             for parameters in optimizer.param_groups:
                 parameters["lr"] = preset.learning_rate * rate_share(step, steps)
             values = _train_step(lesson, optimizer, seed, step)
@@ -174,9 +201,12 @@ def train_ranker(
             due = done % preset.checkpoint_every == 0 or stop
             if checkpoints is not None and due and done < steps and processes.first:
                 tensors, state = pack_training(ranker, optimizer, {})
+                if source is not None and preset.refresh != NEVER:
+                    tensors |= {f"{_SOURCE}.{name}": weight for name, weight in source.state_dict().items()}
                 checkpoints.save(done, tensors, {**state, "identity": identity, "curves": vars(curves)})
             if progress is not None and processes.first:
-                progress(done, steps, f"loss {values[0]:.3f}, reward of own lists {values[1]:.3f}")
+                own = f", reward of own lists {values[1]:.3f}" if preset.on_policy_lists else ""
+                progress(done, steps, f"loss {values[0]:.3f}{own}")
             if watch is not None and processes.first:
                 watch(done, ranker.eval())
             if stop:
@@ -185,7 +215,21 @@ def train_ranker(
     for name, weight in ranker.named_parameters():
         if not torch.isfinite(weight).all():
             raise ModelRefused(f"weight {name} of the ranker is not finite after training; lower the learning rate")
-    return TrainedRanker(ranker.eval(), curves.points, begun, damaged, objective)
+    empty = {name for name in OF_OWN_LISTS if not preset.on_policy_lists}
+    empty |= {name for name in OF_HELPERS if not groups.lists_RGL.shape[1]}
+    points = {name: [] if name in empty else found for name, found in curves.points.items()}
+    return TrainedRanker(ranker.eval(), points, begun, damaged, objective)
+
+
+def _own_lists_of(preset: Preset) -> list[int]:
+    """What a preset says of own lists: how many, and for how many steps from the same ranker."""
+    return [preset.on_policy_lists, preset.refresh]
+
+
+def _part_of(saved: Checkpoint, name: str) -> dict[str, Tensor]:
+    """The tensors that a checkpoint holds under a name, by the rest of theirs."""
+    begin = f"{name}."
+    return {key.removeprefix(begin): tensor for key, tensor in saved.tensors.items() if key.startswith(begin)}
 
 
 def _checkpoint_of(
@@ -244,6 +288,7 @@ def list_rewards(
 ) -> dict[str, float]:
     """What the reward model that guided training thinks (mean r_hat) of the trained ranker's greedy lists and of the
     helpers' on the same training requests, evenly chosen. Not evidence of quality: the ranker was optimised for it.
+    `retriever_reward` is left out where the retriever is not among the helpers.
 
     `best_helper_reward` is that of the helper that is best on average, `best_in_group_reward` that of each group's best
     helper list, which no policy without an evaluator would know.
@@ -257,9 +302,10 @@ def list_rewards(
         rewards_B1 = reward_model.score_lists(reward_model.encode(batch), lists_B1L).mean(dim=0)
         greedy += float(rewards_B1.double().sum())
     helper_rewards_RG = groups.rewards_RG[rows_R].astype(np.float64)
+    retriever_G = [name == "retriever" for name in groups.helpers]
     return {
         "greedy_reward": greedy / len(rows_R),
-        "retriever_reward": float(helper_rewards_RG[:, groups.helpers.index("retriever")].mean()),
+        **({"retriever_reward": float(helper_rewards_RG[:, retriever_G].mean())} if any(retriever_G) else {}),
         "best_helper_reward": float(helper_rewards_RG.mean(axis=0).max()),
         "best_in_group_reward": float(helper_rewards_RG.max(axis=1).mean()),
     }
@@ -273,6 +319,7 @@ class _Lesson:
     groups: Groups
     ranker: Ranker
     initial: Ranker | None
+    source: Ranker | None  # that own lists come from; None: the ranker as it is
     reward_model: RewardModel
     preset: Preset
     objective: ObjectiveConfig
@@ -290,13 +337,7 @@ def _train_step(lesson: _Lesson, optimizer: torch.optim.Optimizer, seed: int, st
     rows_B = batch_rows(len(lesson.groups), preset.batch_requests, step, seed)
     batch = lesson.training_set.batch(lesson.groups.request_R[rows_B])  # whole: a share is padded as the whole is
     step_seed = derived_seed(seed, STEP, step)
-    draws = Draws.of(
-        torch.Generator().manual_seed(step_seed),
-        len(batch),
-        preset.on_policy_lists,
-        lesson.length,
-        batch.mask_BN.shape[1],
-    )
+    draws = _draws(lesson, rows_B, batch, seed, step) if preset.on_policy_lists else None
     optimizer.zero_grad(set_to_none=True)
     parts = []
     for share in execution.shares(len(batch)):
@@ -304,7 +345,8 @@ def _train_step(lesson: _Lesson, optimizer: torch.optim.Optimizer, seed: int, st
         if execution.device.type == "cuda" and preset.dropout > 0:
             torch.cuda.manual_seed(step_seed + share.begin)  # there shares draw for themselves (goalrank/dropout.py)
         with drawn_for(share, execution.device):
-            parts.append(_backward(lesson, rows_B[share.rows], batch.rows(share.rows), draws.rows(share.rows), share))
+            drawn = None if draws is None else draws.rows(share.rows)
+            parts.append(_backward(lesson, rows_B[share.rows], batch.rows(share.rows), drawn, share))
     execution.processes.sum_gradients(lesson.ranker.parameters())
     means = execution.processes.sum(torch.stack(parts).sum(dim=0))
     norm = nn.utils.clip_grad_norm_(lesson.ranker.parameters(), CLIP_NORM)
@@ -319,7 +361,20 @@ def _train_step(lesson: _Lesson, optimizer: torch.optim.Optimizer, seed: int, st
     return values
 
 
-def _backward(lesson: _Lesson, rows_B: np.ndarray, batch: RequestBatch, draws: Draws, share: Share) -> Tensor:
+def _draws(lesson: _Lesson, rows_B: np.ndarray, batch: RequestBatch, seed: int, step: int) -> Draws:
+    """The whole batch's numbers for its own lists."""
+    lists, candidates, refresh = lesson.preset.on_policy_lists, batch.mask_BN.shape[1], lesson.preset.refresh
+    if lesson.source is None:
+        chance = torch.Generator().manual_seed(derived_seed(seed, STEP, step))
+        return Draws.of(chance, len(batch), lists, lesson.length, candidates)
+    groups = lesson.groups
+    widest = int(lesson.training_set.candidates.lengths[groups.request_R].max())
+    period = 0 if refresh == NEVER else step // refresh
+    seeds = [derived_seed(seed, OWN, period * len(groups) + int(row)) for row in rows_B]
+    return Draws.of_requests(seeds, lists, lesson.length, candidates, widest)
+
+
+def _backward(lesson: _Lesson, rows_B: np.ndarray, batch: RequestBatch, draws: Draws | None, share: Share) -> Tensor:
     """Add a share's part to the gradient of the whole batch's loss; returns its part of CURVES, the norm left out.
 
     Loss and curves are means over the batch's requests, so a share's part is its own mean by its share of them.
@@ -348,22 +403,30 @@ def _backward(lesson: _Lesson, rows_B: np.ndarray, batch: RequestBatch, draws: D
     loss = loss * share.weight
     loss.backward()
     means = (
-        rewards_BG[:, helpers:].mean(),
-        rewards_BG[:, :helpers].mean(),
+        _mean(rewards_BG[:, helpers:]),
+        _mean(rewards_BG[:, :helpers]),
         std_B.mean(),
         noise_B.mean(),
         weight_B.mean(),
         (~unique_BG).double().mean(),
-        -log_prob_BG[:, helpers:].mean(),
+        -_mean(log_prob_BG[:, helpers:]),
     )
     return torch.stack([loss.detach().double(), *(value.detach().double() * share.weight for value in means)])
 
 
-def _groups_of(lesson: _Lesson, rows_B: np.ndarray, batch: RequestBatch, draws: Draws) -> tuple[Tensor, Tensor]:
-    """lists_BGL and rewards_HBG of each request: the helpers' lists, then those sampled from the ranker."""
-    ranker, reward_model, device = lesson.ranker, lesson.reward_model, lesson.execution.device
+def _mean(values: Tensor) -> Tensor:
+    """0 of nothing: such a curve is left empty in the end."""
+    return values.mean() if values.numel() else values.new_zeros(())
+
+
+def _groups_of(lesson: _Lesson, rows_B: np.ndarray, batch: RequestBatch, draws: Draws | None) -> tuple[Tensor, Tensor]:
+    """lists_BGL and rewards_HBG of each request: the helpers' lists, then those sampled from a ranker (none: draws)."""
+    reward_model, device = lesson.reward_model, lesson.execution.device
+    ranker = lesson.source or lesson.ranker
     helper_lists_BGL = torch.from_numpy(lesson.groups.lists_RGL[rows_B]).to(device, torch.int64)
     helper_rewards_HBG = torch.from_numpy(lesson.groups.head_rewards_RHG[rows_B]).to(device).transpose(0, 1)
+    if draws is None:
+        return helper_lists_BGL, helper_rewards_HBG
     # Sampled from the policy as it will be served: without dropout, of ids too, hence from an encoding of its own.
     ranker.eval()
     with torch.no_grad():

@@ -45,6 +45,7 @@ def nightly(
     workspace_uri: str = "",
     preset: str = "small",
     seed: int = 0,
+    group_plan: str = "",
     warm_start: str = "none",
     train_processes: int = 1,
     window_days: int = 30,
@@ -69,6 +70,7 @@ def nightly(
         workspace_uri: on a cluster, the folder above all nights, where each leaves its card (components/night_card.py).
         preset: model size and training length (goalrank/presets.py).
         seed: of everything random.
+        group_plan: how groups of lists are made, where not as the preset says (goalrank/group_plan.py).
         warm_start: what the ranker's training begins with, "none" or "champion".
         train_processes: how many processes of one machine train the ranker, a GPU each where there are GPUs.
         window_days: how many arrival days the training set spans.
@@ -117,7 +119,7 @@ def nightly(
             training_set=training_set, preset=preset, seed=seed, run_uri=folder, snapshot_id=snapshot_id
         )
         reward_model, judge_model = reward.outputs["reward_model"], reward.outputs["judge_model"]
-        made_by = {"preset": preset, "run_uri": folder, "snapshot_id": snapshot_id}
+        made_by = {"preset": preset, "group_plan": group_plan, "run_uri": folder, "snapshot_id": snapshot_id}
         of_models = {"training_set": training_set, "reward_model": reward_model, "seed": seed, **made_by}
         parts = GROUP_PARTS.get()
         if parts == 1:
@@ -134,6 +136,7 @@ def nightly(
             seed=seed,
             run_uri=folder,
             snapshot_id=snapshot_id,
+            group_plan=group_plan,
             warm_start=warm_start,
             tracking_uri=tracking_uri,
             processes=train_processes,

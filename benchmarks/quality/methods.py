@@ -175,7 +175,7 @@ def train_ours(
 ) -> Method:
     """GoalRank as a night trains it: groups of helper lists scored by the guide, then the ranker."""
     assert trial.temperature is not None
-    groups = build_groups(problem.data, problem.rows[TRAIN], guide, preset.helper_lists, seed)
+    groups = build_groups(problem.data, problem.rows[TRAIN], guide, preset.helper_lists, seed, mix=preset.helpers)
     objective = ObjectiveConfig(temperature=trial.temperature, supervised_weight=trial.supervised)
     trained = train_ranker(problem.data, groups, guide, preset, seed, objective=objective, watch=watch)
     ranker = trained.ranker

@@ -163,7 +163,7 @@ def _depends_on(place: Place, task: Task) -> dict[str, Any]:
     return made
 
 
-_OF_THE_RANKER = ("helper_lists", "on_policy_lists", "ranker_steps", "checkpoint_every")
+_OF_THE_RANKER = ("helper_lists", "on_policy_lists", "ranker_steps", "checkpoint_every", "helpers", "refresh")
 _UNUSED_BY = {
     "encoder": ("reward_steps", *_OF_THE_RANKER),
     "guide": ("pretrain_steps", *_OF_THE_RANKER),  # the encoder's digest has it

@@ -15,6 +15,7 @@ def generate_groups(
     snapshot_id: str,  # only for the cache: Kubeflow's key holds the names of artifacts, not what is in them
     groups: dsl.Output[dsl.Dataset],
     data_docs: dsl.Output[dsl.Artifact],
+    group_plan: str = "",
     part: int = 0,
     parts: int = 1,
 ):
@@ -29,6 +30,7 @@ def generate_groups(
         seed=seed,
         run_uri=run_uri,
         data_docs=data_docs.path,
+        group_plan=group_plan,
         part=part,
         parts=parts,
     )

@@ -20,7 +20,7 @@ def run(
     seed: int,
     run_uri: str,
     data_docs: str = "",
-    helpers: str = "",
+    group_plan: str = "",
     part: int = 0,
     parts: int = 1,
 ) -> None:
@@ -33,14 +33,15 @@ def run(
         preset: tiny, small, base or large.
         seed: of the sampled helpers.
         run_uri: the run's own folder.
+        group_plan: how groups are made where not as the preset says (goalrank/group_plan.py).
         data_docs: folder for Great Expectations' static site, in the run's folder by default; written when the groups
             are refused, too.
-        helpers: names of the helper policies that take part, with commas; by default all.
         part, parts: make that one of so many parts alone; join_groups puts them together and checks them.
 
     Raises:
         DataRefused: there is no request to learn from, or the groups failed a critical check (suites.py).
         ModelRefused: the reward model is damaged, or its rewards are not finite.
+        UsageError: no such preset, or the plan makes no groups.
     """
     with Step("generate_groups" if parts == 1 else f"generate_groups_{part + 1}_of_{parts}", run_uri) as step:
         with step.tool("torch"):
@@ -50,10 +51,11 @@ def run(
             from goalrank.dataset import TrainingSet
             from goalrank.errors import ModelRefused
             from goalrank.group_parts import write_part
+            from goalrank.group_plan import planned
             from goalrank.groups import build_groups, write_groups
             from goalrank.presets import preset as preset_named
             from goalrank.reward import RewardModel
-        chosen = preset_named(preset)
+        chosen = planned(preset_named(preset), group_plan)
         data = TrainingSet.load(training_set)
         reward = load_model(reward_model)
         if not isinstance(reward, RewardModel):
@@ -64,7 +66,7 @@ def run(
             reward,
             chosen.helper_lists,
             seed,
-            mix=[name for name in helpers.split(",") if name],
+            mix=chosen.helpers,
             part=part,
             parts=parts,
             device="cuda" if torch.cuda.is_available() else "cpu",
@@ -87,7 +89,7 @@ def check(
     Args:
         groups: as built.
         data: the training set they are of.
-        helper_lists: how many lists a group has by the preset.
+        helper_lists: how many lists a group has by the preset or the plan.
         card: what write_groups returned.
         data_docs: folder of the static site.
 

@@ -14,6 +14,7 @@ def join_groups(
     snapshot_id: str,  # only for the cache: Kubeflow's key holds the names of artifacts, not what is in them
     groups: dsl.Output[dsl.Dataset],
     data_docs: dsl.Output[dsl.Artifact],
+    group_plan: str = "",
 ):
     """Put the parts of the groups together, and hold them against what a group must be."""
     from components.join_groups.main import run
@@ -25,4 +26,5 @@ def join_groups(
         preset=preset,
         run_uri=run_uri,
         data_docs=data_docs.path,
+        group_plan=group_plan,
     )

@@ -22,6 +22,7 @@ def train_ranker(
     precision: str = "auto",
     compiled: bool = False,
     processes: int = 1,
+    group_plan: str = "",
 ):
     """Train the ranker on groups of its own and the helpers' lists."""
     from components.train_ranker.launch import train
@@ -41,4 +42,5 @@ def train_ranker(
         micro_batch=micro_batch,
         precision=precision,
         compiled=compiled,
+        group_plan=group_plan,
     )

@@ -41,6 +41,7 @@ def run(
     micro_batch: int = 0,
     precision: str = "auto",
     compiled: bool = False,
+    group_plan: str = "",
 ) -> None:
     """Train the ranker, or go on from the newest sound checkpoint of this very run.
 
@@ -60,9 +61,11 @@ def run(
         micro_batch: most requests that go through the model at once, in each process; 0: all. Less memory, same step.
         precision: float32, bf16 (autocast; weights and checkpoints stay float32), or auto: bf16 on a GPU.
         compiled: put the ranker's passes through torch.compile, which takes minutes before it saves any.
+        group_plan: how groups are made where not as the preset says (goalrank/group_plan.py); of it the ranker's own
+            lists are made here, the helpers' were by generate_groups.
 
     Raises:
-        UsageError: no such preset or precision, or more processes than a step has requests.
+        UsageError: no such preset or precision, a plan that makes no groups, or more processes than requests a step.
         DataRefused: the groups are missing, damaged or empty.
         ModelRefused: the reward model is damaged, the ranker to begin with is of another architecture or feature set or
             has seen the evaluation day, or a loss, a gradient or a weight is not finite.
@@ -82,6 +85,7 @@ def run(
             from goalrank.dataset import TrainingSet
             from goalrank.errors import ModelRefused
             from goalrank.execution import Execution
+            from goalrank.group_plan import planned
             from goalrank.groups import groups_digest, read_groups
             from goalrank.objective import ObjectiveConfig
             from goalrank.presets import preset as preset_named
@@ -91,7 +95,7 @@ def run(
             from goalrank.train import list_rewards, train_ranker
             from goalrank.warm_start import warm_start_from
         processes = stack.enter_context(joined())
-        chosen, objective = preset_named(preset), ObjectiveConfig()
+        chosen, objective = planned(preset_named(preset), group_plan), ObjectiveConfig()
         execution = Execution(processes, micro_batch, _is_bf16(precision, processes.device), compiled)
         data = TrainingSet.load(training_set)
         checkpoints = Checkpoints(Path(checkpoints_uri or Path(run_uri) / "checkpoints" / "train_ranker"))
@@ -103,11 +107,11 @@ def run(
             "reward_sha256": read_model_card(reward_model)["weights_sha256"],
             "groups_sha256": groups_digest(groups),
         }
-        begun_from: dict[str, Any] = {}
+        begun_from: dict[str, Any] = {"group_plan": group_plan} if group_plan else {}
         start = None
         if folder := _warm_start_folder(step, warm_start, tracking_uri, stack):
             start = warm_start_from(folder, chosen, data.date)
-            begun_from = {"warm_start_sha256": read_model_card(folder)["weights_sha256"]}
+            begun_from["warm_start_sha256"] = read_model_card(folder)["weights_sha256"]
         with nullcontext(noted) if noted else _sigterm_noted() as asked_to_stop:
             trained = train_ranker(
                 data,

@@ -382,7 +382,7 @@ NOT_GIVEN = {
 
 def test_every_parameter_of_the_night_comes_from_the_settings() -> None:
     """A setting that did not reach the cluster's night would be ignored without a word."""
-    given = parameters(Settings(warm_start="champion"))
-    assert given["warm_start"] == "champion"
+    given = parameters(Settings(warm_start="champion", group_plan="own=4"))
+    assert (given["warm_start"], given["group_plan"]) == ("champion", "own=4")
     assert given.keys() | NOT_GIVEN.keys() == set(inspect.signature(nightly.pipeline_func).parameters)
     assert not given.keys() & NOT_GIVEN.keys()

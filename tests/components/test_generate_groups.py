@@ -38,7 +38,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def generate(inputs: Path, out: Path, seed: int = 3, helpers: str = "") -> dict:
+def generate(inputs: Path, out: Path, seed: int = 3, group_plan: str = "") -> dict:
     run(
         training_set=str(inputs / "training_set"),
         reward_model=str(inputs / "reward"),
@@ -46,7 +46,7 @@ def generate(inputs: Path, out: Path, seed: int = 3, helpers: str = "") -> dict:
         preset="tiny",
         seed=seed,
         run_uri=str(out / "run"),
-        helpers=helpers,
+        group_plan=group_plan,
     )
     return json.loads((out / "run/outcomes/generate_groups.json").read_text())
 
@@ -97,11 +97,16 @@ def test_made_in_parts_they_are_the_groups_of_one_piece(tmp_path: Path) -> None:
 
 
 def test_helpers_may_be_named(inputs: Path, tmp_path: Path) -> None:
-    outcome = generate(inputs, tmp_path, helpers="retriever,reward_alone,random")
+    outcome = generate(inputs, tmp_path, group_plan="helpers=retriever,reward_alone,random")
     named = ["retriever", "reward_alone", *["random"] * (preset("tiny").helper_lists - 2)]
     assert outcome["kind"] == "done" and outcome["figures"]["helpers"] == named
     with pytest.raises(UsageError, match="helper policy 'best' found, expected some of retriever"):
-        generate(inputs, tmp_path / "unknown", helpers="best")
+        generate(inputs, tmp_path / "unknown", group_plan="helpers=best")
+
+
+def test_a_plan_says_how_many_lists_of_each(inputs: Path, tmp_path: Path) -> None:
+    outcome = generate(inputs, tmp_path, group_plan="helpers=retriever,shown_perturbed:2,random:1 own=3")
+    assert outcome["figures"]["helpers"] == ["retriever", "shown_perturbed", "shown_perturbed", "random"]
 
 
 def test_a_damaged_reward_model_is_refused(inputs: Path, tmp_path: Path) -> None:

@@ -128,6 +128,14 @@ def test_a_warm_start_goes_on_from_another_ranker(inputs: Path, undisturbed: Pat
     assert (figures["processes"], figures["bf16"]) == (1, torch.cuda.is_available())
 
 
+def test_a_group_plan_changes_the_own_lists(inputs: Path, undisturbed: Path, tmp_path: Path) -> None:
+    run(**arguments(inputs, tmp_path), group_plan="own=0")
+    card, before = read_model_card(tmp_path / "ranker"), read_model_card(undisturbed / "ranker")
+    assert card["created_by"]["group_plan"] == "own=0" and "group_plan" not in before["created_by"]
+    assert card["metrics"]["curves"]["on_policy_reward"] == [] != before["metrics"]["curves"]["on_policy_reward"]
+    assert card["weights_sha256"] != before["weights_sha256"]
+
+
 def test_what_cannot_be_started_from_is_refused(inputs: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelRefused, match="no feature set in its card found"):
         run(**arguments(inputs, tmp_path), warm_start=str(inputs / "reward"))

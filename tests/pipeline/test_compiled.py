@@ -119,6 +119,14 @@ def test_what_every_pod_is_given() -> None:
         assert gpu == ("tolerations" in pod) == ("nodeSelector" in pod) == (step in TRAINING)
 
 
+def test_both_steps_that_make_groups_are_told_the_plan() -> None:
+    """The helpers' half is made by one, the ranker's own by the other; and Kubeflow's cache sees another plan."""
+    spec = next(yaml.safe_load_all((COMPILED / "nightly.yaml").read_text()))
+    assert spec["root"]["inputDefinitions"]["parameters"]["group_plan"]["defaultValue"] == ""
+    for step in ("generate_groups", "train_ranker"):
+        assert "group_plan" in str(tasks(spec)[step]["inputs"]["parameters"]["group_plan"]["componentInputParameter"])
+
+
 def test_what_is_cached_is_keyed_by_the_snapshot() -> None:
     spec, _ = documents(COMPILED / "nightly_cluster.yaml")
     for step in TRAINING:

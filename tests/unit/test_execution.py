@@ -50,7 +50,7 @@ def gradient_of(data: TrainingSet, groups: Groups, execution: Execution) -> tupl
     torch.manual_seed(1)
     ranker = new_ranker(preset, reward)
     objective = ObjectiveConfig(supervised_weight=0.5)
-    lesson = train._Lesson(data, groups, ranker, None, reward, preset, objective, 6, execution)
+    lesson = train._Lesson(data, groups, ranker, None, None, reward, preset, objective, 6, execution)
     rows_B = torch.arange(16).numpy()
     batch = data.batch(groups.request_R[rows_B])
     draws = Draws.of(torch.Generator().manual_seed(2), 16, preset.on_policy_lists, 6, batch.mask_BN.shape[1])

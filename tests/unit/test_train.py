@@ -18,10 +18,10 @@ from goalrank import train
 from goalrank.checkpoint import Checkpoints
 from goalrank.dataset import Feedback, RequestBatch, TrainingSet
 from goalrank.encoders import Encoded, ModelSizes
-from goalrank.errors import DataRefused, ModelRefused, TryAgain
+from goalrank.errors import DataRefused, ModelRefused, TryAgain, UsageError
 from goalrank.groups import Groups, build_groups, read_groups, write_groups
 from goalrank.objective import Loss, ObjectiveConfig, first_occurrence, group_size_temperature, with_matched_temperature
-from goalrank.presets import preset
+from goalrank.presets import EVERY_STEP, NEVER, preset
 from goalrank.ranker import Ranker
 from goalrank.reward import RewardModel
 from goalrank.schedule import FINAL_RATE, batch_rows, derived_seed, rate_share
@@ -230,6 +230,90 @@ def test_preferences_are_anchored_to_the_ranker_that_training_began_with(
     assert not same_weights(free, whole)
 
 
+OWN_LISTS = {
+    "anew at every step": {"refresh": EVERY_STEP},
+    "every five steps": {"refresh": 5},
+    "of the initial ranker": {"refresh": NEVER},
+    "none": {"on_policy_lists": 0},
+}
+
+
+@pytest.mark.parametrize("option", OWN_LISTS)
+def test_resumed_with_any_source_of_own_lists(option: str, data: TrainingSet, groups: Groups, tmp_path: Path) -> None:
+    """Resumed at step 9, where no period begins: the earlier ranker has to come from the checkpoint."""
+    chosen = replace(SHORT, **OWN_LISTS[option])
+    whole = train_ranker(data, groups, make_reward(), chosen, 7)
+    for stop in (7, 10):
+        with pytest.raises(KeyboardInterrupt):
+            train_ranker(
+                data, groups, make_reward(), chosen, 7, checkpoints=Checkpoints(tmp_path), progress=stop_at(stop)
+            )
+    resumed = train_ranker(data, groups, make_reward(), chosen, 7, checkpoints=Checkpoints(tmp_path))
+    assert resumed.resumed_from == 9
+    assert same_weights(resumed, whole)
+    others = [replace(SHORT, **other) for name, other in OWN_LISTS.items() if name != option]
+    assert not any(same_weights(train_ranker(data, groups, make_reward(), one, 7), whole) for one in others)
+
+
+@pytest.mark.parametrize("change", [{"refresh": 5}, {"on_policy_lists": 3}])
+def test_checkpoints_of_other_own_lists_are_not_used(
+    change: dict, data: TrainingSet, groups: Groups, tmp_path: Path
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train_ranker(data, groups, make_reward(), SHORT, 7, checkpoints=Checkpoints(tmp_path), progress=stop_at(10))
+    other = replace(SHORT, **change)
+    assert train_ranker(data, groups, make_reward(), other, 7, checkpoints=Checkpoints(tmp_path)).resumed_from == 0
+
+
+def lists_by_request(data: TrainingSet, groups: Groups, refresh: int, monkeypatch: pytest.MonkeyPatch) -> list[dict]:
+    """Of each step by row of the groups the request's own lists."""
+    seen: list[dict] = []
+    original = train._groups_of
+
+    def noted(lesson: Any, rows_B: np.ndarray, batch: RequestBatch, draws: Any) -> Any:
+        lists, rewards = original(lesson, rows_B, batch, draws)
+        own = lists[:, lesson.groups.lists_RGL.shape[1] :]
+        seen.append(dict(zip(rows_B.tolist(), own.tolist(), strict=True)))
+        return lists, rewards
+
+    with monkeypatch.context() as patched:
+        patched.setattr(train, "_groups_of", noted)
+        steps = replace(SHORT, refresh=refresh, ranker_steps=18, learning_rate=1e-2, batch_requests=len(groups) // 3)
+        train_ranker(data, groups, make_reward(), steps, 7)
+    return seen
+
+
+def test_own_lists_stay_within_a_period_and_change_with_the_next(
+    data: TrainingSet, groups: Groups, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request comes by every three steps, in another batch: twice within a period of six."""
+    fixed, six = (lists_by_request(data, groups, refresh, monkeypatch) for refresh in (NEVER, 6))
+    always = {row: lists for step in fixed for row, lists in step.items()}
+    assert sum(map(len, fixed)) > 5 * len(always)
+    assert all(lists == always[row] for step in fixed for row, lists in step.items())
+    periods = [{row: lists for step in six[begin : begin + 6] for row, lists in step.items()} for begin in (0, 6, 12)]
+    for begin, period in zip((0, 6, 12), periods, strict=True):
+        assert all(lists == period[row] for step in six[begin : begin + 6] for row, lists in step.items())
+    assert periods[0] == {row: always[row] for row in periods[0]}  # the first period's ranker is the initial one
+    both = periods[0].keys() & periods[1].keys()
+    assert np.mean([periods[0][row] != periods[1][row] for row in both]) > 0.9
+
+
+def test_groups_of_own_lists_alone(data: TrainingSet, groups: Groups) -> None:
+    alone = replace(groups, lists_RGL=groups.lists_RGL[:, :0], rewards_RG=groups.rewards_RG[:, :0],
+                    head_rewards_RHG=groups.head_rewards_RHG[:, :, :0], helpers=())  # fmt: skip
+    trained = train_ranker(data, alone, make_reward(), replace(SHORT, on_policy_lists=6), 7)
+    assert trained.curves["helper_reward"] == [] and len(trained.curves["on_policy_reward"]) > 1
+    with pytest.raises(UsageError, match="groups of fewer than two lists found"):
+        train_ranker(data, alone, make_reward(), replace(SHORT, on_policy_lists=1), 7)
+
+
+def test_the_retriever_need_not_be_among_the_helpers(data: TrainingSet, undisturbed: train.TrainedRanker) -> None:
+    random = build_groups(data, data.guide_indices()[:20], make_reward(), 3, seed=0, mix=("random",))
+    found = list_rewards(data, random, undisturbed.ranker, make_reward())
+    assert "retriever_reward" not in found and found["best_helper_reward"] < found["best_in_group_reward"]
+
+
 def test_supervised_term_is_an_option(data: TrainingSet, groups: Groups, undisturbed: train.TrainedRanker) -> None:
     found = train_ranker(data, groups, make_reward(), SHORT, 7, objective=ObjectiveConfig(supervised_weight=0.5))
     assert found.curves["loss"][0][1] > undisturbed.curves["loss"][0][1]
@@ -269,8 +353,8 @@ def test_batches_go_through_every_request_once_an_epoch() -> None:
 
 
 def test_derived_seeds_are_all_different() -> None:
-    seeds = {derived_seed(seed, purpose, number) for seed in range(5) for purpose in range(3) for number in range(50)}
-    assert len(seeds) == 5 * 3 * 50
+    seeds = {derived_seed(seed, purpose, number) for seed in range(5) for purpose in range(4) for number in range(50)}
+    assert len(seeds) == 5 * 4 * 50
 
 
 def test_learning_rate_warms_up_and_decays() -> None:

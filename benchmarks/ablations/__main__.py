@@ -1,0 +1,86 @@
+"""What each choice of the method is worth: `python -m benchmarks.ablations --study NAME|all`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from benchmarks.ablations import bound, ceiling, group_size, helpers, normalisation, on_policy, runs, tables
+from benchmarks.ablations.settings import FULL, QUICK
+from benchmarks.ablations.study import Study
+from benchmarks.quality.stages import SIMULATOR, Place
+from benchmarks.report import Claim, Row, run
+
+STUDIES = {
+    "normalisation": normalisation.study,
+    "group_size": group_size.study,
+    "ceiling": ceiling.study,
+    "on_policy": on_policy.study,
+    "helpers": helpers.study,
+    "bound": bound.study,
+}
+"""In the order of `all`."""
+ALL = "all"
+CACHE = Path(__file__).parents[2] / ".goalrank" / "benchmarks" / "ablations"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; its exit code."""
+    given = _parser().parse_args(argv)
+    size = QUICK if given.quick else FULL
+    names = list(STUDIES) if given.study == ALL else [given.study]
+    studies = [STUDIES[name](size.thin) for name in names]
+    place = Place(SIMULATOR, size.scale, given.cache.resolve(), Path("unused"))
+    torch.set_num_threads(1)
+    claims: dict[str, list[Claim]] = {}
+
+    def measured(_: bool) -> tuple[list[Row], list[Claim]]:
+        rows: list[Row] = []
+        if any(study.name != "bound" for study in studies):
+            runs.prepare(place, size.seeds)
+        for study in studies:
+            found = _conducted(place, study, size.seeds, given.jobs)
+            own = tables.rows_of(place, size, study, found)
+            claims[study.name] = study.claims(own)
+            rows += own
+        return rows, [made | {"name": f"{name}: {made['name']}"} for name in claims for made in claims[name]]
+
+    options = ["--quick"] * given.quick + (["--json", str(given.json)] if given.json else [])
+    run(
+        "ablations",
+        measured,
+        argv=options,
+        figure=lambda rows, file: tables.write(file.with_suffix(".json"), size, studies, rows, claims),
+    )
+    return 0
+
+
+def _conducted(place: Place, study: Study, seeds: int, jobs: int) -> dict:
+    """All arms of the first seed before any of the second: what is interrupted is a whole study with fewer seeds."""
+    wanted = [runs.Run(arm, seed) for seed in range(seeds) for arm in study.arms]
+    return runs.conduct(place, wanted, jobs, study.name)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.ablations", description=__doc__)
+    parser.add_argument("--study", choices=(*STUDIES, ALL), required=True)
+    parser.add_argument("--cache", type=Path, default=CACHE, help="finished runs; a study goes on from them")
+    parser.add_argument("--jobs", type=_positive, default=1, help="processes, one torch thread each")
+    parser.add_argument("--quick", action="store_true", help="minutes on one core: shows that it runs, no result")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there, tables, figures beside")
+    return parser
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} found, expected 1 or more")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

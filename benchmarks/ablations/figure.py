@@ -1,0 +1,53 @@
+"""What the studies' figures are drawn with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("agg")
+from matplotlib.axes import Axes  # noqa: E402 - after the back end
+from matplotlib.figure import Figure  # noqa: E402
+
+from benchmarks.report import Row  # noqa: E402
+
+REGRET = "regret in true reward a request"
+
+
+def panels(count: int, height: float = 4.2) -> tuple[Figure, list[Axes]]:
+    """A figure of so many panels in a row."""
+    figure = Figure(figsize=(1.0 + 5.2 * count, height), layout="constrained")
+    axes = figure.subplots(1, count, squeeze=False)[0]
+    return figure, list(axes)
+
+
+def curve(axes: Axes, rows: Sequence[Row], across: str, label: str) -> None:
+    """Regret along a series, whiskers the spread over seeds."""
+    known = sorted((row for row in rows if "regret" in row), key=lambda row: row[across])
+    axes.errorbar(
+        [row[across] for row in known],
+        [row["regret"] for row in known],
+        yerr=[row.get("sd") or 0.0 for row in known],
+        marker="o",
+        markersize=4,
+        capsize=2,
+        label=label,
+    )
+
+
+def bars(axes: Axes, rows: Sequence[Row], base: str = "") -> None:
+    """Arms from worst to best, a line where the base arm is."""
+    known = sorted((row for row in rows if "regret" in row), key=lambda row: -row["regret"])
+    colours = ["tab:red" if row["arm"] == base else "tab:blue" for row in known]
+    names = [row["arm"] for row in known]
+    axes.barh(names, [row["regret"] for row in known], xerr=[row.get("sd") or 0.0 for row in known], color=colours)
+    axes.axvline(next((row["regret"] for row in known if row["arm"] == base), 0.0), color="tab:red", linewidth=0.8)
+    axes.tick_params(axis="y", labelsize=8)
+    axes.set_xlabel(REGRET)
+
+
+def save(figure: Figure, file: Path) -> None:
+    """Write the PNG."""
+    figure.savefig(file, dpi=110, metadata={"Software": None})

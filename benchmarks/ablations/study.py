@@ -1,0 +1,35 @@
+"""A study: arms that differ in one thing, what is claimed of them, and how they are drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.ablations.arms import Arm
+from benchmarks.ablations.settings import Size
+from benchmarks.quality.stages import Place
+from benchmarks.report import Claim, Row
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a module of this package offers."""
+
+    name: str
+    question: str
+    arms: Sequence[Arm]
+    claims: Callable[[list[Row]], list[Claim]]
+    draw: Callable[[list[Row], Path], None]
+    base: str = ""  # the arm that the others are compared with
+    beside: Callable[[Place, Size], list[Row]] | None = None  # rows that need no trained ranker of the simulated world
+
+
+def by_arm(rows: list[Row]) -> dict[str, Row]:
+    """The rows of trained arms."""
+    return {row["arm"]: row for row in rows if "regret" in row}
+
+
+def regret(rows: list[Row], arm: str) -> float:
+    """Mean regret of an arm."""
+    return float(by_arm(rows)[arm]["regret"])

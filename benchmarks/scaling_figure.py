@@ -1,0 +1,49 @@
+"""The picture of benchmarks/scaling.py: generators, size, data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from benchmarks.ablations.figure import REGRET, panels, save
+from benchmarks.report import Row
+
+SIGNALS = ("r*", "guide")
+
+
+def draw(rows: list[Row], file: Path) -> None:
+    """Write the figure of a table of benchmarks/scaling.py; a panel without rows stays empty."""
+    figure, (left, middle, right) = panels(3)
+    made = [row for row in rows if row["part"] == "generators"]
+    for number, lists in enumerate(sorted({row["lists of each"] for row in made if "lists of each" in row})):
+        found = [row for row in made if row.get("lists of each") == lists]
+        label = f"MG-E, {lists} list{'s' * (lists > 1)} of each"
+        x = [row["generators"] for row in found]
+        left.errorbar(x, [row["regret"] for row in found], [row["sd"] or 0 for row in found], marker="o", label=label)
+        left.plot(x, [row["regret of best proposed"] for row in found], f"C{number}:", linewidth=1)
+    for row in made:
+        if row["method"] == "goalrank":
+            left.axhline(row["regret"], color="tab:red", label="GoalRank")
+    left.set(xlabel="generators (dotted: the best list proposed)", ylabel=REGRET)
+    for axes, kind, across, label in (
+        (middle, "size", "without embeddings", "parameters without item embeddings"),
+        (right, "data", "requests", "training requests"),
+    ):
+        for number, signal in enumerate(SIGNALS):
+            found = [row for row in rows if row["part"] == f"{kind}, {signal}"]
+            points = [row for row in found if "regret" in row]
+            if not points:
+                continue
+            x, colour = [row[across] for row in points], f"C{number}"
+            sd = [row["sd"] or 0 for row in points]
+            axes.errorbar(x, [row["regret"] for row in points], sd, marker="o", color=colour, label=signal)
+            for law in (row for row in found if row.get("fit")):
+                low, high = law["predicted"] - law["predicted_low"], law["predicted_high"] - law["predicted"]
+                name = f"foretold from the others, exponent {law['exponent']:.3f}"
+                axes.errorbar(x[-1:], [law["predicted"]], [[low], [high]], fmt="x", color=colour, label=name)
+        axes.set_xlabel(label)
+    for axes in (left, middle, right):
+        if axes.has_data():
+            axes.set_xscale("log")
+            axes.set_yscale("linear" if axes is left else "log")
+            axes.legend(frameon=False, fontsize=8)
+    save(figure, file)
