@@ -12,6 +12,7 @@ import typer
 
 from console import cluster, days, upkeep
 from console.command import JsonOption, WorkspaceOption, errors_as_exit_codes, no_night, stderr, stdout, stopped
+from console.importing_impressions import import_csv
 from goalrank import __version__
 from goalrank.errors import EXIT_DONE, UsageError
 
@@ -21,6 +22,7 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
 )
 import_app = typer.Typer(help="Turn public data sets into logs of the data contract.", no_args_is_help=True)
+import_app.command("csv")(import_csv)
 app.add_typer(import_app, name="import")
 app.add_typer(days.app, name="day")
 app.add_typer(cluster.app, name="schedule")
