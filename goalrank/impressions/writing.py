@@ -5,14 +5,16 @@
     LOGS/user_ids.parquet, item_ids.parquet     id, original: only where the file's ids had to be numbered
     LOGS/topic_ids.parquet                      id, original: where items have topics
 
-A request's id is its day and the file's own (`2026-01-31/s17`), since services use ids again. A day's rows arrive on
-that day. Items and users are announced on the first day that shows them.
+A request's id is its day and the file's own (`2026-01-31:s17`), since services use ids again; a digest of that where it
+is too long or has other characters than the ranking service takes. A day's rows arrive on that day. Items and users are
+announced on the first day that shows them.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping
 from datetime import date, timedelta
@@ -32,12 +34,20 @@ from goalrank.impressions.lists import IntArray, Lists
 from goalrank.impressions.reading import DAY, Reader
 from goalrank.impressions.tables import Item, topic_numbers
 from goalrank.logs_writer import write_partition
-from goalrank.schema import TIMESTAMP
+from goalrank.schema import REQUEST_ID_PATTERN, TIMESTAMP
 
 
 def day_text(day: int) -> str:
     """YYYY-MM-DD of a day since 1970."""
     return (date(1970, 1, 1) + timedelta(days=day)).isoformat()
+
+
+def request_id_of(dt: str, original: str) -> str:
+    """The logs' id of a list: DAY:ORIGINAL, or DAY:DIGEST where that is no id of the data contract."""
+    whole = f"{dt}:{original}"
+    if re.fullmatch(REQUEST_ID_PATTERN, whole):
+        return whole
+    return f"{dt}:{hashlib.sha256(original.encode()).hexdigest()[:32]}"
 
 
 class LogsOfImpressions:
@@ -83,7 +93,7 @@ class LogsOfImpressions:
             score_C = rate_I[item_C]
         completion.learn(lists)
         dt, midnight = date.fromisoformat(day_text(day)), day * DAY
-        request_id = pa.array([f"{dt}/{request}" for request in lists.request_Q])
+        request_id = pa.array([request_id_of(dt.isoformat(), request) for request in lists.request_Q])
         offset_Q = pa.array(np.concatenate(([0], np.cumsum(count_Q))), pa.int32())
         requests = write_partition(
             self._root,

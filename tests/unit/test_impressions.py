@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,7 +27,7 @@ from goalrank.impressions import FEWEST_TO_JUDGE, MOST_TORN, import_impressions,
 from goalrank.impressions.completion import PRIOR_IMPRESSIONS
 from goalrank.impressions.lists import LONGEST_SECONDS
 from goalrank.rating_files import hashed_id
-from goalrank.schema import LOG_TABLES
+from goalrank.schema import LOG_TABLES, REQUEST_ID_PATTERN
 from goalrank.verdict import MINIMUM_USERS
 from tests.foreign_log import HEADER, LISTS_OF, TOPICS, write_foreign_log
 
@@ -94,7 +95,7 @@ def test_the_logs_say_what_the_file_says(newspaper: Path) -> None:
         seconds = "" if row["watch_seconds"] is None else f"{row['watch_seconds']:.1f}"
         said.add(
             (
-                row["request_id"].partition("/")[2],
+                row["request_id"].partition(":")[2],
                 users[request["user_id"]],
                 request["event_time"].strftime("%Y-%m-%d %H:%M:%S"),
                 str(row["position"] - 1),
@@ -234,7 +235,7 @@ def test_rows_of_a_list_in_any_order_with_any_numbering(tmp_path: Path) -> None:
     rows = shown("a", "7", [5, 3, 9]) + shown("b", "8", [3, 4, 5, 6])
     rows = [(*row[:3], row[3] * 2 + 10, *row[4:]) for row in rows]
     import_impressions(write(tmp_path, rows[::-1]), str(tmp_path / "logs"))
-    assert slates(tmp_path / "logs") == {"2026-03-02/a": [5, 3, 9], "2026-03-02/b": [3, 4, 5, 6]}
+    assert slates(tmp_path / "logs") == {"2026-03-02:a": [5, 3, 9], "2026-03-02:b": [3, 4, 5, 6]}
     assert not list((tmp_path / "logs").glob("*_ids.parquet")), "plain integers stay what they are"
     document = json.loads((tmp_path / "logs" / "import.json").read_text())
     assert document["mended"] == {"lists with gaps": 2}
@@ -285,12 +286,21 @@ def test_lists_that_share_an_id_are_refused_with_the_way_out(tmp_path: Path) -> 
     assert len(slates(tmp_path / "logs")) == 2 * FEWEST_TO_JUDGE
 
 
+def test_ids_are_those_the_service_takes(tmp_path: Path) -> None:
+    """smoke_serve asks it logged requests: another id would be refused there, after an hour of training."""
+    long = "x" * 60
+    file = write(tmp_path, shown("a b", "1", [1, 2]) + shown("a/b", "1", [1, 2]) + shown(long, "1", [1, 2]))
+    import_impressions(file, str(tmp_path / "logs"))
+    ids = [row["request_id"] for row in logs_of(tmp_path / "logs")["requests"]]
+    assert len(set(ids)) == 3 and all(re.fullmatch(REQUEST_ID_PATTERN, name) for name in ids), ids
+
+
 def test_a_list_across_midnight_stays_whole_and_an_id_used_again_is_another(tmp_path: Path) -> None:
     late = [("a", 1, "2026-03-02 23:59:50", 0, 5, 0), ("a", 1, "2026-03-03 00:00:10", 1, 6, 1)]
     again = shown("a", "1", [7, 8], "2026-03-03 12:00:00")
     assert (datetime(2026, 3, 3, 12) - datetime(2026, 3, 2, 23, 59, 50)).seconds > LONGEST_SECONDS
     import_impressions(write(tmp_path, again + late), str(tmp_path / "logs"))
-    assert slates(tmp_path / "logs") == {"2026-03-02/a": [5, 6], "2026-03-03/a": [7, 8]}
+    assert slates(tmp_path / "logs") == {"2026-03-02:a": [5, 6], "2026-03-03:a": [7, 8]}
 
 
 def test_logged_candidates_and_scores(tmp_path: Path) -> None:
@@ -302,15 +312,15 @@ def test_logged_candidates_and_scores(tmp_path: Path) -> None:
             ([3, 5], "8|3|8", "1|2|1"),
             ([3, 5], "8;3;5", "1;2"),
         )
-        for row in shown(candidates, "1", items)
+        for row in shown(str(len(scores)), "1", items)
     ]
     document = import_impressions(write(tmp_path, rows, header), str(tmp_path / "logs"))
-    found = {row["request_id"].partition("/")[2]: row for row in logs_of(tmp_path / "logs")["requests"]}
-    assert found["[5, 3, 8, 9]"]["candidates"] == [5, 3, 8, 9]
-    assert found["[5, 3, 8, 9]"]["candidate_scores"] == [0.5, 0.25, 2, -1]
-    assert found["8|3|8"]["candidates"] == [8, 3, 5]
-    assert found["8|3|8"]["candidate_scores"] == [1, 2, 1]
-    assert found["8;3;5"]["candidate_scores"] == [0, 0, 0], "no click before: every rate is 0"
+    found = {row["request_id"].partition(":")[2]: row for row in logs_of(tmp_path / "logs")["requests"]}
+    assert found["18"]["candidates"] == [5, 3, 8, 9]
+    assert found["18"]["candidate_scores"] == [0.5, 0.25, 2, -1]
+    assert found["5"]["candidates"] == [8, 3, 5]
+    assert found["5"]["candidate_scores"] == [1, 2, 1]
+    assert found["3"]["candidate_scores"] == [0, 0, 0], "no click before: every rate is 0"
     assert document["mended"] == {
         "shown items added to the candidates": 1,
         "lists with other scores than candidates": 1,
@@ -322,7 +332,7 @@ def test_few_items_make_few_candidates_and_long_lists_more(tmp_path: Path) -> No
     long = list(range(1, 41))
     rows = shown("long", "1", long) + shown("short", "1", [1, 2]) + shown("other", "2", range(41, 121))
     import_impressions(write(tmp_path, rows), str(tmp_path / "logs"))
-    found = {row["request_id"].partition("/")[2]: row["candidates"] for row in logs_of(tmp_path / "logs")["requests"]}
+    found = {row["request_id"].partition(":")[2]: row["candidates"] for row in logs_of(tmp_path / "logs")["requests"]}
     assert {name: len(set(items)) for name, items in found.items()} == {"long": 80, "short": CANDIDATES, "other": 120}
     import_impressions(write(tmp_path, shown("a", "1", [1, 2]) + shown("b", "1", [3, 4])), str(tmp_path / "few"))
     assert [sorted(row["candidates"]) for row in logs_of(tmp_path / "few")["requests"]] == [[1, 2, 3, 4]] * 2
@@ -404,7 +414,7 @@ def test_a_bad_row_is_refused_by_line_or_left_out_on_demand(tmp_path: Path, row:
     document = import_impressions(file, str(tmp_path / "logs"), max_bad_rows=2)
     dropped = {what: count for what, count in document["dropped"].items() if what.startswith("unreadable")}
     assert sum(dropped.values()) == 2 and document["dropped"]["repeated rows"] == 1
-    assert slates(tmp_path / "logs") == {"2026-03-02/g": [hashed_id(f"i{n}") for n in range(3)]}
+    assert slates(tmp_path / "logs") == {"2026-03-02:g": [hashed_id(f"i{n}") for n in range(3)]}
 
 
 def test_the_line_is_right_in_every_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
