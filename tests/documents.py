@@ -23,7 +23,8 @@ NEEDS = {
     "data": "a data set that its licence keeps out of the repository",
     "setup": "makes or changes the environment that the tests themselves run in",
     "long": "more minutes than a test may take",
-    "fault": "a fault that is there to be mended: a test of its own makes it, or none can",
+    "fault": "a fault that must be there first: a test of its own makes it, or none can",
+    "own": "a place of its own: the test that is named types the block as it stands",
 }
 """What a block may need that a test of the documents does not have."""
 
@@ -60,13 +61,6 @@ class Block:
     def place(self) -> str:
         """page:line, as an editor opens it."""
         return f"{self.page.relative_to(REPOSITORY)}:{self.line}"
-
-    @property
-    def commands(self) -> list[str]:
-        """The commands of the block, joined where a line goes on, comments taken off."""
-        joined = self.text.replace("\\\n", " ")
-        lines = (re.sub(r"\s+#(?=\s|$).*$", "", line).strip() for line in joined.splitlines())
-        return [line.removeprefix("$ ") for line in lines if line and not line.startswith("#")]
 
 
 def blocks(page: Path, *languages: str) -> list[Block]:
@@ -109,3 +103,20 @@ def typed(
         text=True,
         timeout=seconds,
     )
+
+
+def typed_in_turn(
+    those: list[Block], environment: dict[str, str], folder: Path, seconds: float = 1800
+) -> dict[str, str]:
+    """Blocks typed one after the other in one terminal, so that what one exports the next has; what each printed.
+
+    Raises:
+        AssertionError: a command failed; it says which block, and what was printed last.
+    """
+    mark = "==== the block of "
+    text = "\n".join(f"printf '{mark}%s\\n' '{block.place}'\n{block.text}" for block in those)
+    done = typed(text, environment, folder, seconds)
+    said = dict(part.split("\n", 1) for part in done.stdout.split(mark)[1:])
+    last = list(said)[-1] if said else "none"
+    assert done.returncode == 0, f"{last} ended with {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
+    return said
