@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -92,21 +93,29 @@ def write_commands(folder: Path) -> dict[str, str]:
 
 
 def typed(
-    text: str, environment: dict[str, str], folder: Path, seconds: float = 600
+    text: str, environment: dict[str, str], folder: Path, seconds: float = 1800
 ) -> subprocess.CompletedProcess[str]:
     """A block as somebody types it who stops at the first command that fails."""
-    return subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", text],
+    command = ["bash", "-euo", "pipefail", "-c", text]
+    with subprocess.Popen(
+        command,
         env=environment,
         cwd=folder,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=seconds,
-    )
+        start_new_session=True,
+    ) as shell:
+        try:
+            said, told = shell.communicate(timeout=seconds)
+        except BaseException:
+            os.killpg(shell.pid, signal.SIGTERM)  # a night that nobody waits for would go on
+            raise
+    return subprocess.CompletedProcess(command, shell.returncode, said, told)
 
 
 def typed_in_turn(
-    those: list[Block], environment: dict[str, str], folder: Path, seconds: float = 1800
+    those: list[Block], environment: dict[str, str], folder: Path, seconds: float = 3600
 ) -> dict[str, str]:
     """Blocks typed one after the other in one terminal, so that what one exports the next has; what each printed.
 

@@ -14,6 +14,9 @@ from tests.foreign_log import HEADER, write_foreign_log
 PAGE = REPOSITORY / "docs" / "bring-your-own-logs.md"
 
 
+pytestmark = pytest.mark.timeout(3600)  # all nights are run by whichever test comes first
+
+
 @dataclass
 class Followed:
     """What was typed and what it printed, block by block."""

@@ -15,6 +15,9 @@ README = REPOSITORY / "README.md"
 RETENTION = REPOSITORY / "docs" / "retention.md"
 
 
+pytestmark = pytest.mark.timeout(3600)  # all nights are run by whichever test comes first
+
+
 @dataclass(frozen=True)
 class Terminal:
     """A folder in which commands are typed, and what the quickstart's blocks printed, in order."""
