@@ -12,7 +12,7 @@ IMAGES ?=
 ENGINE ?= docker
 
 .DEFAULT_GOAL := help
-.PHONY: help setup nightly test faults column browser check compile release images containers sbom clean
+.PHONY: help setup nightly test faults column browser check compile docs site release images containers sbom clean
 
 help:
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
@@ -43,6 +43,13 @@ check: $(STAMP) ## style and types
 
 compile: $(STAMP) ## pipelines/compiled/*.yaml from their source
 	@$(BIN)/python -m pipelines.compile
+
+docs: $(STAMP) ## what the documents take from the code: docs/configuration.md, docs/images/*.svg
+	@$(BIN)/python -m scripts.configuration_page
+	@$(BIN)/python -m scripts.figures
+
+site: $(STAMP) ## the documents as a site, into build/site/; a broken link fails
+	@$(BIN)/mkdocs build --strict --quiet
 
 release: $(STAMP) ## IMAGES="goalrank/serve=sha256:... ..." by digest into k8s/overlays/OVERLAY (prod)
 	@$(BIN)/python -m scripts.release --overlay "$(OVERLAY)" $(IMAGES)

@@ -1,22 +1,27 @@
-"""What the importers of rating files share: how a bad file is refused, and the checks of whole columns.
+"""What the importers of files share: how a bad file is refused, text by its lines, and the checks of whole columns.
 
 A refusal reads: FILE, line N: found X, expected Y; how to mend it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import hashlib
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from goalrank.errors import DataRefused
 
 EARLIEST_SECOND = 631_152_000  # 1990-01-01: no rating on the web is older
 LATEST_SECOND = 4_102_444_800  # 2100-01-01
 MILLISECONDS = 1_000
+PLAIN_INTEGER = re.compile(r"[1-9][0-9]{0,17}")
+"""Ids that stay what they are. Not 0: the models read id 0 as nobody."""
 
 
 def refusal(path: Path, line: int | None, found: str, expected: str, mend: str, word: str = "line") -> DataRefused:
@@ -93,3 +98,51 @@ class Columns:
 def named(values: Iterable[object]) -> str:
     """Values in one line: 'a', 'b', 'c'."""
     return ", ".join(repr(value) for value in values)
+
+
+def first_line_of(file: Path) -> str:
+    """The first line of a text file, which may be packed.
+
+    Raises:
+        DataRefused: it cannot be unpacked, or is no UTF-8 text.
+    """
+    try:
+        with pa.input_stream(str(file)) as stream:
+            raw = stream.read(1 << 16)
+    except OSError as error:
+        raise refusal(
+            file, None, f"what cannot be unpacked ({error})", "text or Parquet", "download it again"
+        ) from None
+    line = raw.split(b"\n", 1)[0].removesuffix(b"\r")
+    return decoded(file, 1, line)
+
+
+def decoded(file: Path, line: int, raw: bytes) -> str:
+    """One line as text.
+
+    Raises:
+        DataRefused: it is not UTF-8.
+    """
+    mend = "convert it to UTF-8, for example with iconv -t UTF-8"
+    if b"\0" in raw or raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise refusal(file, line, "UTF-16 or binary data", "UTF-8 text", mend)
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        found = f"byte 0x{raw[error.start]:02x} at column {error.start + 1}"
+        raise refusal(file, line, found, "UTF-8 text", mend) from None
+
+
+def lines_of(stream: pa.NativeFile) -> Iterator[bytes]:
+    """Lines without their newline; a newline at the very end begins no line."""
+    rest = b""
+    while block := stream.read(1 << 20):
+        *whole, rest = (rest + block).split(b"\n")
+        yield from whole
+    if rest:
+        yield rest
+
+
+def hashed_id(original: str) -> int:
+    """The number that stands for an id which is none: the first 63 bits of its SHA-1, so the same in every import."""
+    return int.from_bytes(hashlib.sha1(original.encode()).digest()[:8]) >> 1

@@ -7,7 +7,6 @@ among them: `user,item,rating,seconds` without a header (2014), with a header an
 from __future__ import annotations
 
 import csv as rows_of_text
-import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +22,17 @@ from goalrank.errors import DataRefused, UsageError
 from goalrank.importing import Progress, Source, kinds_of, write_import
 from goalrank.logs_writer import refuse_occupied
 from goalrank.offline_protocol import Ratings
-from goalrank.rating_files import Columns, named, present, refusal
+from goalrank.rating_files import (
+    PLAIN_INTEGER,
+    Columns,
+    decoded,
+    first_line_of,
+    hashed_id,
+    lines_of,
+    named,
+    present,
+    refusal,
+)
 from goalrank.schema import LIST_LENGTH
 
 CORE = 2 * LIST_LENGTH
@@ -43,7 +52,6 @@ KNOWN_NAMES = {
 
 TIME_UNITS = ("auto", "s", "ms")
 _PARQUET = (".parquet", ".pq")
-_PLAIN_INTEGER = re.compile(r"[1-9][0-9]{0,17}")  # not 0: the models read id 0 as nobody
 _NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
 
 
@@ -126,7 +134,7 @@ def _is_parquet(file: Path) -> bool:
 
 
 def _read_text(file: Path, columns: Sequence[str | int] | None) -> tuple[pa.Table, int, str]:
-    head = _first_line(file)
+    head = first_line_of(file)
     delimiter = max("\t,;", key=lambda mark: (head.count(mark), mark == ","))
     first = next(rows_of_text.reader([head], delimiter=delimiter), [])
     has_header = not any(_NUMBER.fullmatch(field.strip()) for field in first)
@@ -154,29 +162,6 @@ def _read_text(file: Path, columns: Sequence[str | int] | None) -> tuple[pa.Tabl
 
 
 _TEXT = pa.dictionary(pa.int32(), pa.string())
-
-
-def _first_line(file: Path) -> str:
-    try:
-        with pa.input_stream(str(file)) as stream:
-            raw = stream.read(1 << 16)
-    except OSError as error:
-        raise refusal(
-            file, None, f"what cannot be unpacked ({error})", "text or Parquet", "download it again"
-        ) from None
-    line = raw.split(b"\n", 1)[0].removesuffix(b"\r")
-    return _decoded(file, 1, line)
-
-
-def _decoded(file: Path, line: int, raw: bytes) -> str:
-    mend = "convert it to UTF-8, for example with iconv -t UTF-8"
-    if b"\0" in raw or raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise refusal(file, line, "UTF-16 or binary data", "UTF-8 text", mend)
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        found = f"byte 0x{raw[error.start]:02x} at column {error.start + 1}"
-        raise refusal(file, line, found, "UTF-8 text", mend) from None
 
 
 def _chosen(file: Path, names: list[str], columns: Sequence[str | int] | None, has_header: bool) -> list[str]:
@@ -215,10 +200,10 @@ def _first_bad_row(
     """The slow way, once the fast one has failed: line by line to the first that does not parse."""
     user, item, rating, time = (names.index(column) for column in chosen)
     with pa.input_stream(str(file)) as stream:
-        for line, raw in enumerate(_lines(stream), start=1):
+        for line, raw in enumerate(lines_of(stream), start=1):
             if line < first_line:
                 continue
-            text = _decoded(file, line, raw.removesuffix(b"\r"))
+            text = decoded(file, line, raw.removesuffix(b"\r"))
             fields = next(rows_of_text.reader([text], delimiter=delimiter), [])
             if len(fields) != len(names):
                 found = f"{len(fields)} field{'s' * (len(fields) != 1)}"
@@ -229,16 +214,6 @@ def _first_bad_row(
                 expected = "a whole number of seconds or milliseconds since 1970"
                 return refusal(file, line, f"time {fields[time]!r}", expected, "convert the column")
     return refusal(file, None, f"what cannot be read ({error})", "comma- or tab-separated text", "save it again")
-
-
-def _lines(stream: pa.NativeFile) -> Any:
-    """Lines without their newline; a newline at the very end begins no line."""
-    rest = b""
-    while block := stream.read(1 << 20):
-        *whole, rest = (rest + block).split(b"\n")
-        yield from whole
-    if rest:
-        yield rest
 
 
 # --------------------------------------------------------------------------------------------------------- Parquet
@@ -315,9 +290,9 @@ def _ids(
         empty = np.flatnonzero([not original.strip() for original in originals])
         row = int(np.argmax(np.isin(code_R, empty)))
         raise refusal(file, row + first_line, f"an empty {role}", "an id", "correct the line", word)
-    if all(_PLAIN_INTEGER.fullmatch(original) for original in originals):
+    if all(PLAIN_INTEGER.fullmatch(original) for original in originals):
         return np.array([int(original) for original in originals], dtype=np.int64)[code_R], None
-    numbers = [int.from_bytes(hashlib.sha1(original.encode()).digest()[:8]) >> 1 for original in originals]
+    numbers = [hashed_id(original) for original in originals]
     mapped = dict(zip(numbers, originals, strict=True))
     if len(mapped) < len(originals):
         raise refusal(file, None, f"two {role} ids of one SHA-1 prefix", "none", "number them yourself")

@@ -29,6 +29,9 @@ TOPIC_BUCKETS = 32
 SMALLEST_ID = 1
 """User and item ids start here: the models read 0 as nobody."""
 
+REQUEST_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,63}$"
+"""What a request_id may be: the ranking service answers no other, and smoke_serve asks it logged requests."""
+
 SELF_SELECTED = "self_selected"
 """Value of requests.policy when no ranker chose: the user took these items out of the candidates on their own (rating
 data sets). Candidates not taken then count as seen and not engaged (label 0)."""

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, WrapValidator, field_validator
 
 from goalrank.errors import UsageError
-from goalrank.schema import LIST_LENGTH, SMALLEST_ID
+from goalrank.schema import LIST_LENGTH, REQUEST_ID_PATTERN, SMALLEST_ID
 
 MAX_BODY_BYTES = 256 * 1024
 MAX_BATCH = 64
@@ -23,7 +23,7 @@ ISSUED_PREFIX = "served-"
 """Of request ids that the service makes itself."""
 
 Id = Annotated[int, Field(strict=True, ge=SMALLEST_ID, le=2**63 - 1)]
-RequestId = Annotated[str, Field(strict=True, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,63}$")]
+RequestId = Annotated[str, Field(strict=True, pattern=REQUEST_ID_PATTERN)]
 Flag = Annotated[int, Field(strict=True, ge=0, le=1)]
 
 

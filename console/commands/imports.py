@@ -1,4 +1,4 @@
-"""`goalrank import movielens` and `goalrank import ratings`."""
+"""`goalrank import`: movielens, ratings, and csv (console/importing_impressions.py)."""
 
 from __future__ import annotations
 
@@ -10,21 +10,27 @@ import typer
 
 from console.command import JsonOption, errors_as_exit_codes, stderr, stdout
 from console.help import Command, Group
+from console.importing_impressions import import_csv
 
 app = typer.Typer(
     cls=Group,
     no_args_is_help=True,
-    help="""Turn public data sets into logs of the data contract.
+    help="""Turn your own impressions, or public data sets, into logs of the data contract.
 
-    For a first night on real data. Your own logs: docs/data-contract.md.
+    Your own logs: docs/bring-your-own-logs.md.
 
     Examples:
+        goalrank import csv impressions.csv --out LOGS
+            one row for each item shown, under your own column names
         goalrank import movielens ml-1m --out LOGS
             GroupLens' files
         goalrank import ratings Books.csv --out LOGS
             any file of ratings
     """,
 )
+
+
+app.command("csv", cls=Command)(import_csv)
 
 
 class CandidateVersion(StrEnum):

@@ -6,14 +6,14 @@ import ast
 import inspect
 import io
 import json
-import os
 import re
-import shutil
+import shlex
 import socket
 import subprocess
-import sys
 import time
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import get_args
 
@@ -34,15 +34,11 @@ from goalrank import errors
 from tests.components.promoted_workspace import COMMAND, PromotedWorkspace
 from tests.components.tiny_snapshot import write_snapshot
 from tests.components.untrained_models import NightInputs
+from tests.documents import REPOSITORY, Block, shell_blocks, typed, write_commands
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-RUNBOOK = (REPOSITORY / "docs" / "runbook.md").read_text(encoding="utf-8")
+PAGE = REPOSITORY / "docs" / "runbook.md"
+RUNBOOK = PAGE.read_text(encoding="utf-8")
 LAST = "2026-01-04"
-
-CURL = f"""#!{sys.executable}
-import sys, urllib.request
-sys.stdout.write(urllib.request.urlopen(sys.argv[-1]).read().decode())
-"""
 
 
 @pytest.fixture(scope="module")
@@ -61,20 +57,16 @@ def environment(place: PromotedWorkspace, tmp_path: Path) -> dict[str, str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    (folder / "goalrank").write_text(f"#!/bin/sh\nexec {COMMAND[0]} {COMMAND[1]} '{COMMAND[2]}' \"$@\"\n")
-    (folder / "python3").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
-    if shutil.which("curl") is None:
-        (folder / "curl").write_text(CURL)
-    for file in folder.iterdir():
-        file.chmod(0o755)
-    known = {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}", "GOALRANK_WORKSPACE": str(place.folder)}
-    return {**os.environ, **known, "GOALRANK_PORT": str(port)}
+    known = {"GOALRANK_WORKSPACE": str(place.folder), "GOALRANK_PORT": str(port)}
+    return write_commands(tmp_path / "bin") | known
 
 
-def drill() -> str:
-    (block,) = re.findall(r"^```sh drill\n(.*?)^```$", RUNBOOK, re.DOTALL | re.MULTILINE)
+HERE = "own: tests/components/test_runbook.py"
+OURS = [block for block in shell_blocks(PAGE) if block.needs == HERE]
+
+
+def drill() -> Block:
+    (block,) = (block for block in OURS if "drill: over" in block.text)
     return block
 
 
@@ -83,45 +75,63 @@ def ready(port: str) -> dict[str, object]:
         return json.loads(answer.read())
 
 
-def test_the_roll_back_drill_as_written(place: PromotedWorkspace, environment: dict[str, str], tmp_path: Path) -> None:
-    before = place.aliases()
-    assert before == [("2", "1"), ("2", "1")]
-    journalled = len(journal.read(place.journal_uri))
-    server = subprocess.Popen(
-        [*COMMAND, "serve"], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
+@contextmanager
+def serving(environment: dict[str, str], port: str, *flags: str) -> Iterator[None]:
+    """`goalrank serve`, up and answering on that port."""
+    command = [*COMMAND, "serve", *flags]
+    server = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     try:
         deadline = time.monotonic() + 120
         while True:
             try:
-                assert ready(environment["GOALRANK_PORT"])["model_version"] == "2"
+                ready(port)
                 break
             except OSError:
                 assert server.poll() is None, server.stderr.read()
                 assert time.monotonic() < deadline, "the server did not start"
                 time.sleep(0.5)
-        typed = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", drill()],
-            env=environment,
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
+        yield
     finally:
         server.terminate()
         server.wait(30)
-    assert typed.returncode == 0, typed.stdout + typed.stderr
-    answers = [json.loads(found)["model_version"] for found in re.findall(r'\{"status".*?\}', typed.stdout)]
-    assert answers == ["1", "2"], typed.stdout
+
+
+@pytest.mark.parametrize("block", [block for block in OURS if block != drill()], ids=lambda block: block.place)
+def test_commands_as_written(
+    place: PromotedWorkspace, environment: dict[str, str], tmp_path: Path, block: Block
+) -> None:
+    """Line by line; a service is started, seen to answer, and ended. Afterwards version 2 is champion again."""
+    for line in block.text.splitlines():
+        words = shlex.split(line, comments=True)
+        if words[1] == "serve":
+            with serving(environment, words[words.index("--port") + 1], *words[2:]):
+                continue
+        done = typed(line, environment, tmp_path, 120)
+        assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+    if place.aliases()[0][0] != "2":
+        back = typed('goalrank rollback --to 2 --reason "the test is over"', environment, tmp_path, 120)
+        assert back.returncode == 0, back.stderr
+    assert place.aliases() == [("2", "1"), ("2", "1")]
+
+
+def test_the_roll_back_drill_as_written(place: PromotedWorkspace, environment: dict[str, str], tmp_path: Path) -> None:
+    before = place.aliases()
+    assert before == [("2", "1"), ("2", "1")]
+    journalled = len(journal.read(place.journal_uri))
+    with serving(environment, environment["GOALRANK_PORT"]):
+        assert ready(environment["GOALRANK_PORT"])["model_version"] == "2"
+        done = typed(drill().text, environment, tmp_path, 300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    answers = [json.loads(found)["model_version"] for found in re.findall(r'\{"status".*?\}', done.stdout)]
+    assert answers == ["1", "2"], done.stdout
     assert place.aliases() == before
     moves = [event for event in journal.read(place.journal_uri)[journalled:] if event["event"] == "intent"]
     assert [(move["kind"], move["reason"]) for move in moves] == [
         ("rollback", "drill: nothing is wrong"),
         ("rollback", "drill: over"),
     ]
-    shown = typed.stdout.strip().splitlines()[-3:]
-    assert sum("rolled back" in line for line in shown) == 2, typed.stdout
+    shown = done.stdout.strip().splitlines()[-3:]
+    assert sum("rolled back" in line for line in shown) == 2, done.stdout
 
 
 def test_every_exit_code_has_its_section() -> None:

@@ -1,0 +1,207 @@
+"""Impressions of any service (a CSV, its own column names) as logs of the data contract.
+
+    columns.py      which column is what
+    values.py       text as times, flags, amounts
+    reading.py      the file as a stream of checked rows
+    spool.py        rows sorted into days
+    lists.py        a day's rows put together as lists
+    completion.py   candidates where the log has none
+    logged.py       candidates where it has them
+    tables.py       items and users
+    writing.py      the logs' partitions, import.json
+    adding.py       more days for logs that are there
+
+The file is read once; then one day after the other is put together and written. Memory holds about two days' rows, and
+the distinct ids of users and items.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from datetime import date
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import numpy as np
+import pyarrow as pa
+
+from goalrank.errors import DataRefused, UsageError
+from goalrank.importing import Progress
+from goalrank.impressions.adding import Earlier, added_to
+from goalrank.impressions.columns import IMPRESSION_ROLES, ITEM_ROLES, JOIN, USER_ROLES, choose, parse_mapping
+from goalrank.impressions.completion import Completion
+from goalrank.impressions.lists import TORN, after_midnight, put_together
+from goalrank.impressions.reading import DAY, Ids, Reader, header_of
+from goalrank.impressions.spool import Spool
+from goalrank.impressions.tables import read_items, read_users
+from goalrank.impressions.writing import LogsOfImpressions, day_text
+from goalrank.logs_writer import refuse_occupied, written_aside
+from goalrank.rating_files import present
+
+__all__ = ["import_impressions"]
+
+MOST_TORN = 0.1
+"""Share of lists that may contradict themselves: more means that the request column does not tell lists apart."""
+
+FEWEST_TO_JUDGE = 20
+"""Below this many lists that share is chance."""
+
+_EPOCH = date(1970, 1, 1)
+
+
+def import_impressions(
+    path: str,
+    out: str | None,
+    *,
+    add: bool = False,
+    mapping: Sequence[str] = (),
+    items: str | None = None,
+    items_mapping: Sequence[str] = (),
+    users: str | None = None,
+    users_mapping: Sequence[str] = (),
+    policy: str = "imported",
+    time_zone: str = "UTC",
+    since: date | None = None,
+    until: date | None = None,
+    max_bad_rows: int = 0,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Turn a file of impressions into logs.
+
+    Args:
+        path: CSV, TSV or semicolons, with a header; gzip and the like are read through. One row for each item shown.
+        out: the logs' folder, empty or not there yet; None reads and checks everything and keeps nothing.
+        add: ``out`` holds logs of an earlier import, and gets the days after its newest one.
+        mapping: ROLE=COLUMN (columns.IMPRESSION_ROLES) where a column is not recognised by its name.
+        items, items_mapping: a table of items (columns.ITEM_ROLES).
+        users, users_mapping: a table of users; all columns but the id are attributes.
+        policy: who ranked, where no column says it.
+        time_zone: of times that name none.
+        since, until: days (UTC) outside of these are left out.
+        max_bad_rows: how many rows that cannot be read are left out; one more and all is refused.
+        seed: of the candidates that are drawn where the log names none.
+        progress: called with done, total and a note.
+
+    Returns:
+        What OUT/import.json holds.
+
+    Raises:
+        UsageError: ``out`` is occupied, or a column or an argument makes no sense.
+        DataRefused: a file is missing or has rows that cannot be read; nothing is written.
+    """
+    if out is not None and not add:
+        refuse_occupied(out)
+    earlier = Earlier.read(Path(out)) if out is not None and add else Earlier()
+    try:
+        ZoneInfo(time_zone)
+    except (ZoneInfoNotFoundError, ValueError):
+        raise UsageError(f"time zone {time_zone!r} found, expected a name such as UTC or Europe/Paris") from None
+    file = present(Path(path))
+    columns = choose(path, header_of(file), parse_mapping(mapping, IMPRESSION_ROLES), IMPRESSION_ROLES)
+    known_items = (
+        read_items(Path(items), parse_mapping(items_mapping, ITEM_ROLES), time_zone) if items is not None else {}
+    )
+    known_users = read_users(Path(users), parse_mapping(users_mapping, USER_ROLES)) if users is not None else {}
+    tell: Progress = progress or (lambda done, total, note: None)
+    # Without `out` the days are put together all the same, since that is where lists prove torn.
+    with _place(out, add) as aside:
+        spool = Spool(aside / ".spool")
+        reader = Reader(file, columns, time_zone, Ids(), Ids(earlier.items()))
+        if earlier.last is not None:
+            since = max(since or earlier.last, earlier.last)
+        outside = _read(reader, spool, since, until, file.stat().st_size, tell)
+        reader.bad.refuse_more_than(max_bad_rows)
+        done = None if earlier.last is None else (earlier.last - _EPOCH).days
+        if not any(day != done for day in spool.days):
+            after = f" after {earlier.last}, the newest day that is there" if earlier.last else ""
+            raise DataRefused(
+                f"{file}: {reader.rows} rows found, none of them readable and of the days asked for{after}; "
+                "expected some; look at --since, --until and at the times"
+            )
+        logs = LogsOfImpressions(aside, reader, known_items, known_users, policy, earlier)
+        completion = Completion(logs.item_ids, seed, *earlier.shown_and_clicked(logs.item_ids))
+        _write_days(logs, spool, completion, done, tell)
+        _refuse_torn(file, logs)
+        shutil.rmtree(aside / ".spool")
+        return logs.write_rest(
+            {
+                "seed": seed,
+                "source": [Path(name) for name in (path, items, users) if name is not None],
+                "columns": columns,
+                "time_zone": time_zone,
+                "outside_days": outside,
+            }
+        )
+
+
+def _place(out: str | None, add: bool) -> AbstractContextManager[Path]:
+    """The folder to write in: what becomes `out`, what is added to it, or one of which nothing is kept."""
+    if out is None:
+        return _looked_at()
+    return added_to(Path(out)) if add else written_aside(out)
+
+
+@contextmanager
+def _looked_at() -> Iterator[Path]:
+    with TemporaryDirectory(prefix="goalrank-import-") as folder:
+        yield Path(folder)
+
+
+def _refuse_torn(file: Path, logs: LogsOfImpressions) -> None:
+    """Raises DataRefused where so many lists contradict themselves that they cannot be lists."""
+    torn = {reason: logs.dropped[f"lists: {reason}"] for reason in TORN}
+    total = sum(torn.values()) + logs.written["requests"]
+    if total < FEWEST_TO_JUDGE or sum(torn.values()) <= MOST_TORN * total:
+        return
+    reason = max(torn, key=lambda name: torn[name])
+    example = logs.examples[reason]
+    column = JOIN.join(logs.columns["request"])
+    raise DataRefused(
+        f"{file}: {sum(torn.values())} of {total} lists contradict themselves, expected at most {MOST_TORN:.0%}; "
+        f"list {example!r} (column {column}) has {reason}. Several lists seem to share one id: tell them apart by "
+        f"more columns, for example --map request={column}{JOIN}{logs.columns['time'][0]}, or name another one"
+    )
+
+
+def _read(reader: Reader, spool: Spool, since: date | None, until: date | None, size: int, tell: Progress) -> int:
+    """Fill the spool; returns how many rows lie outside of the days."""
+    first, last = (None if day is None else (day - _EPOCH).days for day in (since, until))
+    outside = 0
+    for rows, read in reader.batches():
+        tell(min(read, size), 2 * size, "reading")
+        day_R = rows["time"].to_numpy() // DAY
+        inside_R = np.ones(len(day_R), dtype=bool)
+        if first is not None:
+            inside_R &= day_R >= first
+        if last is not None:
+            inside_R &= day_R <= last
+        outside += int((~inside_R).sum())
+        spool.add(rows.filter(pa.array(inside_R)))
+    spool.close()
+    return outside
+
+
+def _write_days(
+    logs: LogsOfImpressions, spool: Spool, completion: Completion, done: int | None, tell: Progress
+) -> None:
+    """Put day after day together; `done` is there already and only takes its rows from after midnight."""
+    days = spool.days
+    rows = spool.read(days[0])
+    for number, day in enumerate(days):
+        tell(len(days) + number, 2 * len(days), day_text(day))
+        following = spool.read(day + 1)
+        late_R = after_midnight(rows, following)
+        if day == done:
+            logs.dropped["rows of lists of a day that is there already"] += int(late_R.sum())
+        else:
+            whole = pa.concat_tables([rows, following.filter(pa.array(late_R))]) if late_R.any() else rows
+            logs.write_day(day, put_together(whole, logs.dropped, logs.noted, logs.examples), completion)
+        spool.remove(day)
+        if number + 1 < len(days):
+            rows = following.filter(pa.array(~late_R)) if days[number + 1] == day + 1 else spool.read(days[number + 1])
+    tell(1, 1, "done")

@@ -1,0 +1,101 @@
+"""Tables of items and users beside the impressions: titles, topics, attributes. Small enough to be held whole."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from goalrank.impressions import values
+from goalrank.impressions.columns import ITEM_ROLES, USER_ROLES, choose
+from goalrank.impressions.reading import delimiter_of, header_of
+from goalrank.rating_files import present, refusal
+
+
+@dataclass(frozen=True)
+class Item:
+    """What is known of an item; ``created`` in microseconds since 1970."""
+
+    title: str
+    topics: tuple[str, ...]
+    duration: float | None
+    created: int | None
+
+
+def read_items(file: Path, given: Mapping[str, tuple[str, ...]], time_zone: str) -> dict[str, Item]:
+    """Items by id, the last row of each.
+
+    Raises:
+        UsageError: no column was recognised as the id.
+        DataRefused: a row cannot be read; the message names the line.
+    """
+    chosen = choose(str(file), header_of(present(file)), given, ITEM_ROLES)
+    items = {}
+    for line, row in _rows(file):
+        cell = {role: row[names[0]].strip() for role, names in chosen.items()}
+        original = _id(file, line, "item", cell["item"])
+        duration = created = None
+        if cell.get("duration"):
+            (amount,), (bad,) = values.amounts(pa.array([cell["duration"]]))
+            if bad:
+                raise refusal(file, line, f"duration {cell['duration']!r}", values.SECONDS, "correct the line")
+            duration = float(amount)
+        if cell.get("created"):
+            (time,), (bad,) = values.times(pa.array([cell["created"]]), time_zone)
+            if bad:
+                raise refusal(file, line, f"created {cell['created']!r}", values.TIME, "correct the line")
+            created = int(time)
+        topics = tuple(topic.strip() for topic in cell.get("topics", "").split("|") if topic.strip())
+        items[original] = Item(cell.get("title") or original, topics, duration, created)
+    return items
+
+
+def read_users(file: Path, given: Mapping[str, tuple[str, ...]]) -> dict[str, list[str]]:
+    """Attributes, `name=value`, by user: every column but the id, where it is not empty.
+
+    Raises:
+        UsageError, DataRefused: as for :func:`read_items`.
+    """
+    (user,) = choose(str(file), header_of(present(file)), given, USER_ROLES)["user"]
+    users = {}
+    for line, row in _rows(file):
+        original = _id(file, line, "user", row.pop(user).strip())
+        users[original] = [f"{name}={value.strip()}" for name, value in row.items() if value.strip()]
+    return users
+
+
+def topic_numbers(items: Mapping[str, Item], earlier: Mapping[str, int]) -> dict[str, int]:
+    """A number for each topic's name: as given earlier, then on, in the order in which the table names them."""
+    numbers = dict(earlier)
+    for item in items.values():
+        for topic in item.topics:
+            numbers.setdefault(topic, len(numbers))
+    return numbers
+
+
+def _rows(file: Path) -> list[tuple[int, dict[str, str]]]:
+    names = header_of(file)
+    rows = []
+    try:
+        with pa.input_stream(str(file)) as stream:
+            text = stream.read().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise refusal(file, None, f"byte {error.start} that is not UTF-8", "UTF-8 text", "convert it") from None
+    reader = csv.reader(text.splitlines(keepends=True), delimiter=delimiter_of(file))
+    for fields in reader:
+        if reader.line_num == 1 or not fields:
+            continue
+        if len(fields) != len(names):
+            found = f"{len(fields)} field{'s' * (len(fields) != 1)}"
+            raise refusal(file, reader.line_num, found, f"{len(names)}, as in the header", "correct the line")
+        rows.append((reader.line_num, dict(zip(names, fields, strict=True))))
+    return rows
+
+
+def _id(file: Path, line: int, role: str, text: str) -> str:
+    if not text:
+        raise refusal(file, line, f"an empty {role}", "an id", "correct the line")
+    return text

@@ -1,0 +1,68 @@
+"""docs/bring-your-own-logs.md, done as it says: a stranger's CSV, every block typed in order, a model promoted."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.documents import REPOSITORY, blocks, shell_blocks, typed, write_commands
+from tests.foreign_log import HEADER, write_foreign_log
+
+PAGE = REPOSITORY / "docs" / "bring-your-own-logs.md"
+
+
+pytestmark = pytest.mark.timeout(3600)  # all nights are run by whichever test comes first
+
+
+@dataclass
+class Followed:
+    """What was typed and what it printed, block by block."""
+
+    folder: Path
+    said: list[str] = field(default_factory=list)
+
+
+@pytest.fixture(scope="module")
+def followed(tmp_path_factory: pytest.TempPathFactory) -> Followed:
+    """The page, followed in a folder that holds the two files it speaks of, and the next day's."""
+    folder = tmp_path_factory.mktemp("stranger")
+    write_foreign_log(folder)
+    environment = write_commands(folder / "bin") | {"GOALRANK_PRESET": "tiny"}
+    done = Followed(folder)
+    for block in shell_blocks(PAGE):
+        assert block.needs is None, f"{block.place}: every block of this page is run"
+        result = typed(block.text, environment, folder)
+        assert result.returncode == 0, f"{block.place}\n{block.text}{result.stdout[-3000:]}{result.stderr[-3000:]}"
+        done.said.append(result.stdout)
+    return done
+
+
+def test_the_files_example_is_the_file(followed: Followed) -> None:
+    example = blocks(PAGE, "")[0].text.splitlines()
+    assert example[0] == ",".join(HEADER) == (followed.folder / "impressions.csv").read_text().splitlines()[0]
+
+
+def test_the_look_prints_what_the_page_shows(followed: Followed) -> None:
+    assert followed.said[0] == blocks(PAGE, "")[1].text
+
+
+def test_a_model_is_promoted(followed: Followed) -> None:
+    nights = sorted((followed.folder / "own" / "nights").glob("*/*/night.json"))
+    verdicts = [json.loads(night.read_text())["verdict"] for night in nights]
+    assert verdicts[0] == "promoted"
+    assert verdicts[1] in ("promoted", "kept")
+    assert "Promoted. version 1 promoted: first champion" in " ".join(followed.said[2].split())
+
+
+def test_a_logged_request_is_ranked(followed: Followed) -> None:
+    answer = json.loads(followed.said[3])
+    assert len(set(answer["items"])) == len(answer["items"]) > 0
+    assert answer["fallback"] is None
+
+
+def test_the_next_day_is_added(followed: Followed) -> None:
+    document = json.loads((followed.folder / "logs" / "import.json").read_text())
+    assert (document["days"]["count"], document["days"]["last"]) == (6, "2026-03-07")

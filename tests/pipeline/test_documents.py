@@ -1,0 +1,71 @@
+"""The pages, typed: the quickstart as it stands, then the README's commands and those of retention on its workspace."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.documents import REPOSITORY, shell_blocks, typed_in_turn, write_commands
+
+QUICKSTART = REPOSITORY / "docs" / "quickstart.md"
+README = REPOSITORY / "README.md"
+RETENTION = REPOSITORY / "docs" / "retention.md"
+
+
+pytestmark = pytest.mark.timeout(3600)  # all nights are run by whichever test comes first
+
+
+@dataclass(frozen=True)
+class Terminal:
+    """A folder in which commands are typed, and what the quickstart's blocks printed, in order."""
+
+    folder: Path
+    environment: dict[str, str]
+    said: list[str]
+
+
+@pytest.fixture(scope="module")
+def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Terminal:
+    """The quickstart from its second step on: the set-up is what these tests run in."""
+    folder = tmp_path_factory.mktemp("quickstart")
+    environment = write_commands(folder / "bin")
+    typed = [block for block in shell_blocks(QUICKSTART) if block.needs is None]
+    assert [block.needs for block in shell_blocks(QUICKSTART) if block.needs] == ["setup"]
+    said = typed_in_turn(typed, environment, folder)
+    return Terminal(
+        folder, environment | {"GOALRANK_WORKSPACE": "quick", "GOALRANK_PRESET": "tiny"}, list(said.values())
+    )
+
+
+def test_the_first_night_promotes(quickstart: Terminal) -> None:
+    assert "Promoted. version 1 promoted: first champion" in " ".join(quickstart.said[1].split())
+
+
+def test_a_request_is_ranked_and_served(quickstart: Terminal) -> None:
+    answer = json.loads(quickstart.said[2])
+    assert len(set(answer["items"])) == len(answer["items"]) == 6
+    lines = [json.loads(line) for line in quickstart.said[3].replace("}{", "}\n{").splitlines() if line.startswith("{")]
+    served = next(line for line in lines if line.get("request_id") == "mine" and "items" in line)
+    assert sorted(served["items"]) == [3, 9, 12]
+
+
+def test_the_second_night_ends_well_and_is_in_the_history(quickstart: Terminal) -> None:
+    nights = sorted((quickstart.folder / "quick" / "nights").glob("*/*/night.json"))
+    verdicts = [json.loads(night.read_text())["verdict"] for night in nights]
+    assert verdicts[0] == "promoted" and verdicts[1] in ("promoted", "kept"), verdicts
+    assert all(night.parent.parent.name in quickstart.said[4] for night in nights)
+
+
+def test_the_readmes_commands(quickstart: Terminal) -> None:
+    (block,) = [block for block in shell_blocks(README) if block.needs is None]
+    said = typed_in_turn([block], quickstart.environment, quickstart.folder)[block.place]
+    assert '"items"' in said and "retriever" in said
+
+
+def test_retention_as_written(quickstart: Terminal) -> None:
+    those = [block for block in shell_blocks(RETENTION) if block.needs is None]
+    said = list(typed_in_turn(those, quickstart.environment, quickstart.folder).values())
+    assert len(said) == 2 and all(said)
