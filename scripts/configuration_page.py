@@ -41,6 +41,7 @@ EXAMPLES = {
     "journal_uri": "/data/journal",
     "preset": "base",
     "seed": "7",
+    "group_plan": "helpers=retriever,mmr,random:4 own=8",
     "warm_start": "champion",
     "train_processes": "2",
     "window_days": "60",
@@ -75,6 +76,10 @@ EXAMPLES = {
     "serving_image": "registry.example.org/goalrank-serve@sha256:...",
     "image_tags": "true",
     "gpus": "2",
+    "train_nodes": "2",
+    "group_parts": "8",
+    "spark_executors": "4",
+    "spark_cores": "8",
     "canary_service": "goalrank-ranker",
     "prometheus": "http://prometheus.example.org:9090",
     "volume_claim": "goalrank-workspace",
@@ -89,6 +94,10 @@ OTHERS = {
         "folder with the service account's token, namespace and ca.crt, where a promotion drives a canary; set by "
         "the pipeline",
         "/var/run/secrets/goalrank-canary",
+    ),
+    "GOALRANK_RUN_ID": (
+        "the run's own name, by which its steps find their folder; set by the pipeline on a cluster",
+        "6f1c2f0e-2f43-4d0b-9f1e-8f2b7f0a1c55",
     ),
 }
 """Variables that steps read and that are no settings, with what they mean and an example."""

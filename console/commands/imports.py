@@ -15,7 +15,7 @@ from console.importing_impressions import import_csv
 app = typer.Typer(
     cls=Group,
     no_args_is_help=True,
-    help="""Turn your own impressions, or public data sets, into logs of the data contract.
+    help="""Turn your own impressions, or public data sets, into logs.
 
     Your own logs: docs/bring-your-own-logs.md.
 
