@@ -73,15 +73,16 @@ def _mean(found: list[dict[str, Any]], name: str) -> float:
 def markdown(size: Size, studies: list[Study], rows: list[Row], claims: dict[str, list[Claim]]) -> str:
     """All studies as a page."""
     scale = size.scale
-    parts = [
-        "# Ablations\n\n"
-        f"Simulated world, a seeded subsample of {scale.train_requests} training requests, at most "
-        f'{scale.simulated_requests} test requests, {size.seeds} seeds, preset "{scale.preset.name}" (width '
-        f"{scale.preset.width}, {scale.preset.ranker_steps} steps of {scale.preset.batch_requests} requests). Regret: "
-        "true reward a request below the best list found; `sd` is its spread over seeds. `regret - base` is taken over "
-        "the same requests, its interval over users; it does not say how another training run would come out. Nothing "
-        "was tuned.\n"
-    ]
+    parts = ["# Ablations\n"]
+    if any(study.arms for study in studies):
+        parts.append(
+            f"Simulated world, a seeded subsample of {scale.train_requests} training requests, at most "
+            f'{scale.simulated_requests} test requests, {size.seeds} seeds, preset "{scale.preset.name}" (width '
+            f"{scale.preset.width}, {scale.preset.ranker_steps} steps of {scale.preset.batch_requests} requests). "
+            "Regret: true reward a request below the best list found; `sd` is its spread over seeds. `regret - base` "
+            "is taken over the same requests, its interval over users; it does not say how another training run would "
+            "come out. Nothing was tuned.\n"
+        )
     for study in studies:
         parts.append(f"## {study.name}\n\n{study.question}\n")
         own = [{key: row[key] for key in row if key != "study"} for row in rows if row["study"] == study.name]
@@ -108,8 +109,9 @@ def _cell(value: Any) -> str:
 
 
 def write(file: Path, size: Size, studies: list[Study], rows: list[Row], claims: dict[str, list[Claim]]) -> None:
-    """FILE.md, and FILE-STUDY.png of each study, beside FILE.json."""
+    """FILE.md, and FILE-STUDY.png of each of several studies or FILE.png of one, beside FILE.json."""
     file.with_suffix(".md").write_text(markdown(size, studies, finite(rows), claims), encoding="utf-8")
     for study in studies:
         own = [row for row in finite(rows) if row["study"] == study.name]
-        study.draw(own, file.with_name(f"{file.stem}-{study.name}.png"))
+        named = f"{file.stem}-{study.name}" if len(studies) > 1 else file.stem
+        study.draw(own, file.with_name(f"{named}.png"))
