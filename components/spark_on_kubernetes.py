@@ -80,8 +80,9 @@ def configuration(folder: Path, environment: Mapping[str, str] = os.environ, acc
         "spark.executor.cores": environment[CORES],
         "spark.kubernetes.executor.request.cores": environment[CORES],
         "spark.kubernetes.executor.limit.cores": environment[CORES],
+        # Both: on Kubernetes Spark tells executors the address it is bound to, which must not be 0.0.0.0.
         "spark.driver.host": environment[ADDRESS],
-        "spark.driver.bindAddress": "0.0.0.0",
+        "spark.driver.bindAddress": environment[ADDRESS],
         "spark.driver.port": str(DRIVER_PORT),
         "spark.driver.blockManager.port": str(BLOCKS_PORT),
         "spark.blockManager.port": str(BLOCKS_PORT),

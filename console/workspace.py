@@ -40,8 +40,14 @@ class Night:
     @classmethod
     def read(cls, folder: Path) -> Night:
         document = json.loads((folder / NIGHT).read_text(encoding="utf-8"))
-        named = (document[name] for name in ("date", "verdict", "parameters", "started_at"))
-        return cls(folder, *named, kept_by_steps=document.get(KEPT_BY) == STEPS)
+        return cls(
+            folder,
+            document["date"],
+            document["verdict"],
+            document["parameters"],
+            document["started_at"],
+            kept_by_steps=document.get(KEPT_BY) == STEPS,
+        )
 
     @property
     def heard_of(self) -> float:
