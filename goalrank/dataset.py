@@ -146,7 +146,7 @@ class TrainingSet:
         digest = hashlib.sha256(json.dumps([self.card, self.request_ids, self.dt_E.tolist()], sort_keys=True).encode())
         for array in arrays:
             digest.update(f"{array.shape} {array.dtype};".encode())
-            digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+            digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
         return digest.digest()
 
     def __len__(self) -> int:

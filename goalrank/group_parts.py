@@ -64,8 +64,10 @@ def read_parts(directories: Sequence[str | Path]) -> Groups:
         if card["part"] in read:
             raise DataRefused(f"part {card['part']} of the groups found twice, the second in {folder}; {again}")
         arrays = load(content)
-        columns = (arrays[name] for name in ("request", "lists", "rewards", "head_rewards"))
-        read[card["part"]] = Groups(*columns, helpers=tuple(card["helpers"])), card["parts"]
+        groups = Groups(
+            arrays["request"], arrays["lists"], arrays["rewards"], arrays["head_rewards"], tuple(card["helpers"])
+        )
+        read[card["part"]] = groups, card["parts"]
     expected = {parts for _, parts in read.values()}
     if len(expected) != 1 or set(read) != set(range(*expected)):
         raise DataRefused(

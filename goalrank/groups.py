@@ -82,7 +82,8 @@ def build_groups(
     reward_model = reward_model.to(device).eval()
     share = share_of(part, parts, len(indices), batch_requests)
     if share.start == share.stop:  # more parts than batches
-        return Groups(np.empty(0, np.int32), *(np.empty(0) for _ in range(3)), tuple(policy.name for policy in columns))
+        nothing, names = np.empty(0), tuple(policy.name for policy in columns)
+        return Groups(np.empty(0, np.int32), nothing, nothing, nothing, names)
     lists, heads = [], []
     for begin in range(share.start, share.stop, batch_requests):
         chosen = indices[begin : min(begin + batch_requests, share.stop)]

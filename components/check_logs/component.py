@@ -19,7 +19,7 @@ def check_logs(
     data_docs: dsl.Output[dsl.Artifact],
     window_days: int = 30,
     workspace_uri: str = "",
-) -> NamedTuple("Night", [("night", str), ("folder", str)]):  # type: ignore[misc]
+) -> NamedTuple("Night", [("night", str), ("folder", str)]):  # type: ignore[valid-type]
     """Say which night this is, hold the log partitions it reads against the data contract, refuse what breaks it."""
     from typing import NamedTuple
 
@@ -39,4 +39,4 @@ def check_logs(
         spark_memory=spark_memory,
         workspace_uri=workspace_uri,
     )
-    return NamedTuple("Night", [("night", str), ("folder", str)])(day_of(date, run_uri), run_uri)
+    return NamedTuple("Night", [("night", str), ("folder", str)])(day_of(date, run_uri), run_uri)  # type: ignore[operator]
