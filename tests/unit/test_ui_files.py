@@ -98,13 +98,15 @@ def test_the_front_page_lists_every_try_and_what_is_hostile_is_text(
 ) -> None:
     monkeypatch.setattr(nights.network, "answers", lambda address: "nobody")
     for number, card in enumerate(
-        ({"verdict": "refused", "reason": "<script>alert(1)</script>"}, {"verdict": "kept"}, None), start=1
+        ({"verdict": "refused", "reason": "<script>alert(1)</script> " + "x " * 999}, {"verdict": "kept"}, None),
+        start=1,
     ):
         place = folder / "2026-01-05" / str(number)
         place.mkdir(parents=True)
         (place / "night.json").write_text("{" if card is None else json.dumps(card))
     found = {row.run: row for row in nights.rows(folder)}
     assert list(found) == ["2026-01-05/3", "2026-01-05/2", "2026-01-05/1", "2026-01-04/1"]
+    assert len(found["2026-01-05/1"].reason) <= nights.LONGEST_REASON
     assert found["2026-01-05/3"].verdict == found["2026-01-04/1"].verdict == "unreadable"
     assert found["2026-01-04/1"].docs == [("check logs", f"/nights/{NIGHT}/{DOCS}/index.html")]
     page = nights.page(Settings.load(workspace=folder.parent))
