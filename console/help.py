@@ -73,8 +73,11 @@ def show(command: Any, context: Any, console: Console) -> None:
     for number, paragraph in enumerate(paragraphs):
         console.print()
         _print(console, paragraph, "" if number == 0 else "dim")
-    for title, commands in _panels(command, context).items():
-        _section(console, title, [(name, one.short_help or split(one.help)[0][0]) for name, one in commands])
+    panels = _panels(command, context)
+    longest = max((len(name) for commands in panels.values() for name, _ in commands), default=0)
+    for title, commands in panels.items():
+        rows = [(name, one.short_help or split(one.help)[0][0]) for name, one in commands]
+        _section(console, title, rows, longest)
     shown = [parameter for parameter in command.get_params(context) if not getattr(parameter, "hidden", False)]
     arguments = [one for one in shown if one.param_type_name == "argument"]
     _section(console, "Arguments", [(one.metavar, _told(one)) for one in arguments])
@@ -115,14 +118,14 @@ def _told(parameter: Any) -> str:
     return f"{told}  [default: {getattr(default, 'value', default)}]"
 
 
-def _section(console: Console, title: str, rows: list[tuple[str, str]]) -> None:
-    """Names and what they do: beside each other where there is room."""
+def _section(console: Console, title: str, rows: list[tuple[str, str]], longest: int = 0) -> None:
+    """Names and what they do: beside each other where there is room, in one column under all titles of `longest`."""
     if not rows:
         return
     console.print()
     _print(console, title, "bold")
     beside = console.width >= WIDE or title not in ("Arguments", "Options")
-    column = max(len(name) for name, _ in rows) + 4 if beside else 6
+    column = max(longest, *(len(name) for name, _ in rows)) + 4 if beside else 6
     for name, told in rows:
         lines = textwrap.wrap(told, max(console.width - column, 20), break_on_hyphens=False) or [""]
         if beside:

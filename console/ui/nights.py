@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import shlex
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
 
 from components import registry
+from components.publish_report.notify import without_rows
 from console.doctor import network
 from console.next_steps import typed
 from console.settings import Settings
 from console.ui.files import DOCS, INDEX
 
 TEMPLATE = Path(__file__).with_name("nights.html.jinja")
+LONGEST_REASON = 240
+"""Characters; the report has it in full."""
 MLFLOW = "http://127.0.0.1:5000"
 """Where `mlflow ui` listens unless told otherwise."""
 
@@ -27,6 +31,7 @@ class Row:
     run: str
     verdict: str
     reason: str
+    """Without the rows it quotes: a page of many nights outlives them (docs/retention.md)."""
     version: str
     report: str
     """Address of the report; empty where there is none."""
@@ -70,7 +75,7 @@ def _row(nights: Path, card: Path) -> Row:
     return Row(
         run=run,
         verdict=verdict,
-        reason=reason,
+        reason=textwrap.shorten(without_rows(reason), LONGEST_REASON, placeholder=" …"),
         version=str(document.get("model_version") or ""),
         report=f"/nights/{run}/report.html" if (folder / "report.html").is_file() else "",
         docs=[(_step(site), f"/nights/{site.relative_to(nights).as_posix()}") for site in sites],

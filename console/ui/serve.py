@@ -13,8 +13,6 @@ from console.ui.playground import Playground
 from console.workspace import Workspace
 from goalrank.errors import UsageError
 
-PORT = 8080
-
 
 def serve(settings: Settings, host: str, port: int, open_browser: bool) -> None:
     """Serve until SIGINT or SIGTERM. Prints the address once it listens.

@@ -97,14 +97,16 @@ def test_the_front_page_lists_every_try_and_what_is_hostile_is_text(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(nights.network, "answers", lambda address: "nobody")
-    for number, card in enumerate(
-        ({"verdict": "refused", "reason": "<script>alert(1)</script>"}, {"verdict": "kept"}, None), start=1
-    ):
+    reason = f"<script>alert(1)</script> {'x ' * 20}, for example user_id=4711 watch_ms=-7"
+    cards = ({"verdict": "refused", "reason": reason}, {"verdict": "kept", "reason": "y " * 999}, None)
+    for number, card in enumerate(cards, start=1):
         place = folder / "2026-01-05" / str(number)
         place.mkdir(parents=True)
         (place / "night.json").write_text("{" if card is None else json.dumps(card))
     found = {row.run: row for row in nights.rows(folder)}
     assert list(found) == ["2026-01-05/3", "2026-01-05/2", "2026-01-05/1", "2026-01-04/1"]
+    assert len(found["2026-01-05/2"].reason) <= nights.LONGEST_REASON
+    assert "4711" not in found["2026-01-05/1"].reason, "rows are quoted by the report alone"
     assert found["2026-01-05/3"].verdict == found["2026-01-04/1"].verdict == "unreadable"
     assert found["2026-01-04/1"].docs == [("check logs", f"/nights/{NIGHT}/{DOCS}/index.html")]
     page = nights.page(Settings.load(workspace=folder.parent))
