@@ -12,7 +12,7 @@ IMAGES ?=
 ENGINE ?= docker
 
 .DEFAULT_GOAL := help
-.PHONY: help setup nightly test faults column check compile docs site release images containers sbom clean
+.PHONY: help setup nightly test faults column browser check compile docs site release images containers sbom clean
 
 help:
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
@@ -34,6 +34,9 @@ faults: $(STAMP) ## the faults that must be survived, one numbered line each
 
 column: $(STAMP) ## the night on the cluster's stores, all on loopback: needs PostgreSQL's and Redis' servers
 	@$(BIN)/python -m pytest tests/column -q -rsx $(ARGS)
+
+browser: $(STAMP) ## the pages in a headless Chromium: errors, requests, accessibility, screenshots (chromium)
+	@$(BIN)/python -m pytest tests/e2e -q -rsx $(ARGS)
 
 check: $(STAMP) ## style and types
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components import data_docs
-from components.step import Step
+from components.step import FOR_EXAMPLE, Step
 from goalrank.errors import DataRefused
 
 os.environ["GX_ANALYTICS_ENABLED"] = "false"  # read when great_expectations is imported
@@ -40,10 +40,6 @@ LONGEST_CRASH = 300
 """Characters quoted of what a crashed check said: Spark's messages bring the whole stack of a JVM with them."""
 
 _SITE = "gate"
-
-
-FOR_EXAMPLE = ", for example "
-"""What quoted rows follow in a refusal: they may name users, so nothing from here on leaves our own stores."""
 
 
 @dataclass(frozen=True)
@@ -176,7 +172,7 @@ class Gate:
         """Write the step's figures; let the night go on or stop it.
 
         Args:
-            step: gets checks, rows, warnings, refused, not_judged and data_docs as figures, and its reason when all
+            step: gets checks, rows, tables, warnings, refused, not_judged and data_docs as figures, and its reason when all
                 is well.
             what: what was looked at, for example 'the logs of 2026-01-08'.
             way_out: last line of a refusal: how to go on where the rows will never be mended.
@@ -187,6 +183,7 @@ class Gate:
         step.figures |= {
             "checks": self.checks,
             "rows": self.rows,
+            "tables": self._tables,
             "warnings": [str(failure) for failure in self.warnings],
             "refused": [str(failure) for failure in self.refused],
             "not_judged": self.not_judged,

@@ -3,7 +3,8 @@
 A local run loses the exit codes of its children, and an exit handler cannot read the outputs of the tasks it guards, so
 each step writes a small outcome file under the run's own folder (``run_uri``, a parameter of the pipeline):
 
-    run_uri/outcomes/<step>.json   {"step", "kind", "exit_code", "reason", "figures", "seconds", "tool_seconds", ...}
+    run_uri/outcomes/<step>.json   {"step", "kind", "exit_code", "reason", "figures", "seconds", "tool_seconds",
+                                    "peak_memory_mb", ...}
     run_uri/progress.jsonl         one line an event, which the console follows
 """
 
@@ -21,9 +22,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from goalrank.errors import EXIT_BUG, EXIT_DONE, GoalRankError, TryAgain
+
+if TYPE_CHECKING:
+    from components.memory import PeakMemory
 
 DONE = "done"
 
@@ -32,6 +36,12 @@ RESERVED_BYTES = 65536
 
 NIGHT_RESERVE, NIGHT_RESERVED_BYTES = ".reserve", 2**20
 """The same for the whole night: given back before the report is written."""
+
+MEMORY_SECONDS = 2.0
+"""Between two looks at what a step's processes hold: each look at a JVM of gigabytes costs tens of milliseconds."""
+
+FOR_EXAMPLE = ", for example "
+"""What quoted rows follow in a refusal: they may name users, so nothing from here on leaves our own stores."""
 
 LONGEST_REASON = 600
 """Characters of an unexpected error's message that an outcome quotes."""
@@ -99,12 +109,16 @@ class Step:
         self.tool_seconds: dict[str, float] = {}
         self._entered = 0.0
         self._last_report = 0.0
+        self._memory: PeakMemory | None = None
         self._reserve = self.run / "outcomes" / f".{name}.reserve"
 
     def __enter__(self) -> Step:
+        from components.memory import PeakMemory  # with psutil, which those that only write files do not need
+
         self._entered = time.time()
         self._reserve.parent.mkdir(parents=True, exist_ok=True)
         self._reserve.write_bytes(bytes(RESERVED_BYTES))
+        self._memory = PeakMemory(os.getpid(), MEMORY_SECONDS)
         self._event("start")
         return self
 
@@ -133,10 +147,17 @@ class Step:
             "process_start_seconds": round(self._entered - _process_started(), 3),
             "seconds": round(now - self._entered, 3),
             "tool_seconds": {tool: round(seconds, 3) for tool, seconds in self.tool_seconds.items()},
+            "peak_memory_mb": self._peak_memory_mb(),
         }
         self._reserve.unlink(missing_ok=True)
         write_atomic(self.run / "outcomes" / f"{self.name}.json", json.dumps(document, indent=1, default=str))
         self._event("end", kind=outcome, reason=reason, seconds=document["seconds"])
+
+    def _peak_memory_mb(self) -> int | None:
+        """MiB of this process and all below it; the kernel's own figure where this process alone held more."""
+        from components.memory import own_peak_bytes
+
+        return None if self._memory is None else round(max(self._memory.stop(), own_peak_bytes() / 2**20))
 
     @contextmanager
     def tool(self, name: str) -> Iterator[None]:

@@ -6,30 +6,42 @@ kfp is imported when one of them runs, after what can be checked without it has 
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from console.command import JsonOption, errors_as_exit_codes, stderr, stdout
+from console.command import JsonOption, errors_as_exit_codes, print_json, stderr, stdout
+from console.help import Command, Group
+from console.next_steps import ours, suggest
 from goalrank.errors import EXIT_DATA_REFUSED, EXIT_DONE
 
 if TYPE_CHECKING:
     from pipelines.kubeflow import Kubeflow
 
 app = typer.Typer(
-    help="The one recurring run of the night on Kubeflow Pipelines. Its address: GOALRANK_KFP_ENDPOINT; your namespace "
-    "there: GOALRANK_KFP_NAMESPACE; the token: GOALRANK_KFP_TOKEN_FILE or GOALRANK_KFP_TOKEN; the images, by digest: "
-    "GOALRANK_DATA_IMAGE, GOALRANK_TRAIN_IMAGE, GOALRANK_SERVING_IMAGE.",
+    cls=Group,
+    help="""The one recurring run of the night on Kubeflow Pipelines.
+
+    Its address: GOALRANK_KFP_ENDPOINT; your namespace there: GOALRANK_KFP_NAMESPACE; the token:
+    GOALRANK_KFP_TOKEN_FILE or GOALRANK_KFP_TOKEN; the images, by digest: GOALRANK_DATA_IMAGE, GOALRANK_TRAIN_IMAGE,
+    GOALRANK_SERVING_IMAGE.
+
+    Examples:
+        goalrank schedule diff
+            what apply would change
+        goalrank schedule apply
+            make it so
+    """,
     no_args_is_help=True,
 )
 
 CronOption = Annotated[
-    str | None, typer.Option(help="Six fields, seconds first.  [default: GOALRANK_CRON, 0 30 2 * * *]")
+    str | None, typer.Option(metavar="CRON", help="Six fields, seconds first.  [default: GOALRANK_CRON, 0 30 2 * * *]")
 ]
 ZoneOption = Annotated[
-    str | None, typer.Option(help="Time zone of Kubeflow's scheduler.  [default: GOALRANK_TIME_ZONE, UTC]")
+    str | None,
+    typer.Option(metavar="ZONE", help="Time zone of Kubeflow's scheduler.  [default: GOALRANK_TIME_ZONE, UTC]"),
 ]
 NEXT_NIGHTS = 3
 
@@ -55,7 +67,7 @@ def _print(document: dict[str, Any], lines: list[str], as_json: bool) -> None:
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     if as_json:
-        print(json.dumps(document))
+        print_json(document)
 
 
 def _progress(line: str) -> None:
@@ -68,11 +80,17 @@ def _told(found: dict[str, Any]) -> list[str]:
     return [*(f"- {action}" for action in found["actions"]), *changes]
 
 
-@app.command()
+@app.command(cls=Command)
 def apply(cron: CronOption = None, time_zone: ZoneOption = None, as_json: JsonOption = False) -> None:
-    """Create or replace the recurring run so that it is as the settings say; twice is as good as once.
+    """Create or replace the recurring run, so that it is as the settings say.
 
-    A paused one stays paused. Example: goalrank schedule apply --cron "0 30 2 * * *" --time-zone Europe/Berlin
+    Twice is as good as once; a paused one stays paused.
+
+    Examples:
+        goalrank schedule apply
+            as the environment says
+        goalrank schedule apply --cron "0 30 2 * * *" --time-zone Europe/Berlin
+            every day at half past two
     """
     with errors_as_exit_codes(as_json):
         from console.kubeflow import desired
@@ -87,11 +105,22 @@ def apply(cron: CronOption = None, time_zone: ZoneOption = None, as_json: JsonOp
         rest = "It is paused: `goalrank schedule resume`." if done["paused"] else f"Next nights: {', '.join(nights)}"
         document = {"exit_code": EXIT_DONE, **done, "state": wanted.digest, "next": nights}
         _print(document, [head, *_told(done), rest], as_json)
+        if not as_json and done["changed"]:
+            suggest(
+                stderr, [(ours("schedule show"), "as the server holds it"), (ours("submit --date DATE"), "one now")]
+            )
 
 
-@app.command("diff")
+@app.command("diff", cls=Command)
 def diff_command(cron: CronOption = None, time_zone: ZoneOption = None, as_json: JsonOption = False) -> None:
-    """Say what apply would change, and change nothing. Exit code 0: nothing; 3: something."""
+    """Say what apply would change, and change nothing.
+
+    Exit code 0: nothing would change; 3: something would.
+
+    Examples:
+        goalrank schedule diff
+            before `goalrank schedule apply`
+    """
     with errors_as_exit_codes(as_json):
         from console.kubeflow import desired
 
@@ -105,15 +134,29 @@ def diff_command(cron: CronOption = None, time_zone: ZoneOption = None, as_json:
         raise typer.Exit(code)
 
 
-@app.command()
+@app.command(cls=Command)
 def pause(as_json: JsonOption = False) -> None:
-    """Disable the recurring run until `goalrank schedule resume`; a night under way goes on."""
+    """Disable the recurring run until it is resumed.
+
+    Before a backfill, or while something is mended. A night under way goes on.
+
+    Examples:
+        goalrank schedule pause
+            no more nights by themselves
+    """
     _set_paused(True, as_json)
 
 
-@app.command()
+@app.command(cls=Command)
 def resume(as_json: JsonOption = False) -> None:
-    """Enable the recurring run again; nights that were missed meanwhile are not made up (`goalrank backfill`)."""
+    """Enable the recurring run again.
+
+    Nights that were missed meanwhile are not made up: `goalrank backfill` does that.
+
+    Examples:
+        goalrank schedule resume
+            nights by themselves again
+    """
     _set_paused(False, as_json)
 
 
@@ -129,9 +172,14 @@ def _set_paused(paused: bool, as_json: bool) -> None:
         _print({"exit_code": EXIT_DONE, **done}, [line], as_json)
 
 
-@app.command()
+@app.command(cls=Command)
 def show(as_json: JsonOption = False) -> None:
-    """Show the recurring run as the server holds it, and the next nights."""
+    """Show the recurring run as the server holds it, and the next nights.
+
+    Examples:
+        goalrank schedule show
+            is it enabled, and when does it run?
+    """
     with errors_as_exit_codes(as_json):
         kubeflow = _connect(_settings())
         from pipelines import recurring
@@ -164,13 +212,17 @@ def _next(schedule: Any) -> list[str]:
 
 
 def submit(
-    date: Annotated[str, typer.Option(help="Arrival day, YYYY-MM-DD.")],
+    date: Annotated[str, typer.Option(metavar="DATE", help="Arrival day, YYYY-MM-DD.")],
     full_rebuild: Annotated[bool, typer.Option("--full-rebuild", help="Rebuild features from all days.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Start the night of one date on the cluster, now.
 
-    Submitted again with nothing changed, it goes on in its folder. Example: goalrank submit --date 2026-01-05
+    Submitted again with nothing changed, it goes on in its folder.
+
+    Examples:
+        goalrank submit --date 2026-01-05
+            one night by hand
     """
     with errors_as_exit_codes(as_json):
         from console.kubeflow import order
@@ -187,15 +239,21 @@ def submit(
 
 
 def backfill(
-    first: Annotated[str, typer.Option("--from", help="First arrival day, YYYY-MM-DD.")],
-    last: Annotated[str, typer.Option("--to", help="Last arrival day, YYYY-MM-DD.")],
-    poll_seconds: Annotated[float, typer.Option(min=0.01, help="Seconds between two looks at a night.")] = 30.0,
+    first: Annotated[str, typer.Option("--from", metavar="DATE", help="First arrival day, YYYY-MM-DD.")],
+    last: Annotated[str, typer.Option("--to", metavar="DATE", help="Last arrival day, YYYY-MM-DD.")],
+    poll_seconds: Annotated[
+        float, typer.Option(min=0.01, metavar="SECONDS", help="Between two looks at a night.")
+    ] = 30.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Run the nights of many dates on the cluster, in order, each finished before the next begins.
+    """Run the nights of many dates on the cluster, in order.
 
-    Interrupted, it leaves the night under way running; typed again, it waits for that one and passes over every date
-    that ended well. Pause the schedule first. Example: goalrank backfill --from 2026-01-05 --to 2026-01-11
+    Each is finished before the next begins. Interrupted, it leaves the night under way running; typed again, it waits
+    for that one and passes over every date that ended well. Pause the schedule first.
+
+    Examples:
+        goalrank backfill --from 2026-01-05 --to 2026-01-11
+            a week
     """
     with errors_as_exit_codes(as_json):
         from console.kubeflow import order

@@ -15,16 +15,22 @@ import typer
 from rich.console import Console
 
 from components.step import disk_is_full
-from goalrank.errors import EXIT_BUG, EXIT_DATA_REFUSED, EXIT_TRY_AGAIN, GoalRankError, UsageError
+from goalrank.errors import EXIT_BUG, EXIT_DATA_REFUSED, EXIT_DONE, EXIT_TRY_AGAIN, GoalRankError, UsageError
 
 stderr = Console(stderr=True)
 stdout = Console()
 
 WorkspaceOption = Annotated[
     Path | None,
-    typer.Option("--workspace", help="Folder of all that is kept.  [default: .goalrank]", show_default=False),
+    typer.Option(
+        "--workspace", metavar="FOLDER", help="Folder of all that is kept.  [default: .goalrank]", show_default=False
+    ),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="End standard output with one JSON object.")]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="The result, or what went wrong, as one JSON object on standard output.")
+]
+SeedOption = Annotated[int, typer.Option(metavar="N", help="Seed of everything random.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and change nothing.")]
 
 Stopped = Callable[[str, str, int], dict[str, Any]]
 """(kind, reason, exit code) -> the JSON object of a command that could not do its work."""
@@ -46,6 +52,16 @@ def no_night(kind: str, reason: str, exit_code: int) -> dict[str, Any]:
         "metrics": {"challenger": None, "champion": None},
         **dict.fromkeys(missing),
     }
+
+
+def document_of(words: list[str]) -> Stopped:
+    """What a command of these words makes of an error with --json."""
+    return no_night if words[:1] in (["nightly"], ["resume"]) else stopped
+
+
+def print_json(document: dict[str, Any]) -> None:
+    """One JSON object on standard output; its exit code is 0 unless it says another."""
+    print(json.dumps({"exit_code": EXIT_DONE} | document, default=str), flush=True)
 
 
 @contextmanager

@@ -7,7 +7,6 @@ is kept with its reason (SNAPSHOTS/day_decisions.jsonl).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,14 +16,32 @@ from rich.table import Table
 
 from components.extract_features import day_decisions, locations
 from components.extract_features.day_decisions import ACCEPT, SKIP, UNDO
-from console.command import JsonOption, WorkspaceOption, errors_as_exit_codes, stderr, stdout
+from console import completion
+from console.command import JsonOption, WorkspaceOption, errors_as_exit_codes, print_json, stderr, stdout
+from console.help import Command, Group
+from console.next_steps import ours, suggest
 from console.workspace import Workspace, day_after, parse_date
 from goalrank.errors import UsageError
 
-app = typer.Typer(help="Decide about a day that was refused: skip it, accept it, take that back.", no_args_is_help=True)
+app = typer.Typer(
+    cls=Group,
+    help="""Decide about a day that was refused: skip it, accept it, take that back.
 
-DayArgument = Annotated[str, typer.Argument(metavar="DATE", help="Arrival day, YYYY-MM-DD.")]
-ReasonOption = Annotated[str, typer.Option(help="Why, in a few words; kept for good.")]
+    After a night ended with 3 and nobody can mend the data (docs/data-contract.md, refused days).
+
+    Examples:
+        goalrank day skip 2026-01-05 --reason "click counter broken all day"
+            leave it out for good
+        goalrank day list
+            every decision ever taken
+    """,
+    no_args_is_help=True,
+)
+
+DayArgument = Annotated[
+    str, typer.Argument(metavar="DATE", help="Arrival day, YYYY-MM-DD.", autocompletion=completion.days)
+]
+ReasonOption = Annotated[str, typer.Option(metavar="TEXT", help="Why, in a few words; kept for good.")]
 
 
 def settled_until(last_good: str | None, skipped: Collection[str]) -> str | None:
@@ -69,55 +86,72 @@ def _decide(day: str, action: str, reason: str, workspace: Path | None, as_json:
         console = stderr if as_json else stdout
         console.print(told.format(day=done["day"]), highlight=False, soft_wrap=True)
         if as_json:
-            print(json.dumps(done))
+            print_json(done)
+        else:
+            suggest(stderr, [(ours("nightly", workspace), "the next night, with the decision taken")])
 
 
-@app.command()
+@app.command(cls=Command)
 def skip(
     day: DayArgument, reason: ReasonOption, workspace: WorkspaceOption = None, as_json: JsonOption = False
 ) -> None:
-    """Leave a day out for good: nothing of it is read, and the night goes on with the day after it.
+    """Leave a day out for good: nothing of it is read.
 
-    Example: goalrank day skip 2026-01-05 --reason "click counter broken all day, nothing to restore"
+    The night goes on with the day after it.
+
+    Examples:
+        goalrank day skip 2026-01-05 --reason "click counter broken all day, nothing to restore"
+            a day that nobody will ever mend
     """
-    told = "{day} is skipped: `goalrank nightly` goes on with the next day. Rows that need it are left out."
+    told = "{day} is skipped: the night goes on with the next day. Rows that need it are left out."
     _decide(day, SKIP, reason, workspace, as_json, told)
 
 
-@app.command()
+@app.command(cls=Command)
 def accept(
     day: DayArgument, reason: ReasonOption, workspace: WorkspaceOption = None, as_json: JsonOption = False
 ) -> None:
-    """Take a day as it is though its volume, freshness or drift lies beyond a limit; wrong rows are refused still.
+    """Take a day as it is, though it lies beyond a limit.
 
-    Example: goalrank day accept 2026-01-05 --reason "campaign: twelve times the traffic"
+    Limits of volume, freshness and drift only warn on it; wrong rows are refused still.
+
+    Examples:
+        goalrank day accept 2026-01-05 --reason "campaign: twelve times the traffic"
+            a day that is unusual and real
     """
-    told = "{day} is accepted: limits only warn on it. Run `goalrank nightly` again."
+    told = "{day} is accepted: limits only warn on it."
     _decide(day, ACCEPT, reason, workspace, as_json, told)
 
 
-@app.command()
+@app.command(cls=Command)
 def undo(
     day: DayArgument, reason: ReasonOption, workspace: WorkspaceOption = None, as_json: JsonOption = False
 ) -> None:
-    """Take back what was decided about a day: its rows were delivered after all.
+    """Take back what was decided about a day.
 
-    Example: goalrank day undo 2026-01-05 --reason "rows restored from the backup"
+    Examples:
+        goalrank day undo 2026-01-05 --reason "rows restored from the backup"
+            its rows were delivered after all
     """
     told = "Nothing is decided about {day} any more; snapshots that rest on the decision are not gone on from."
     _decide(day, UNDO, reason, workspace, as_json, told)
 
 
-@app.command("list")
+@app.command("list", cls=Command)
 def list_decisions(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
-    """Every decision ever taken, oldest first; the newest of a day holds."""
+    """Every decision ever taken, oldest first; the newest of a day holds.
+
+    Examples:
+        goalrank day list
+            what was skipped, what was accepted, and why
+    """
     from console.settings import Settings
 
     with errors_as_exit_codes(as_json):
         root = locations.folder(Settings.load(workspace=workspace).snapshots_uri)
         taken = day_decisions.history(root)
         if as_json:
-            print(json.dumps({**standing(root), "history": taken}))
+            print_json({**standing(root), "history": taken})
             return
         if not taken:
             stdout.print("No day was ever skipped or accepted.")

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import shlex
-import shutil
-import sys
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from console.next_steps import Steps, ours, suggest, typed
 from goalrank.errors import EXIT_DATA_REFUSED, EXIT_DONE, EXIT_TRY_AGAIN
 
 STYLES = {"promoted": "bold green", "kept": "bold green", "refused": "bold red", "failed": "bold red"}
@@ -33,10 +31,7 @@ def print_ending(result: dict[str, Any], console: Console) -> None:
     )
     if result["report"]:
         console.print(f"Report: {result['report']}", soft_wrap=True, highlight=False, markup=False)
-    console.print("\nNext:")
-    for line, why in _next_commands(result):
-        console.print(f"  {line}", soft_wrap=True, highlight=False, markup=False, style="cyan")
-        console.print(f"      {why}", style="dim")
+    suggest(console, _next_commands(result))
 
 
 def _print_metrics(result: dict[str, Any], console: Console) -> None:
@@ -57,30 +52,21 @@ def _figure(value: object) -> str:
     return f"{value:.4f}" if isinstance(value, float) else "–" if value is None else str(value)
 
 
-def _next_commands(result: dict[str, Any]) -> list[tuple[str, str]]:
-    ours = _typed("goalrank")
-    default = result["workspace"] == str(Path(".goalrank").resolve())
-    where = "" if default else f" --workspace {shlex.quote(result['workspace'])}"
+def _next_commands(result: dict[str, Any]) -> Steps:
+    def command(words: str) -> str:
+        return ours(words, result["workspace"])
+
     if result["exit_code"] == EXIT_DONE:
         return [
-            (f"{ours} rank{where} --example", "one logged request, ranked by the champion"),
-            (f"{ours} serve{where}", "answer ranking requests over HTTP"),
-            (f"{ours} nightly{where}", "the next night"),
-            (f"{_typed('mlflow')} ui --backend-store-uri {shlex.quote(result['tracking_uri'])}", "runs and versions"),
+            (command("rank --example"), "one logged request, ranked by the champion"),
+            (command("serve"), "answer ranking requests over HTTP"),
+            (command("nightly"), "the next night"),
+            (f"{typed('mlflow')} ui --backend-store-uri {shlex.quote(result['tracking_uri'])}", "runs and versions"),
         ]
     if result["exit_code"] == EXIT_TRY_AGAIN:
-        return [(f"{ours} resume{where}", "go on from the step that did not end")]
-    commands = [(f"{ours} nightly{where}", "try the same date again, once the cause is mended")]
+        return [(command("resume"), "go on from the step that did not end")]
+    commands = [(command("nightly"), "try the same date again, once the cause is mended")]
     if result["exit_code"] == EXIT_DATA_REFUSED:
-        skip = f"{ours} day skip {result['date']} --reason TEXT{where}"
+        skip = command(f"day skip {result['date']} --reason TEXT")
         commands.append((skip, "or leave the day out, where it will never be mended"))
     return commands
-
-
-def _typed(command: str) -> str:
-    """The command as it can be typed here: its name if it is found, else its path beside this interpreter."""
-    beside = Path(sys.executable).with_name(command)
-    if shutil.which(command) == str(beside) or not beside.exists():
-        return command
-    here = Path.cwd()
-    return shlex.quote(str(beside.relative_to(here) if beside.is_relative_to(here) else beside))

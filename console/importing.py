@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,9 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
+
+from console.command import print_json
+from console.next_steps import suggest, typed
 
 Importer = Callable[[Callable[[int, int, str], None]], dict[str, Any]]
 
@@ -22,13 +25,15 @@ def run_import(importer: Importer, out: Path, stderr: Console, stdout: Console, 
             lambda done, total, note: bar.update(task, completed=done, total=total, description=note or "importing")
         )
     if as_json:
-        print(json.dumps(summary, default=str))
+        print_json(summary)
         return
     versions = {"": summary} if "counts" in summary else summary  # both versions: one summary of each
     for version, figures in versions.items():
         where = out / version
         _print_summary(figures, where, stdout)
-        stdout.print(f"\nNext:\n  goalrank nightly --logs {where}", highlight=False, soft_wrap=True)
+    where = out / next(iter(versions))
+    line = f"{typed('goalrank')} nightly --logs {shlex.quote(str(where))} --workspace .imported --allow-bootstrap"
+    suggest(stderr, [(line, "the first night on them, in a workspace of their own")])
 
 
 def _print_summary(summary: dict[str, Any], where: Path, stdout: Console) -> None:

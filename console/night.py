@@ -24,7 +24,7 @@ from components.step import DONE, RESERVED_BYTES, give_back_reserve, keep_reserv
 from console import world
 from console.collecting import collect, said_of_repeats
 from console.days import settled_until
-from console.memory import PeakMemory
+from components.memory import PeakMemory
 from console.progress import NightView
 from console.settings import Settings
 from console.workspace import RUNNING, Night, Workspace, next_date

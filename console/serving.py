@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -41,8 +42,8 @@ def serve(settings: Settings) -> None:
         )
 
 
-def collect(settings: Settings, console: Console, as_json: bool) -> None:
-    """Bring closed served days into the workspace's logs (console/collecting.py) and say which.
+def collect(settings: Settings, console: Console) -> dict[str, Any]:
+    """Bring closed served days into the workspace's logs, say which, and return what console/collecting.py does.
 
     Raises:
         UsageError: the workspace has no night yet, or learns from a simulated world.
@@ -62,8 +63,7 @@ def collect(settings: Settings, console: Console, as_json: bool) -> None:
         console.print(left_out, highlight=False, soft_wrap=True)
     if not done["collected"] and not done["waiting"]:
         console.print("Nothing new was served.", highlight=False)
-    if as_json:
-        print(json.dumps(done))
+    return done
 
 
 def rank(settings: Settings, text: str | None) -> str:
@@ -72,10 +72,10 @@ def rank(settings: Settings, text: str | None) -> str:
     Raises:
         UsageError: the text is no JSON object, or there is no logged request.
     """
-    from components.serve_model.main import rank_once
-
     Workspace(settings.workspace).logs()  # refuses one of another release
     request = _example(settings) if text is None else _parsed(text)
+    from components.serve_model.main import rank_once  # torch: a wrong request need not wait for it
+
     return json.dumps(rank_once(settings.feast_uri, settings.tracking_uri, request))
 
 

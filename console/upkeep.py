@@ -2,31 +2,44 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-from console.command import JsonOption, WorkspaceOption, errors_as_exit_codes, stderr, stdout
-
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and change nothing.")]
+from console.command import (
+    DryRunOption,
+    JsonOption,
+    WorkspaceOption,
+    errors_as_exit_codes,
+    print_json,
+    stderr,
+    stdout,
+)
+from console.next_steps import ours, suggest
 
 
 def clean(
     workspace: WorkspaceOption = None,
     keep_nights: Annotated[
-        int | None, typer.Option(help="Dates that keep everything, at least 2.  [default: 14]")
+        int | None, typer.Option(metavar="N", help="Dates that keep everything, at least 2.  [default: 14]")
     ] = None,
     keep_days: Annotated[
-        int | None, typer.Option(help="Days a former champion can be rolled back to, at least 7.  [default: 30]")
+        int | None,
+        typer.Option(metavar="N", help="Days a former champion can be rolled back to, at least 7.  [default: 30]"),
     ] = None,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Collect old snapshots, artifacts, versions and runs that nothing needs (docs/retention.md).
+    """Collect old snapshots, artifacts, versions and runs that nothing needs.
 
-    Example: goalrank clean --dry-run
+    Now and then, or when the disk fills up. By one stated rule (docs/retention.md): reports, the journal and logs stay.
+
+    Examples:
+        goalrank clean --dry-run
+            what would go, and how much that is
+        goalrank clean --keep-nights 7
+            keep everything of a week
     """
     from console import housekeeping
     from console.settings import Settings
@@ -37,11 +50,20 @@ def clean(
         done = housekeeping.clean(Settings.load(workspace=workspace), nights, days, dry_run)
         _print_cleaned(done, stderr if as_json else stdout)
         if as_json:
-            print(json.dumps(done))
+            print_json(done)
+        elif dry_run and done["taken"]:
+            suggest(stderr, [(ours("clean", workspace), "collect them, with the same options")])
 
 
 def migrate(workspace: WorkspaceOption = None, dry_run: DryRunOption = False, as_json: JsonOption = False) -> None:
-    """Bring a workspace of an older release to this one's format."""
+    """Bring a workspace of an older release to this one's format.
+
+    Once, when a command says so.
+
+    Examples:
+        goalrank migrate --dry-run
+            what it would do
+    """
     from console import migration
     from console.settings import Settings
 
@@ -54,18 +76,25 @@ def migrate(workspace: WorkspaceOption = None, dry_run: DryRunOption = False, as
         same = done["found"] == done["format"]
         _say(console, "Nothing to do." if same else f"Format {verb} from {done['found']} to {done['format']}.")
         if as_json:
-            print(json.dumps(done))
+            print_json(done)
+        elif not same:
+            steps = (ours("migrate", workspace), "do it") if dry_run else (ours("nightly", workspace), "the next night")
+            suggest(stderr, [steps])
 
 
 def erase_user(
-    user_id: Annotated[int, typer.Argument(help="The user's id, as in the logs.")],
+    user_id: Annotated[int, typer.Argument(metavar="USER_ID", help="The user's id, as in the logs.")],
     workspace: WorkspaceOption = None,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Erase one user's data from the workspace, and name the logs that hold more of it (docs/retention.md).
+    """Erase one user's data from the workspace.
 
-    Example: goalrank erase-user 4711 --dry-run
+    For one user's request to be deleted. Logs outside of the workspace are named, not rewritten (docs/retention.md).
+
+    Examples:
+        goalrank erase-user 4711 --dry-run
+            what would go
     """
     from console import erasure
     from console.settings import Settings
@@ -74,7 +103,7 @@ def erase_user(
         done = erasure.erase_user(Settings.load(workspace=workspace), user_id, dry_run)
         _print_erased(done, stderr if as_json else stdout)
         if as_json:
-            print(json.dumps(done))
+            print_json(done)
 
 
 # ----------------------------------------------------------------------------------------------------------- printing

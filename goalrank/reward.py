@@ -72,10 +72,12 @@ class RewardModel(nn.Module):
             encoded: from :meth:`encode`.
             lists_BGL: int64 candidate indices, -1 (at the end only) where a list has fewer items.
         """
-        click_HBGL, like_HBGL, watch_HBGL = self.predict(encoded, lists_BGL)
+        return self.worth(*self.predict(encoded, lists_BGL)).sum(dim=-1)
+
+    def worth(self, click_HBGL: Tensor, like_HBGL: Tensor, watch_HBGL: Tensor) -> Tensor:
+        """What each position adds to its list's reward [H, B, G, L], of what :meth:`predict` gives."""
         worth = self.weights
-        value_HBGL = worth.click * click_HBGL + worth.like * like_HBGL + worth.watch_minute * watch_HBGL
-        return value_HBGL.sum(dim=-1)
+        return worth.click * click_HBGL + worth.like * like_HBGL + worth.watch_minute * watch_HBGL
 
     def predict(self, encoded: Encoded, lists_BGL: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Click and like probabilities and expected watched minutes, each [H, B, G, L], 0 where a list has no item."""

@@ -39,4 +39,4 @@ def main() -> None:
     on_path()
     from console.main import app
 
-    app()
+    app(prog_name="goalrank")

@@ -70,7 +70,7 @@ def nightly(
         commit: of the code that runs, kept in the lineage.
         spark_master, spark_memory: where and how large Spark runs.
     """
-    report = publish_report(run_uri=run_uri, date=date)
+    report = publish_report(run_uri=run_uri, date=date, tracking_uri=tracking_uri)
     report.set_caching_options(enable_caching=False)
 
     with dsl.ExitHandler(report, name="the-night"):

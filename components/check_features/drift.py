@@ -12,7 +12,9 @@ the deciles of the earlier values; a decile's own value is a bin (counts pile up
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -121,6 +123,17 @@ def compare(earlier: dict[str, Column], tonight: dict[str, Column], accepted: bo
             }
         )
     return pd.DataFrame(rows)
+
+
+def as_rows(shifts: pd.DataFrame) -> list[dict[str, Any]]:
+    """What `compare` found as plain objects; None where a limit is infinite or a number is not known."""
+    return [
+        {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in row.items()
+        }
+        for row in shifts.astype(object).to_dict("records")
+    ]
 
 
 def without_values(earlier: dict[str, Column], tonight: dict[str, Column]) -> list[str]:

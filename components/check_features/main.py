@@ -67,6 +67,7 @@ def run(snapshot: str, snapshots_uri: str, data_docs: str, run_uri: str) -> None
                     gate.leave_unjudged(f"the drift of {column}")
                 shifts = drift.compare(before, now, accepted)
                 step.figures["drift"] = {row.column: round(row.psi, 4) for row in shifts.itertuples()}
+                step.figures["drift_columns"] = drift.as_rows(shifts)
                 told = ["column", "rows_before", "rows_tonight", "median_before", "median_tonight", "moved_by"]
                 gate.check("drift", shifts, suites.drift(), told, examples=len(shifts))
         gate.decide(step, f"the features of {tonight.date}", day_decisions.way_out([tonight.date]))

@@ -151,7 +151,16 @@ def run(
             off_policy=section,
         )
         outputs.write_lists(lists, data, indices_R, answers)
-        step.figures |= outputs.figures(decided, latency, data, indices_R, answers, outputs.read_titles(training_set))
+        differences = outputs.metric_differences(
+            answers,
+            outputs.compared_with(decided),
+            positives_RN,
+            mask_RN,
+            data.examples.column("user_id").to_numpy()[indices_R],
+            seed,
+        )
+        items = outputs.read_items(training_set)
+        step.figures |= outputs.figures(decided, latency, data, indices_R, answers, items, differences)
         write_atomic(Path(verdict), to_json(decided))
         with registry.reaching(tracking_uri):
             outputs.log(client, document["run_id"], decided, latency)

@@ -1,10 +1,11 @@
 """What an evaluation leaves behind: the lists, the report's figures, the metrics in the tracking run.
 
-Shapes: R evaluation requests, L list length.
+Shapes: R evaluation requests, N candidates, L list length.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,16 +14,27 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from components.evaluate_ranker import scoring
 from goalrank.dataset import TrainingSet
+from goalrank.schema import TOPIC_BUCKETS
 from goalrank.verdict import EvaluationVerdict, to_json
+from goalrank.verdict.statistics import Comparisons
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
     from components.evaluate_ranker.scoring import Answers
 
-EXAMPLES = 5
+EXAMPLES = 20
 """Requests shown in the report."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """What the report says of an item; `topics` are the bits of its topic mask."""
+
+    title: str | None
+    topics: list[int]
 
 
 def item_ids(data: TrainingSet, indices_R: np.ndarray, lists_RL: np.ndarray) -> np.ndarray:
@@ -42,11 +54,33 @@ def write_lists(path: str, data: TrainingSet, indices_R: np.ndarray, answers: di
     pq.write_table(pa.table(columns), path)
 
 
-def read_titles(training_set: str) -> dict[int, str]:
-    """Titles of the training set's items, where Feast knew one."""
-    items = pq.read_table(Path(training_set) / "items.parquet", columns=["item_id", "title"])
-    pairs = zip(items["item_id"].to_pylist(), items["title"].to_pylist(), strict=True)
-    return {item: title for item, title in pairs if title}
+def read_items(training_set: str) -> dict[int, Item]:
+    """Titles and topics of the training set's items, as far as Feast knew them."""
+    read = pq.read_table(Path(training_set) / "items.parquet", columns=["item_id", "title", "topic_mask"])
+    columns = (read[name].to_pylist() for name in ("item_id", "title", "topic_mask"))
+    return {
+        item: Item(title or None, [bit for bit in range(TOPIC_BUCKETS) if (mask or 0) >> bit & 1])
+        for item, title, mask in zip(*columns, strict=True)
+    }
+
+
+def metric_differences(
+    answers: dict[str, Answers], other: str, positives_RN: np.ndarray, mask_RN: np.ndarray, users_R: np.ndarray, seed: int
+) -> dict[str, dict[str, Any]]:
+    """By ranking measure, challenger minus the other over the requests that define it, bootstrapped by users as the
+    verdict's differences are. Measures that nothing defines, or that are not finite, are left out: no gate reads them.
+    """
+    ours, theirs = (scoring.ranking_measures(answers[name], positives_RN, mask_RN) for name in ("challenger", other))
+    found = {}
+    for name in ours:
+        with np.errstate(invalid="ignore"):  # infinity minus infinity is not defined, and left out
+            difference_R = ours[name] - theirs[name]
+        defined_R = np.isfinite(difference_R)
+        if defined_R.any():
+            compared = Comparisons(len(difference_R), users_R, metric=name, seed=seed)
+            compared.add(name, np.where(defined_R, difference_R, 0.0), defined_R)
+            found[name] = compared.interval(name).model_dump() | {"requests": int(defined_R.sum())}
+    return found
 
 
 def figures(
@@ -55,24 +89,36 @@ def figures(
     data: TrainingSet,
     indices_R: np.ndarray,
     answers: dict[str, Answers],
-    titles: dict[int, str],
+    items: dict[int, Item],
+    differences: dict[str, dict[str, Any]],
 ) -> dict[str, Any]:
     """What the report shows."""
     plain = decided.model_dump(mode="json")
-    other = "champion" if decided.champion else "retriever"
+    other = compared_with(decided)
     return {
         "decision": decided.decision,
+        "model": plain["model"],
+        "champion": plain["champion"],
+        "judged_at": decided.judged_at,
+        "thresholds": plain["thresholds"],
         "requests": len(indices_R),
+        "users": decided.users,
         "metrics": plain["metrics"],
         "difference": {**plain["difference"], "against": other} if plain["difference"] else None,
+        "metric_differences": differences,
         "checks": plain["checks"],
         "slices": plain["slices"],
         "anchor": plain["anchor"],
         "anchor_difference": plain["anchor_difference"],
         "off_policy": plain["off_policy"],
-        "examples": _examples(data, indices_R, answers, other, titles),
+        "examples": _examples(data, indices_R, answers, other, items),
         **latency,
     }
+
+
+def compared_with(decided: EvaluationVerdict) -> str:
+    """Whose answers the challenger's are held against: the champion's, on a first night the retriever's order."""
+    return "champion" if decided.champion else "retriever"
 
 
 def log(client: MlflowClient, run_id: str, decided: EvaluationVerdict, latency: dict[str, float]) -> None:
@@ -100,18 +146,34 @@ def log(client: MlflowClient, run_id: str, decided: EvaluationVerdict, latency: 
 
 
 def _examples(
-    data: TrainingSet, indices_R: np.ndarray, answers: dict[str, Answers], other: str, titles: dict[int, str]
+    data: TrainingSet, indices_R: np.ndarray, answers: dict[str, Answers], other: str, items: dict[int, Item]
 ) -> list[dict[str, Any]]:
     """Requests on which challenger and the other disagree most: at most places, then by judged reward."""
     ours, theirs = answers["challenger"], answers[other]
     places_R = (ours.lists_RL != theirs.lists_RL).sum(axis=1)
     chosen = np.lexsort((-np.abs(ours.rewards_R - theirs.rewards_R), -places_R))[:EXAMPLES]
+    feedback = data.feedback(indices_R[chosen])
+    clicked_RL = np.where(feedback.click_BL.numpy() > 0, feedback.slate_BL.numpy(), -1)
 
-    def named(answer: Answers) -> list[list[str]]:
+    def told(answer: Answers) -> list[list[dict[str, Any]]]:
         ids_RL = item_ids(data, indices_R[chosen], answer.lists_RL[chosen])
-        return [[titles.get(int(item), f"item {item}") for item in row if item >= 0] for row in ids_RL]
+        return [[_told(int(item), items) for item in row if item >= 0] for row in ids_RL]
 
+    rows = zip(chosen, told(ours), told(theirs), item_ids(data, indices_R[chosen], clicked_RL), strict=True)
     return [
-        {"request_id": data.request_ids[index], "challenger": mine, "other": its, "against": other}
-        for index, mine, its in zip(indices_R[chosen], named(ours), named(theirs), strict=True)
+        {
+            "request_id": data.request_ids[indices_R[index]],
+            "against": other,
+            "places": int(places_R[index]),
+            "judged": {"challenger": float(ours.rewards_R[index]), "other": float(theirs.rewards_R[index])},
+            "clicked": [int(item) for item in clicked if item >= 0],
+            "challenger": mine,
+            "other": its,
+        }
+        for index, mine, its, clicked in rows
     ]
+
+
+def _told(item: int, items: dict[int, Item]) -> dict[str, Any]:
+    known = items.get(item, Item(None, []))
+    return {"item_id": item, "title": known.title or f"item {item}", "topics": known.topics}

@@ -99,19 +99,24 @@ def measure(answers: Answers, positives_RN: np.ndarray, mask_RN: np.ndarray) -> 
 
     A measure that no request defines (nobody clicked all day) is None; one that is not finite stays so.
     """
-    scores_RN = np.where(mask_RN, answers.scores_RN, 0.0)
     figures: dict[str, float | None] = {"judged_reward": float(answers.rewards_R.mean()) if len(mask_RN) else None}
-    for name, values_R in {
+    for name, values_R in ranking_measures(answers, positives_RN, mask_RN).items():
+        defined_R = values_R[~np.isnan(values_R)]
+        figures[name] = float(defined_R.mean()) if len(defined_R) else None
+    if not np.isfinite(np.where(mask_RN, answers.scores_RN, 0.0)).all():
+        figures["auc"] = float("nan")  # a ranker whose scores are not finite must not pass as "does not apply"
+    return figures
+
+
+def ranking_measures(answers: Answers, positives_RN: np.ndarray, mask_RN: np.ndarray) -> dict[str, np.ndarray]:
+    """By name each request's measure [R] against the logged clicks, NaN where it is not defined (nothing was clicked)."""
+    measured = {
         f"hit_at_{LIST_LENGTH}": metrics.hit_at_k(answers.lists_RL, positives_RN, LIST_LENGTH),
         f"ndcg_at_{LIST_LENGTH}": metrics.ndcg_at_k(answers.lists_RL, positives_RN, LIST_LENGTH),
         f"map_at_{LIST_LENGTH}": metrics.map_at_k(answers.lists_RL, positives_RN, LIST_LENGTH),
-        "auc": metrics.auc(scores_RN, positives_RN, mask_RN),
-    }.items():
-        defined_R = values_R[positives_RN.any(axis=1) & ~np.isnan(values_R)]
-        figures[name] = float(defined_R.mean()) if len(defined_R) else None
-    if not np.isfinite(scores_RN).all():
-        figures["auc"] = float("nan")  # a ranker whose scores are not finite must not pass as "does not apply"
-    return figures
+        "auc": metrics.auc(np.where(mask_RN, answers.scores_RN, 0.0), positives_RN, mask_RN),
+    }
+    return {name: np.where(positives_RN.any(axis=1), values_R, np.nan) for name, values_R in measured.items()}
 
 
 def latency_ms(data: TrainingSet, indices_R: np.ndarray, ranker: Ranker) -> dict[str, float]:

@@ -1,4 +1,4 @@
-# goalrank/data: logs, features, the feature store and the report (Spark, Great Expectations, Feast). From the checkout:
+# goalrank/data: logs, features and the feature store (Spark, Great Expectations, Feast). From the checkout:
 #   docker build --file components/images/data.Dockerfile --tag goalrank/data:VERSION .
 # BASE: any Debian 12 with Python 3.11 and pip; later Debians have no Java 17. A release names it by digest.
 ARG BASE=docker.io/library/python:3.11.14-slim-bookworm

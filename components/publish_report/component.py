@@ -2,12 +2,12 @@
 
 from kfp import dsl
 
-from components.images import DATA_IMAGE
+from components.images import SERVING_IMAGE
 
 
-@dsl.component(base_image=DATA_IMAGE, install_kfp_package=False)
-def publish_report(run_uri: str, date: str, status: dsl.PipelineTaskFinalStatus):
-    """Write report.json and report.html of the night, whatever became of it."""
+@dsl.component(base_image=SERVING_IMAGE, install_kfp_package=False)
+def publish_report(run_uri: str, date: str, tracking_uri: str, status: dsl.PipelineTaskFinalStatus):
+    """Write report.json, report.html and model_card.md of the night, whatever became of it."""
     from components.publish_report.main import run
 
-    run(run_uri=run_uri, date=date, state=status.state)
+    run(run_uri=run_uri, date=date, tracking_uri=tracking_uri, state=status.state)

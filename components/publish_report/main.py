@@ -1,53 +1,96 @@
-"""Write report.json and report.html of one night into its own folder, and tell a webhook if there is one."""
+"""Write report.json, report.html and model_card.md of one night into its own folder, tag its MLflow run, and tell a
+webhook if there is one."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from components.publish_report import versions
+from components.publish_report.document import collect, plain, summary
 from components.publish_report.notify import notify
-from components.publish_report.result import FAILED, as_ended, read_outcomes, summarise
+from components.publish_report.result import as_ended
 from components.step import Step, give_back_reserve, run_alone, write_atomic
 from goalrank import naming
-from goalrank.errors import EXIT_BUG, UsageError
+from goalrank.errors import UsageError
 
-TEMPLATE = Path(__file__).with_name("report.html.jinja")
-
-TONE = {"passed": "yes", "failed": "no", "inconclusive": "no", "not_applicable": ""}
-"""How the page colours a check's status."""
+Tool = Callable[[str], AbstractContextManager[None]]
 
 
-def run(run_uri: str, date: str, state: str = "UNKNOWN") -> None:
+def run(run_uri: str, date: str, state: str = "UNKNOWN", tracking_uri: str = "") -> None:
     """Publish the report of the night in `run_uri`.
 
     Args:
-        run_uri: the run's folder, with outcomes/ in it; report.json and report.html are written there.
+        run_uri: the run's folder, with outcomes/ in it; report.json, report.html and model_card.md are written there.
         date: the night's arrival day, or `before` and the day after it.
         state: how the orchestrator says the run ended; the outcomes decide, but for a failure that none of them tells.
+        tracking_uri: MLflow, whose run of the night gets the main figures as tags and whose registry knows the versions
+            before; "" asks nobody. One that is away costs the tags, never the report.
     """
-    give_back_reserve(Path(run_uri))
+    folder = Path(run_uri)
+    give_back_reserve(folder)
     with Step("publish_report", run_uri) as step:
         date = _day(date)
-        page = str(Path(run_uri) / "report.html")
+        page = str(folder / "report.html")
         try:
-            verdict = _write(Path(run_uri), date, state, step.tool)
+            document = collect(folder, date, state)
+            document["versions"] = versions.beside(folder, document)
+            write(folder, document, step.tool)
+            step.figures["tags"] = _tracked(folder, document, tracking_uri, step.tool)
         finally:
             # Whoever waits for the night is told even where its report cannot be written.
-            told = notify(as_ended(_result(Path(run_uri)), state) | {"date": date, "state": state}, page)
-        step.reason = f"report of {date}: {verdict}"
-        step.figures = {"report": page, "told": told}
+            told = notify(as_ended(summary(folder), state) | {"date": date, "state": state}, page)
+        step.reason = f"report of {date}: {document['verdict']}"
+        step.figures |= {"report": page, "told": told}
 
 
-def _result(folder: Path) -> dict[str, Any]:
-    """What the night came to; that nobody can read it is a result too."""
+def write(folder: Path, document: dict[str, Any], tool: Tool = lambda _: nullcontext()) -> None:
+    """report.json, model_card.md and report.html of a night's document (document.py)."""
+    write_atomic(folder / "report.json", json.dumps(plain(document), indent=1, allow_nan=False))
+    with tool("matplotlib"):
+        from components.publish_report.plots import style  # noqa: F401 - its import is a tool's cost
+    with tool("jinja2"):
+        from components.publish_report import report
+    report.write_card(folder, document)
+    report.write_page(folder, document)
+
+
+def republish(folder: Path) -> None:
+    """Write a published report again, with what has come to lie beside the night since (an A/B test, newer pages).
+
+    Raises:
+        OSError, ValueError: it was never published.
+    """
+    published = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    document = collect(folder, published["date"], published["state"])
+    document["versions"] = published.get("versions") or versions.beside(folder, document)
+    write(folder, document)
+
+
+def _tracked(folder: Path, document: dict[str, Any], tracking_uri: str, tool: Tool) -> str:
+    """Tag the night's run and, where MLflow knows other versions than the folders do, write the page again with them; what
+    became of it, in words."""
+    from components import registry  # reads URIs; MLflow is imported below
+
+    if not tracking_uri:
+        return "not asked for"
     try:
-        return summarise(folder)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return {"verdict": FAILED, "exit_code": EXIT_BUG, "reason": f"its outcomes cannot be read: {error!r}"}
+        if not registry.exists(tracking_uri):
+            return "there is no MLflow yet"
+        with tool("mlflow"):
+            from components.publish_report import tracking
+
+            client = registry.connect(tracking_uri)
+        count = tracking.write_tags(client, document)
+        known = tracking.last_versions(client, document["date"])
+        if known and known != document["versions"]:
+            write(folder, document | {"versions": known})
+    except Exception as error:  # noqa: BLE001 - the report is there; nothing about the store may take it back
+        return f"not set: {registry.without_password(str(error)) or type(error).__name__}"[:300]
+    return f"{count} set" if count else "the night came to no run"
 
 
 def _day(date: str) -> str:
@@ -56,56 +99,6 @@ def _day(date: str) -> str:
         return naming.arrival_day("date", date)
     except UsageError:
         return date
-
-
-def republish(folder: Path) -> None:
-    """Write a published report again, with what has come to lie beside the night since (an A/B test).
-
-    Raises:
-        OSError, ValueError: it was never published.
-    """
-    published = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    _write(folder, published["date"], published["state"], lambda _: nullcontext())
-
-
-def _write(folder: Path, date: str, state: str, tool: Callable[[str], AbstractContextManager[None]]) -> str:
-    """report.json and report.html; returns the night's verdict."""
-    outcomes = read_outcomes(folder)
-    for outcome in outcomes.values():  # relative, so that the run's folder can be moved or copied whole
-        if docs := outcome["figures"].get("data_docs"):
-            outcome["figures"]["data_docs"] = os.path.relpath(docs, folder)
-    result = as_ended(summarise(folder), state) | {"date": date, "state": state}
-    write_atomic(folder / "report.json", json.dumps(result | {"outcomes": outcomes}, indent=1, default=str))
-    with tool("matplotlib"):
-        from components.publish_report import experiment, plots
-    with tool("jinja2"):
-        import jinja2
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATE.parent), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    page = environment.get_template(TEMPLATE.name).render(
-        result=result,
-        evaluation=_figures(outcomes, "evaluate_ranker"),
-        outcomes=outcomes,
-        examples=_figures(outcomes, "evaluate_ranker").get("examples", []),
-        plots=plots.of_night(outcomes),
-        experiment=experiment.of_night(folder),
-        number=_number,
-        tone=TONE,
-    )
-    write_atomic(folder / "report.html", page)
-    return str(result["verdict"])
-
-
-def _figures(outcomes: dict[str, dict[str, Any]], step: str) -> dict[str, Any]:
-    return outcomes.get(step, {}).get("figures", {})
-
-
-def _number(value: object) -> str:
-    """A figure as people read it."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return "–" if value is None else str(value)
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
 
 
 if __name__ == "__main__":

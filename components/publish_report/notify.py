@@ -16,7 +16,7 @@ from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
-from components.data_gate import FOR_EXAMPLE
+from components.step import FOR_EXAMPLE
 
 ADDRESS = "GOALRANK_NOTIFY_URL"
 TRIES = 3

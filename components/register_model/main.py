@@ -110,7 +110,8 @@ def run(
                 "weights_sha256": model.sha256,
             }
             step.figures[f"{field}_version"] = identities[model.name]
-        step.figures["run_id"] = run_id
+            step.figures[f"{field}_sha256"] = model.sha256
+        step.figures |= {"run_id": run_id, "lineage": tags}
         step.reason = f"{registry.RANKER} version {identities[registry.RANKER]} is the challenger"
         write_atomic(Path(registration), json.dumps(document, indent=1) + "\n")
 

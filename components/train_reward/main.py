@@ -86,8 +86,7 @@ def run(training_set: str, reward_model: str, judge_model: str, preset: str, see
             )
             figures[role] = {name: history[name] for name in (*SHOWN_FIGURES, "auc_by_position")}
             curves.update({f"{role}_{name}": curve for name, curve in history["curves"].items()})
-            if role == "guide":
-                figures["reliability"] = history["reliability"]
+            figures["reliability" if role == "guide" else f"{role}_reliability"] = history["reliability"]
         step.figures.update({**figures, "curves": curves})
 
 

@@ -14,7 +14,7 @@ from components.serve_model.journal import DAMAGED, SUFFIX
 from components.serve_model.served_log import JOURNAL
 from components.step import write_atomic
 
-QUOTING = (".json", ".jsonl", ".html", ".log")
+QUOTING = (".json", ".jsonl", ".html", ".log", ".md")
 """Texts of a night that may quote rows: outcomes, progress, report, what the pipeline said."""
 
 ERASED = "erased"

@@ -1,0 +1,103 @@
+"""Challenger against champion: metrics, checks and their thresholds; off-policy estimates; slices."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from components.publish_report.document import figures
+from components.publish_report.plots import comparison as plots
+from components.publish_report.plots.style import made, numbered
+
+ABOUT = {
+    "judged_reward": "predicted reward of the list, by a reward model that guided neither ranker; the verdict rests on it",
+    "true_reward": "known because the world is simulated; used by no gate",
+    "auc": "of the candidates' scores against the logged clicks",
+}
+"""What a metric is, where its name does not say."""
+
+CLICKS = "against the logged clicks, which only shown items can have: it favours the order that was logged"
+
+ORDER = ("failed", "inconclusive", "passed", "not_applicable")
+
+
+def challenger_against_champion(document: dict[str, Any]) -> dict[str, Any] | None:
+    """Metrics side by side with intervals of the differences, then every check with its threshold."""
+    found = figures(document["outcomes"], "evaluate_ranker")
+    metrics = {who: row for who, row in (found.get("metrics") or {}).items() if row}
+    if not metrics.get("challenger"):
+        checks = _checks(found, document)
+        return {"rows": [], "who": [], "checks": checks, "plots": [], "against": "", "found": found} if checks else None
+    against = (found.get("difference") or {}).get("against", "champion")
+    rows = [_row(metric, metrics, against, found) for metric in metrics["challenger"]]
+    return {
+        "rows": rows,
+        "who": [who for who in ("challenger", "champion", "anchor", "retriever", "random") if who in metrics],
+        "against": against,
+        "checks": _checks(found, document),
+        "plots": numbered(made([lambda: plots.differences(rows, against)]), "d"),
+        "found": found,
+    }
+
+
+def off_policy(document: dict[str, Any]) -> dict[str, Any] | None:
+    """What users did with the logged lists says of both rankers."""
+    section = figures(document["outcomes"], "evaluate_ranker").get("off_policy")
+    if not section:
+        return None
+    estimates = section.get("estimates") or {}
+    rows = [
+        {"name": name.partition(".")[0], "decides": name == "difference", **estimate}
+        for name, estimate in estimates.items()
+    ]
+    return {
+        "section": section,
+        "rows": rows,
+        "plots": numbered(made([lambda: plots.off_policy(estimates)]), "o"),
+    }
+
+
+def slices(document: dict[str, Any]) -> dict[str, Any] | None:
+    """Slices by what they say, then by how near their interval's lower end comes to what may be lost."""
+    found = figures(document["outcomes"], "evaluate_ranker").get("slices")
+    if not found:
+        return None
+    rows = [{"difference": None, "margin": None, **row, "name": str(row["name"]).replace("_", " ")} for row in found]
+    rows.sort(key=lambda row: (_rank(row["status"]), _room(row)))
+    return {"rows": rows, "plots": numbered(made([lambda: plots.slices(rows)]), "s")}
+
+
+def _row(metric: str, metrics: dict[str, dict[str, Any]], against: str, found: dict[str, Any]) -> dict[str, Any]:
+    difference = found.get("difference") or {}
+    if difference.get("metric") != metric:
+        difference = (found.get("metric_differences") or {}).get(metric)
+    base = (metrics.get(against) or {}).get(metric)
+    relative = None
+    if difference and base and all(difference.get(end) is not None for end in ("mean", "low", "high")):
+        relative = {end: difference[end] / abs(base) for end in ("mean", "low", "high")}
+    return {
+        "metric": metric.replace("_", " "),
+        "about": ABOUT.get(metric, CLICKS),
+        "values": {who: row.get(metric) for who, row in metrics.items()},
+        "difference": difference or None,
+        "relative": relative,
+        "decides": (found.get("difference") or {}).get("metric") == metric,
+    }
+
+
+def _checks(found: dict[str, Any], document: dict[str, Any]) -> list[dict[str, Any]]:
+    """Of evaluation and serving; what stands in the way first."""
+    serving = figures(document["outcomes"], "smoke_serve").get("checks") or []
+    rows = [{"of": "model", **check} for check in found.get("checks") or []]
+    rows += [{"of": "serving", **check} for check in serving]
+    return sorted(rows, key=lambda row: _rank(row["status"]))
+
+
+def _rank(status: str) -> int:
+    return ORDER.index(status) if status in ORDER else 0
+
+
+def _room(row: dict[str, Any]) -> float:
+    """By how much the interval's lower end clears what may be lost; small is bad."""
+    difference = row["difference"] or {}
+    low = difference.get("low")
+    return float("inf") if low is None else low + (row["margin"] or 0.0)

@@ -1,0 +1,45 @@
+"""Reports and Data Docs of the nights, and no other file: not weights, not tables, not logs, not what a link leads to.
+
+/nights/<date>/<n>/report.html      and its other files of REPORT_FILES
+/nights/<date>/<n>/.../data_docs/...  Great Expectations' site, its scripts taken out already (components/data_docs.py)
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+REPORT_FILES = {"report.html", "report.json", "model_card.md", "experiment.json"}
+DOCS = "data_docs"
+TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".json": "application/json",
+    ".md": "text/markdown; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".png": "image/png",
+    ".gif": "image/gif",
+    ".ico": "image/x-icon",
+    ".woff2": "font/woff2",
+}
+_TRY = re.compile(r"\d{4}-\d{2}-\d{2}/[1-9]\d{0,5}/(.+)")
+
+
+def servable(nights: Path, path: str) -> Path | None:
+    """The file of that path below WORKSPACE/nights that may be shown; None for anything else, there or not."""
+    found = _TRY.fullmatch(path)
+    if found is None:
+        return None
+    parts = found[1].split("/")
+    if any(part.startswith(".") or part == "" or "\\" in part or "\0" in part for part in parts):
+        return None
+    if not (parts[0] in REPORT_FILES and len(parts) == 1 or DOCS in parts[:-1]):
+        return None
+    if Path(parts[-1]).suffix not in TYPES:
+        return None
+    try:
+        # Links are followed before it is decided where a file lies.
+        root, file = nights.resolve(strict=True), (nights / path).resolve(strict=True)
+    except (OSError, ValueError, RuntimeError):
+        return None
+    return file if file.is_file() and file.is_relative_to(root) else None
