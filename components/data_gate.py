@@ -172,8 +172,8 @@ class Gate:
         """Write the step's figures; let the night go on or stop it.
 
         Args:
-            step: gets checks, rows, tables, warnings, refused, not_judged and data_docs as figures, and its reason when all
-                is well.
+            step: gets checks, rows, tables, warnings, refused, not_judged and data_docs as figures, and its reason when
+                all is well.
             what: what was looked at, for example 'the logs of 2026-01-08'.
             way_out: last line of a refusal: how to go on where the rows will never be mended.
 

@@ -206,8 +206,8 @@ def _shown_in_report(night: Night, result: dict[str, Any], console: Console) -> 
     """Have the report of the night whose features were used show the test; None where it cannot."""
     from jinja2 import TemplateError
 
-    from components.publish_report.experiment import FILE
     from components.publish_report.main import republish
+    from components.publish_report.sections.experiment import FILE
 
     if not (night.folder / "report.json").exists():
         return None

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from console import cluster, days, upkeep
+from console import cluster, days, reporting, upkeep
 from console.commands import champion, doctor, imports, night, service, ui, world
 from console.help import Command, Group
 from goalrank import __version__
@@ -15,7 +15,7 @@ from goalrank.errors import EXIT_DONE
 
 CONTENTS: dict[str, dict[str, Callable[..., None] | typer.Typer]] = {
     "Every night": {"nightly": night.nightly, "resume": night.resume},
-    "Look": {"ui": ui.ui, "doctor": doctor.doctor},
+    "Look": {"report": reporting.report, "ui": ui.ui, "doctor": doctor.doctor},
     "The champion": {
         "history": champion.history,
         "promote": champion.promote,

@@ -19,12 +19,12 @@ from rich.console import Console
 
 from components import registry
 from components.extract_features import day_decisions, locations
+from components.memory import PeakMemory
 from components.publish_report.result import FAILED, read_outcomes, summarise, unfinished_step
 from components.step import DONE, RESERVED_BYTES, give_back_reserve, keep_reserve
 from console import world
 from console.collecting import collect, said_of_repeats
 from console.days import settled_until
-from components.memory import PeakMemory
 from console.progress import NightView
 from console.settings import Settings
 from console.workspace import RUNNING, Night, Workspace, next_date
@@ -156,7 +156,19 @@ def _run(night: Night, settings: Settings, lock: int, console: Console) -> dict[
     if not interrupted:
         night_result = {key: result[key] for key in ("exit_code", "reason", "model_version", "snapshot_id", "seconds")}
         replace(night, verdict=result["verdict"]).write(**night_result)
+    _write_index(settings, console)
     return result
+
+
+def _write_index(settings: Settings, console: Console) -> None:
+    """The page of all nights; a night is not undone because its page could not be written."""
+    try:
+        from console.report.nights import write_index
+
+        write_index(settings.workspace, settings.journal_uri)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the night has ended as it has ended
+        said = f"The page of all nights was not written ({type(error).__name__}: {error}); goalrank report tries again."
+        console.print(said, markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager

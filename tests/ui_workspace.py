@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,3 +67,14 @@ def pages(workspace: Path, *flags: str) -> Iterator[str]:
     finally:
         process.terminate()
         process.communicate(timeout=60)
+
+
+def wait_until_loaded(address: str, seconds: float = 300.0) -> None:
+    """Until models and features are there, or the page knows that they cannot be had."""
+    deadline = time.monotonic() + seconds
+    while True:
+        with urllib.request.urlopen(f"{address}/api/state", timeout=60) as answer:
+            if json.load(answer)["state"] != "loading":
+                return
+        assert time.monotonic() < deadline, f"still loading after {seconds:.0f} s"
+        time.sleep(0.2)

@@ -128,10 +128,7 @@ def compare(earlier: dict[str, Column], tonight: dict[str, Column], accepted: bo
 def as_rows(shifts: pd.DataFrame) -> list[dict[str, Any]]:
     """What `compare` found as plain objects; None where a limit is infinite or a number is not known."""
     return [
-        {
-            name: None if isinstance(value, float) and not math.isfinite(value) else value
-            for name, value in row.items()
-        }
+        {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in row.items()}
         for row in shifts.astype(object).to_dict("records")
     ]
 

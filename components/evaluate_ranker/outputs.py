@@ -65,7 +65,12 @@ def read_items(training_set: str) -> dict[int, Item]:
 
 
 def metric_differences(
-    answers: dict[str, Answers], other: str, positives_RN: np.ndarray, mask_RN: np.ndarray, users_R: np.ndarray, seed: int
+    answers: dict[str, Answers],
+    other: str,
+    positives_RN: np.ndarray,
+    mask_RN: np.ndarray,
+    users_R: np.ndarray,
+    seed: int,
 ) -> dict[str, dict[str, Any]]:
     """By ranking measure, challenger minus the other over the requests that define it, bootstrapped by users as the
     verdict's differences are. Measures that nothing defines, or that are not finite, are left out: no gate reads them.

@@ -109,7 +109,7 @@ def measure(answers: Answers, positives_RN: np.ndarray, mask_RN: np.ndarray) -> 
 
 
 def ranking_measures(answers: Answers, positives_RN: np.ndarray, mask_RN: np.ndarray) -> dict[str, np.ndarray]:
-    """By name each request's measure [R] against the logged clicks, NaN where it is not defined (nothing was clicked)."""
+    """By name each request's measure [R] against the logged clicks, NaN where nothing was clicked."""
     measured = {
         f"hit_at_{LIST_LENGTH}": metrics.hit_at_k(answers.lists_RL, positives_RN, LIST_LENGTH),
         f"ndcg_at_{LIST_LENGTH}": metrics.ndcg_at_k(answers.lists_RL, positives_RN, LIST_LENGTH),

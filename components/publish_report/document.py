@@ -179,4 +179,3 @@ def _peak(outcomes: dict[str, dict[str, Any]]) -> float | None:
     """The largest step's; None where a step was not measured, since it may have been that one."""
     peaks = [outcome["peak_memory_mb"] for outcome in outcomes.values()]
     return None if None in peaks else max(peaks, default=None)
-

@@ -16,14 +16,16 @@ from goalrank.errors import (
     EXIT_TRY_AGAIN,
 )
 
+_SERVES_ON = "Nothing was promoted, the champion serves on."
+
 NEXT = {
     EXIT_BUG: "Nothing was promoted. Read pipeline.log beside this page; then run the night again.",
-    EXIT_DATA_REFUSED: "Nothing was promoted, the champion serves on. Mend the day's data and run the night again, or leave "
-    "the day out (goalrank day skip), or take it as it is (goalrank day accept).",
-    EXIT_MODEL_REFUSED: "Nothing was promoted, the champion serves on. Look at the checks and the training curves below.",
-    EXIT_SERVING_REFUSED: "Nothing was promoted, the champion serves on. The registered version does not answer as it did "
-    "offline: look at the serving checks below.",
-    EXIT_TRY_AGAIN: "Nothing was promoted, the champion serves on. Mend what is named here, then go on with goalrank resume.",
+    EXIT_DATA_REFUSED: f"{_SERVES_ON} Mend the day's data and run the night again, or leave the day out (goalrank day "
+    "skip), or take it as it is (goalrank day accept).",
+    EXIT_MODEL_REFUSED: f"{_SERVES_ON} Look at the checks and the training curves below.",
+    EXIT_SERVING_REFUSED: f"{_SERVES_ON} The registered version does not answer as it did offline: look at the serving "
+    "checks below.",
+    EXIT_TRY_AGAIN: f"{_SERVES_ON} Mend what is named here, then go on with goalrank resume.",
 }
 """What to do after a night that did not end well, by its exit code."""
 
@@ -36,7 +38,8 @@ def headline(document: dict[str, Any]) -> str:
     if verdict == PROMOTED:
         return f"Version {version} is the champion now." if version else "The challenger is the champion now."
     if verdict == KEPT:
-        stays = f"The champion, version {champion['version']}, stays" if _has_version(champion) else "The champion stays"
+        which = f", version {champion['version']}," if isinstance(champion, dict) else ""
+        stays = f"The champion{which} stays"
         blocked = [
             f"{words(check['name'])} {words(check['status'])}"
             for check in _checks(evaluation)
@@ -66,7 +69,9 @@ def tiles(document: dict[str, Any]) -> list[dict[str, str]]:
     ours, theirs = metrics.get("challenger") or {}, metrics.get("champion") or {}
     found = []
     if ours.get("judged_reward") is not None:
-        note = "no champion yet" if theirs.get("judged_reward") is None else f"champion {number(theirs['judged_reward'])}"
+        note = (
+            "no champion yet" if theirs.get("judged_reward") is None else f"champion {number(theirs['judged_reward'])}"
+        )
         found.append(_tile("judged reward", number(ours["judged_reward"]), note))
     if gap and gap.get("mean") is not None:
         inside = f"{signed(gap.get('low'))} to {signed(gap.get('high'))}, {percent(gap.get('confidence'))}"
@@ -95,13 +100,13 @@ def _tile(name: str, value: str, note: str) -> dict[str, str]:
     return {"name": name, "value": value, "note": note}
 
 
-def _has_version(found: Any) -> bool:
-    return isinstance(found, dict) and bool(found.get("version"))
-
-
 def _checks(evaluation: dict[str, Any]) -> list[dict[str, Any]]:
     found = evaluation.get("checks")
-    return [one for one in found if isinstance(one, dict) and {"name", "status"} <= one.keys()] if isinstance(found, list) else []
+    return (
+        [one for one in found if isinstance(one, dict) and {"name", "status"} <= one.keys()]
+        if isinstance(found, list)
+        else []
+    )
 
 
 def _ended_at(document: dict[str, Any]) -> str:

@@ -71,8 +71,8 @@ def republish(folder: Path) -> None:
 
 
 def _tracked(folder: Path, document: dict[str, Any], tracking_uri: str, tool: Tool) -> str:
-    """Tag the night's run and, where MLflow knows other versions than the folders do, write the page again with them; what
-    became of it, in words."""
+    """Tag the night's run and, where MLflow knows other versions than the folders do, write the page again with them;
+    what became of it, in words."""
     from components import registry  # reads URIs; MLflow is imported below
 
     if not tracking_uri:

@@ -71,10 +71,15 @@ def notify(result: dict[str, Any], report: str, address: str | None = None, paus
     return f"nobody: the webhook was not reached ({said})"
 
 
+def without_rows(reason: object) -> str:
+    """A reason without the rows that a refusal quotes, and without the ids of users: only a night's own folder has
+    them, where whoever is erased is erased too."""
+    told, quotes, _ = str(reason).partition(FOR_EXAMPLE)
+    return _USER.sub(r"\1(see the report)", told) + (" (rows are quoted in the report)" if quotes else "")
+
+
 def _message(result: dict[str, Any], report: str) -> dict[str, Any]:
-    """What is posted; `text` is the line that chat services show. Rows that a refusal quotes stay here: whoever is
-    erased from our stores could not be erased from a chat."""
-    reason, quotes, _ = str(result.get("reason")).partition(FOR_EXAMPLE)
-    reason = _USER.sub(r"\1(see the report)", reason) + (" (rows are quoted in the report)" if quotes else "")
+    """What is posted; `text` is the line that chat services show."""
+    reason = without_rows(result.get("reason"))
     text = f"GoalRank, night of {result.get('date')}: {result.get('verdict')}. {reason}"
     return {"text": text} | {name: result.get(name) for name in TOLD} | {"reason": reason, "report": report}

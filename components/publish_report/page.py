@@ -107,7 +107,7 @@ def rendered(sections: list[Section], document: dict[str, Any]) -> tuple[list[Sh
     return shown, missing
 
 
-# ---------------------------------------------------------------------------------------------------------- how it reads
+# --------------------------------------------------------------------------------------------------------- how it reads
 
 
 def number(value: object, digits: int = 4) -> str:
@@ -182,11 +182,13 @@ def sentence(value: object) -> str:
     text = short(str(value).strip())
     if not text:
         return ""
-    return text[0].upper() + text[1:] + ("" if text[-1] in ".!?…" else ".")
+    first = text.split(maxsplit=1)[0]  # the name of a step or a column stays as it is written
+    start = text if "_" in first else text[0].upper() + text[1:]
+    return start + ("" if text[-1] in ".!?…" else ".")
 
 
 def cell(value: object) -> str:
-    """A text as one cell of a Markdown table: one line, nothing in it that ends the cell, is a link, or is read as HTML."""
+    """A text as one cell of a Markdown table: one line, nothing in it that ends the cell or is more than text."""
     return quoted(" ".join(short(value, 200).split()))
 
 

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from components.publish_report import headline
 from components.publish_report.page import environment, rendered, words
 from components.publish_report.sections import SECTIONS, experiment
+from components.publish_report.sections.lineage import lineage
 from components.step import write_atomic
 
 PAGE, CARD, DATA = "report.html", "model_card.md", "report.json"
 
-INDEX = "index.html"
-"""Beside the nights' folders: `goalrank report` and every night of one machine write it (console/report/)."""
-
-Made = TypeVar("Made")
+INDEX, NIGHT = "index.html", "night.json"
+"""The page of all nights beside their folders, and the card in each of them: both written by the console."""
 
 
 def write_page(folder: Path, document: dict[str, Any]) -> None:
@@ -28,35 +26,37 @@ def write_page(folder: Path, document: dict[str, Any]) -> None:
         for section, error in missing
         if section.needs or error
     ]
-    page = environment().get_template("report.html.jinja").render(
+    page = environment().get_template("report.html.jinja")
+    text = page.render(
         document=document,
-        headline=_or("", lambda: headline.headline(document)),
-        next=_or("", lambda: headline.what_next(document)),
-        tiles=_or([], lambda: headline.tiles(document)),
+        headline=_made(headline.headline, document, ""),
+        next=_made(headline.what_next, document, ""),
+        tiles=_made(headline.tiles, document, []),
         sections=shown,
         absent=absent,
         links=_links(folder),
     )
-    write_atomic(folder / PAGE, page)
+    write_atomic(folder / PAGE, text)
 
 
 def write_card(folder: Path, document: dict[str, Any]) -> None:
     """Write model_card.md: what the registered version is, of what, how it was judged, what it is not good for."""
-    template = environment().get_template("model_card.md.jinja")
-    facts = _or([], lambda: _facts(document))
-    sections = {section.key: _or(None, lambda section=section: section.view(document)) for section in SECTIONS[:3]}
-    write_atomic(folder / CARD, template.render(document=document, headline=_or("", lambda: headline.headline(document)), facts=facts, **sections))
+    text = (
+        environment()
+        .get_template("model_card.md.jinja")
+        .render(
+            document=document,
+            headline=_made(headline.headline, document, ""),
+            facts=_made(lambda known: lineage(known)["rows"], document, []),
+            **{section.key: _made(section.view, document, None) for section in SECTIONS[:3]},
+        )
+    )
+    write_atomic(folder / CARD, text)
 
 
-def _facts(document: dict[str, Any]) -> list[tuple[str, Any]]:
-    from components.publish_report.sections.lineage import lineage
-
-    return list(lineage(document)["rows"])
-
-
-def _or(otherwise: Made, make: Callable[[], Made]) -> Made:
+def _made(make: Callable[[dict[str, Any]], Any], document: dict[str, Any], otherwise: Any) -> Any:
     try:
-        return make()
+        return make(document)
     except Exception:  # noqa: BLE001 - whatever an outcome holds, a report is published
         return otherwise
 
@@ -73,7 +73,6 @@ def _why(needs: str, error: str, document: dict[str, Any]) -> str:
 
 
 def _links(folder: Path) -> list[dict[str, str]]:
-    """To pages that lie beside the night."""
-    index = folder.resolve().parent.parent / INDEX
-    links = [{"text": "All nights", "href": os.path.relpath(index, folder.resolve())}] if index.is_file() else []
+    """To pages that lie beside the night; the index is written by the console, which leaves a card in its nights."""
+    links = [{"text": "All nights", "href": f"../../{INDEX}"}] if (folder / NIGHT).is_file() else []
     return [*links, {"text": "Model card", "href": CARD}, {"text": "Data", "href": DATA}]

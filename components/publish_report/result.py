@@ -42,7 +42,10 @@ def unfinished_step(run: Path) -> str | None:
             under_way[event["step"]] = None
         elif event["event"] == "end":
             under_way.pop(event["step"], None)
-    return list(under_way)[-1] if under_way else None
+    # The report is begun whatever was killed before it, and is under way itself where it asks.
+    others = [step for step in under_way if step != "publish_report"]
+    begun = others or list(under_way)
+    return begun[-1] if begun else None
 
 
 def summarise(run: Path) -> dict[str, Any]:

@@ -47,7 +47,9 @@ def last_versions(client: MlflowClient, date: str) -> list[dict[str, Any]]:
     if not version_of:
         return []
     named = ", ".join(f"'{run_id}'" for run_id in version_of)
-    experiments = [one.experiment_id for one in client.search_experiments(filter_string=f"name = '{registry.EXPERIMENT}'")]
+    experiments = [
+        one.experiment_id for one in client.search_experiments(filter_string=f"name = '{registry.EXPERIMENT}'")
+    ]
     runs = client.search_runs(experiments, f"attributes.run_id IN ({named})", max_results=asked)
     rows = [row for run in runs if (row := _row(run, version_of[run.info.run_id])) and row["date"] <= date]
     return versions.in_order(rows)

@@ -40,8 +40,8 @@ def row(document: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def beside(folder: Path, document: dict[str, Any]) -> list[dict[str, Any]]:
-    """Rows of the last versions by the reports beside a night's folder (NIGHTS/<date>/<try>), oldest first, its own among
-    them. Of a version that several nights tried, the newest try counts; what cannot be read is passed over.
+    """Rows of the last versions by the reports beside a night's folder (NIGHTS/<date>/<try>), oldest first, its own
+    among them. Of a version that several nights tried, the newest try counts; what cannot be read is passed over.
     """
     rows: dict[str, dict[str, Any]] = {}
     own = row(document)

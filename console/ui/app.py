@@ -94,6 +94,9 @@ def create_app(settings: Settings, played: playground.Playground, host: str = "1
             raise HTTPException(404)
         return FileResponse(STATIC / name)
 
+    async def icon(request: Request) -> Response:
+        return Response(status_code=204)  # browsers ask for it wherever a page names none
+
     async def of_night(request: Request) -> Response:
         file = await run_in_threadpool(servable, settings.workspace / "nights", request.path_params["path"])
         if file is None:
@@ -108,6 +111,7 @@ def create_app(settings: Settings, played: playground.Playground, host: str = "1
             Route("/", front),
             Route("/playground", play),
             Route("/static/{name}", static),
+            Route("/favicon.ico", icon),
             Route("/nights/{path:path}", of_night),
             *playground.routes(played),
         ],

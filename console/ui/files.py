@@ -1,7 +1,10 @@
 """Reports and Data Docs of the nights, and no other file: not weights, not tables, not logs, not what a link leads to.
 
-/nights/<date>/<n>/report.html      and its other files of REPORT_FILES
-/nights/<date>/<n>/.../data_docs/...  Great Expectations' site, its scripts taken out already (components/data_docs.py)
+What is served below /nights/:
+
+    index.html                      the page of all nights, which every night writes
+    <date>/<n>/report.html          and its other files of REPORT_FILES
+    <date>/<n>/.../data_docs/...    Great Expectations' site, its scripts taken out already (components/data_docs.py)
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+INDEX = "index.html"
 REPORT_FILES = {"report.html", "report.json", "model_card.md", "experiment.json"}
 DOCS = "data_docs"
 TYPES = {
@@ -27,15 +31,7 @@ _TRY = re.compile(r"\d{4}-\d{2}-\d{2}/[1-9]\d{0,5}/(.+)")
 
 def servable(nights: Path, path: str) -> Path | None:
     """The file of that path below WORKSPACE/nights that may be shown; None for anything else, there or not."""
-    found = _TRY.fullmatch(path)
-    if found is None:
-        return None
-    parts = found[1].split("/")
-    if any(part.startswith(".") or part == "" or "\\" in part or "\0" in part for part in parts):
-        return None
-    if not (parts[0] in REPORT_FILES and len(parts) == 1 or DOCS in parts[:-1]):
-        return None
-    if Path(parts[-1]).suffix not in TYPES:
+    if path != INDEX and not _of_a_night(path):
         return None
     try:
         # Links are followed before it is decided where a file lies.
@@ -43,3 +39,14 @@ def servable(nights: Path, path: str) -> Path | None:
     except (OSError, ValueError, RuntimeError):
         return None
     return file if file.is_file() and file.is_relative_to(root) else None
+
+
+def _of_a_night(path: str) -> bool:
+    """Does it read as a report's file or a page of Data Docs?"""
+    found = _TRY.fullmatch(path)
+    parts = found[1].split("/") if found else []
+    if not parts or any(part.startswith(".") or part == "" or "\\" in part or "\0" in part for part in parts):
+        return False
+    if not (parts[0] in REPORT_FILES and len(parts) == 1 or DOCS in parts[:-1]):
+        return False
+    return Path(parts[-1]).suffix in TYPES

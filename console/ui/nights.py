@@ -13,7 +13,7 @@ from components import registry
 from console.doctor import network
 from console.next_steps import typed
 from console.settings import Settings
-from console.ui.files import DOCS
+from console.ui.files import DOCS, INDEX
 
 TEMPLATE = Path(__file__).with_name("nights.html.jinja")
 MLFLOW = "http://127.0.0.1:5000"
@@ -47,7 +47,10 @@ def page(settings: Settings) -> str:
     )
     nights = settings.workspace / "nights"
     return environment.get_template(TEMPLATE.name).render(
-        workspace=str(settings.workspace), nights=rows(nights), mlflow=_mlflow(settings)
+        workspace=str(settings.workspace),
+        nights=rows(nights),
+        index=(nights / INDEX).is_file(),
+        mlflow=_mlflow(settings),
     )
 
 

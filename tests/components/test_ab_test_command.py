@@ -17,8 +17,8 @@ from components.experiments.past import before
 from components.experiments.policies import parse
 from components.feature_store import online_rows, open_store
 from components.materialize_features.main import run as materialize
-from components.publish_report.experiment import FILE
 from components.publish_report.main import run as publish
+from components.publish_report.sections.experiment import FILE
 from console.main import app
 from console.workspace import Workspace
 from goalrank import schema

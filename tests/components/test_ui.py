@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ from console.ui.requests import LoggedRequests
 from goalrank.checkpoint import load_model
 from goalrank.reward import RewardModel
 from tests.components.promoted_workspace import PromotedWorkspace
-from tests.ui_workspace import DOCS, HOSTILE, LAST, REPORT, make_workspace, pages
+from tests.ui_workspace import DOCS, HOSTILE, LAST, REPORT, make_workspace, pages, wait_until_loaded
 
 REQUEST = f"{LAST}-000000"
 
@@ -41,10 +40,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> PromotedWorkspace:
 @pytest.fixture(scope="module")
 def address(place: PromotedWorkspace) -> Iterator[str]:
     with pages(place.folder) as found:
-        deadline = time.monotonic() + 120
-        while ask(found, "/api/state")[1]["state"] == playground.LOADING:
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
+        wait_until_loaded(found)
         yield found
 
 

@@ -1,4 +1,4 @@
-"""The front page and the playground in a real browser: quiet, accessible, hostile titles as text, rewards that are true."""
+"""Front page and playground in a real browser: quiet, accessible, hostile titles as text, rewards that are true."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.looking import Looker, Seen
-from tests.ui_workspace import HOSTILE, make_workspace, pages
+from tests.ui_workspace import HOSTILE, make_workspace, pages, wait_until_loaded
 
 SCRIPT = Path(__file__).resolve().parents[2] / "console" / "ui" / "static" / "playground.js"
 LARGEST_SCRIPT = 15_000
@@ -23,6 +23,7 @@ CHAMPION = 2
 def address(looker: Looker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Of the pages of a small workspace; made only where there is a browser."""
     with pages(make_workspace(tmp_path_factory.mktemp("playground")).folder) as found:
+        wait_until_loaded(found)
         yield found
 
 
@@ -66,9 +67,8 @@ def told(seen: Seen, words: str) -> None:
 def test_the_script_is_small() -> None:
     assert SCRIPT.stat().st_size < LARGEST_SCRIPT
     text = SCRIPT.read_text(encoding="utf-8")
-    assert not [
-        way for way in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(") if way in text
-    ]
+    ways = ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(")
+    assert not [way for way in ways if way in text], "what comes from logs is set as text only"
 
 
 @pytest.mark.parametrize(("name", "how"), [("wide", {}), ("narrow-dark", {"width": 360, "dark": True})])
@@ -168,20 +168,21 @@ def test_a_user_is_found_by_the_id_and_one_that_is_not_there_is_said(look: Looke
     seen = opened(look, address, "ui-playground-user")
     seen.page.fill("#user", "9")
     seen.page.press("#user", "Enter")
-    seen.page.wait_for_function("document.querySelector('#suggested button')?.textContent.startsWith('9 (')")
+    seen.page.wait_for_function("() => document.querySelector('#suggested button')?.textContent.startsWith('9 (')")
     seen.page.click("#suggested button")
-    seen.page.wait_for_function("document.querySelectorAll('#request option').length > 0")
+    seen.page.wait_for_function("() => document.querySelectorAll('#request option').length > 0")
     seen.page.fill("#user", "777")
-    seen.page.wait_for_function("document.getElementById('suggested').textContent.includes('No user whose id')")
+    seen.page.wait_for_function("() => document.getElementById('suggested').textContent.includes('No user whose id')")
     seen.page.fill("#user", "x")
-    seen.page.wait_for_function("document.getElementById('problem').textContent.includes('expected the beginning')")
+    seen.page.wait_for_function("() => document.getElementById('problem').textContent.includes('found, expected')")
     assert [error for error in seen.errors if "422" not in error] == []
 
 
 def test_without_a_champion_the_page_says_what_to_type(look: Looker, tmp_path: Path) -> None:
     with pages(tmp_path / "w") as address:
+        wait_until_loaded(address)
         seen = look(f"{address}/playground", "ui-playground-unavailable")
         seen.page.wait_for_function(
-            "document.getElementById('problem').textContent.includes('goalrank nightly')", timeout=120_000
+            "() => document.getElementById('problem').textContent.includes('goalrank nightly')", timeout=120_000
         )
         assert faults(seen) == []

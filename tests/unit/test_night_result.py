@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,16 @@ def test_a_killed_step_can_be_resumed(tmp_path: Path) -> None:
     result = summarise(tmp_path)
     assert (result["verdict"], result["exit_code"]) == ("failed", 75)
     assert "extract_features" in result["reason"]
+
+
+def test_a_killed_step_is_named_in_the_report_itself(tmp_path: Path) -> None:
+    """publish_report is under way itself while it writes; what was killed before it is what counts."""
+    say(tmp_path, "check_logs")
+    Step("extract_features", str(tmp_path)).__enter__()
+    publish(str(tmp_path), "2026-01-02", "FAILED")
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert (report["verdict"], report["exit_code"]) == ("failed", 75)
+    assert "Ended at extract_features." in (tmp_path / "report.html").read_text()
 
 
 def test_a_resumed_step_that_ended_is_not_under_way(tmp_path: Path) -> None:
@@ -120,9 +131,9 @@ def test_report_shows_checks_slices_and_off_policy_estimates(tmp_path: Path) -> 
     )
     publish(str(tmp_path), "2026-01-02", "FAILED")
     page = (tmp_path / "report.html").read_text()
-    for text in ("&lt;b&gt;why", "new users", "-0.3 to -0.2", "not applicable", "windowed_dr", "12.5", "– to 0.5"):
+    for text in ("&lt;b&gt;why", "new users", "−0.3 to −0.2", "not applicable", "windowed dr", "12.5", "– to 0.5"):
         assert text in page
-    assert '<td class="no">inconclusive</td>' in page
+    assert re.search(r'class="mark maybe"><span aria-hidden="true">. </span>inconclusive<', page)
     assert json.loads((tmp_path / "report.json").read_text())["outcomes"]["evaluate_ranker"]["figures"]["slices"]
 
 

@@ -46,6 +46,12 @@ def folder(tmp_path: Path) -> Path:
 SERVED = ("report.html", "report.json", f"{DOCS}/index.html", f"{DOCS}/validations/requests/x.html")
 
 
+def test_so_is_the_page_of_all_nights_once_it_is_there(folder: Path) -> None:
+    assert servable(folder, "index.html") is None
+    (folder / "index.html").write_text("x")
+    assert servable(folder, "index.html") == (folder / "index.html").resolve()
+
+
 @pytest.mark.parametrize("path", [*SERVED, f"{DOCS}/static/style.css"])
 def test_reports_and_data_docs_are_served(folder: Path, path: str) -> None:
     assert servable(folder, f"{NIGHT}/{path}") == (folder / NIGHT / path).resolve()

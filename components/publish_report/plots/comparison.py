@@ -11,7 +11,7 @@ from components.publish_report.plots.style import CHALLENGER, CHAMPION, OTHER, S
 
 
 def differences(rows: list[dict[str, Any]], against: str) -> Plot | None:
-    """Relative differences by metric: {"metric", "relative": {"mean", "low", "high"}}, in shares of the other's value."""
+    """Differences by metric: {"metric", "relative": {"mean", "low", "high"}}, in shares of the other's value."""
     shown = [row for row in rows if row.get("relative")]
     if not shown:
         return None
@@ -75,7 +75,9 @@ def off_policy(estimates: dict[str, dict[str, Any]]) -> Plot | None:
         for name, estimate in estimates.items()
     ]
     values = [row for row in rows if not row["difference"]]
-    gaps = [row | {"colour": CHALLENGER if row["label"] == "difference" else OTHER} for row in rows if row["difference"]]
+    gaps = [
+        row | {"colour": CHALLENGER if row["label"] == "difference" else OTHER} for row in rows if row["difference"]
+    ]
     for row in gaps:
         if row["label"] == "difference":
             row["label"] = f"{estimates['difference'].get('estimator', '')} (decides)".replace("_", " ")

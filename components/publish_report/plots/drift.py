@@ -33,5 +33,6 @@ def shifts(rows: list[dict[str, Any]]) -> Plot | None:
         axes.grid(axis="y", visible=False)
         axes.set_xlabel("population stability index; ticks: where it warns, where it stops")
 
-    alt = f"Population stability index of {len(shown)} columns; the largest is {shown[0]['column']} with {shown[0]['psi']:.3g}."
+    first = shown[0]
+    alt = f"Population stability index of {len(shown)} columns; first {first['column']} with {first['psi']:.3g}."
     return Plot("Drift since the last good snapshot", alt, draw(WIDE, 0.24 * len(shown) + 0.75, paint))

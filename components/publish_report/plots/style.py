@@ -40,7 +40,7 @@ _VARIABLES = {
 TONES = {"passed": GOOD, "failed": BAD, "inconclusive": WARN}
 """Colour of a check's status; anything else is soft."""
 
-SETTINGS = {
+SETTINGS: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "goalrank",  # same night, same bytes
     "font.family": "sans-serif",
@@ -143,7 +143,7 @@ def made(makers: Iterable[Callable[[], Plot | None]]) -> list[Plot]:
 
 
 def intervals(axes: Axes, rows: list[dict[str, Any]], zero: float | None = 0.0) -> None:
-    """A forest plot, the first row on top: {"label", "mean", "low", "high", "colour"}; `threshold` is a tick of its own.
+    """A forest plot, the first row on top: {"label", "mean", "low", "high", "colour"}, `threshold` a tick of its own.
 
     Ends that are None or missing are left out; a row without a mean keeps its place and its label.
     """

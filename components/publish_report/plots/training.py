@@ -63,7 +63,9 @@ def calibration(models: dict[str, list[dict[str, float]]]) -> Plot | None:
 
     def paint(figure: Figure) -> None:
         axes = figure.subplots()
-        top = max([*(b[key] for bins in shown.values() for b in bins for key in ("predicted", "observed")), 0.01]) * 1.05
+        top = (
+            max([*(b[key] for bins in shown.values() for b in bins for key in ("predicted", "observed")), 0.01]) * 1.05
+        )
         axes.plot([0, top], [0, top], color=LINE, linewidth=1, linestyle=(0, (4, 3)))
         for (name, bins), colour in zip(shown.items(), (CHALLENGER, CHAMPION), strict=False):
             axes.plot(
@@ -98,7 +100,9 @@ def by_position(models: dict[str, list[float]]) -> Plot | None:
         axes.set_ylabel("AUC of clicks")
         axes.legend(ncols=2, loc="lower left", bbox_to_anchor=(0, 1.0), borderaxespad=0)
 
-    told = "; ".join(f"{name}: {min(v for v in values if v is not None):.3f} at its worst" for name, values in shown.items())
+    told = "; ".join(
+        f"{name}: {min(v for v in values if v is not None):.3f} at its worst" for name, values in shown.items()
+    )
     return Plot("Reward models: AUC by position", f"{told}.", draw(NARROW, 2.7, paint), wide=False)
 
 

@@ -6,7 +6,16 @@ A view returns what its template (templates/sections/<key>.jinja) shows, None wh
 from __future__ import annotations
 
 from components.publish_report.page import Section
-from components.publish_report.sections import comparison, examples, experiment, gates, lineage, steps, training, versions
+from components.publish_report.sections import (
+    comparison,
+    examples,
+    experiment,
+    gates,
+    lineage,
+    steps,
+    training,
+    versions,
+)
 
 SECTIONS = [
     Section("comparison", "Challenger against champion", "evaluate_ranker", comparison.challenger_against_champion),

@@ -8,15 +8,6 @@ from components.publish_report.document import figures
 from components.publish_report.plots import comparison as plots
 from components.publish_report.plots.style import made, numbered
 
-ABOUT = {
-    "judged_reward": "predicted reward of the list, by a reward model that guided neither ranker; the verdict rests on it",
-    "true_reward": "known because the world is simulated; used by no gate",
-    "auc": "of the candidates' scores against the logged clicks",
-}
-"""What a metric is, where its name does not say."""
-
-CLICKS = "against the logged clicks, which only shown items can have: it favours the order that was logged"
-
 ORDER = ("failed", "inconclusive", "passed", "not_applicable")
 
 
@@ -76,7 +67,6 @@ def _row(metric: str, metrics: dict[str, dict[str, Any]], against: str, found: d
         relative = {end: difference[end] / abs(base) for end in ("mean", "low", "high")}
     return {
         "metric": metric.replace("_", " "),
-        "about": ABOUT.get(metric, CLICKS),
         "values": {who: row.get(metric) for who, row in metrics.items()},
         "difference": difference or None,
         "relative": relative,

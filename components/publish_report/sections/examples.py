@@ -54,4 +54,6 @@ def _item(item: Any, clicked: set[str]) -> dict[str, Any]:
 def _moves(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Each item with how many places higher it stands than in the other list; None where it is not in that list."""
     places = {item["key"]: place for place, item in enumerate(theirs)}
-    return [item | {"up": places[item["key"]] - place if item["key"] in places else None} for place, item in enumerate(ours)]
+    return [
+        item | {"up": places[item["key"]] - place if item["key"] in places else None} for place, item in enumerate(ours)
+    ]

@@ -93,7 +93,9 @@ def _plot(result: dict[str, Any]) -> Plot:
             colour, days = COLOURS[number % len(COLOURS)], [day for day, _ in points]
             low, high = [percent["low"] for _, percent in points], [percent["high"] for _, percent in points]
             axes.fill_between(days, low, high, color=colour, alpha=0.15, linewidth=0)
-            axes.plot(days, [percent["mean"] for _, percent in points], color=colour, marker="o", markersize=3, label=arm)
+            axes.plot(
+                days, [percent["mean"] for _, percent in points], color=colour, marker="o", markersize=3, label=arm
+            )
         axes.set_xlabel("day")
         axes.set_ylabel("lift, %")
         if arms:

@@ -62,8 +62,7 @@ def _gate(name: str, outcome: dict[str, Any]) -> dict[str, Any]:
 
 def _tables(found: dict[str, Any]) -> list[dict[str, Any]]:
     """Tables with rows and counts, those with failures first."""
-    counts = found.get("tables") if isinstance(found.get("tables"), dict) else {}
-    rows = found.get("rows") if isinstance(found.get("rows"), dict) else {}
+    counts, rows = found.get("tables") or {}, found.get("rows") or {}
     tables = [
         {"name": table, "rows": rows.get(table), **{key: (counts.get(table) or {}).get(key) for key in _COUNTS}}
         for table in (rows or counts)
@@ -79,7 +78,15 @@ def _drift(found: dict[str, Any]) -> list[dict[str, Any]]:
     rows = found.get("drift_columns")
     if not rows:
         rows = [{"column": column, "psi": psi} for column, psi in (found.get("drift") or {}).items()]
-    names = ("rows_before", "rows_tonight", "median_before", "median_tonight", "moved_by", "warning_limit", "critical_limit")
+    names = (
+        "rows_before",
+        "rows_tonight",
+        "median_before",
+        "median_tonight",
+        "moved_by",
+        "warning_limit",
+        "critical_limit",
+    )
     whole = [dict.fromkeys(names) | row for row in rows]
     for row in whole:
         row["status"] = _status(row)

@@ -80,7 +80,8 @@ def training(document: dict[str, Any]) -> dict[str, Any] | None:
             made([lambda: plots.calibration(calibrated), lambda: plots.by_position(positions)]), "c"
         ),
         "helpers": numbered(
-            made([lambda: plots.helpers(groups.get("helper_rewards") or {}, groups.get("helper_best_share") or {})]), "h"
+            made([lambda: plots.helpers(groups.get("helper_rewards") or {}, groups.get("helper_best_share") or {})]),
+            "h",
         ),
     }
 

@@ -230,11 +230,11 @@ function compare() {
     .map((list) => [list.name, list.opinion.positions.findIndex((position) => position.item_id === item)])
     .filter(([, place]) => place >= 0).map(([name, place]) => `${NAMES[name]} ${place + 1}`).join(", ");
   at("candidates").replaceChildren(
-    make("thead", {}, make("tr", {}, ...["Item", "Topics", "Retriever's score", "Where"].map((name) => make("th", { scope: "col" }, name)))),
+    make("thead", {}, make("tr", {}, ...["Item", "Retriever's score", "Where"].map((name) => make("th", { scope: "col" }, name)))),
     make("tbody", {}, ...[...asked.candidates].sort((a, b) => b.score - a.score).map((candidate) =>
       make("tr", { draggable: "true", ...dragging(candidate.item_id) },
-        make("th", { scope: "row" }, make("span", { class: "title" }, candidate.title)),
-        make("td", { class: "topics" }, topics(candidate.item_id)),
+        make("th", { scope: "row" }, make("div", { class: "title" }, candidate.title),
+          make("div", { class: "figures" }, topics(candidate.item_id))),
         make("td", { class: "number" }, candidate.score.toFixed(3)),
         make("td", {}, placed(candidate.item_id))))));
 }
