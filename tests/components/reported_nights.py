@@ -9,7 +9,9 @@ import json
 import shutil
 import time
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow as pa
@@ -162,3 +164,14 @@ class ReportedNights:
         (night.folder / "night.json").write_text(json.dumps(document))
         publish(str(night.folder), self.date, state, self.tracking_uri)
         return night.folder
+
+
+@lru_cache(maxsize=1)
+def _shared() -> tuple[ReportedNights, TemporaryDirectory[str]]:
+    folder = TemporaryDirectory(prefix="reported-nights-")  # goes when the process ends
+    return ReportedNights(Path(folder.name)), folder
+
+
+def shared_nights() -> ReportedNights:
+    """One such workspace for all tests of the process; they leave its nights as they are."""
+    return _shared()[0]

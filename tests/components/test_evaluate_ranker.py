@@ -281,8 +281,18 @@ def test_figures_and_tracking_run_say_what_the_report_shows(evaluate, crown, cli
     night = evaluate("better")
     assert night.figures["difference"]["against"] == "champion"
     assert night.figures["latency_p50_ms"] > 0
-    assert {"request_id", "challenger", "other", "against"} == set(night.figures["examples"][0])
+    example = night.figures["examples"][0]
+    assert {"request_id", "challenger", "other", "against", "judged", "places", "clicked"} == set(example)
+    answered = next(row for row in night.lists if row["request_id"] == example["request_id"])
+    assert [item["item_id"] for item in example["challenger"]] == answered["challenger"]
+    assert example["judged"]["other"] == answered["champion_reward"]
+    known = outputs.read_items(night.arguments["training_set"])
+    assert example["challenger"][0]["topics"] == known[example["challenger"][0]["item_id"]].topics
     tracked = client.get_run(night.registration["run_id"])
+    for name, difference in night.figures["metric_differences"].items():
+        metrics = night.verdict.metrics
+        assert difference["mean"] == pytest.approx(metrics["challenger"][name] - metrics["champion"][name])
+        assert difference["low"] < difference["high"]
     logged = tracked.data.metrics["evaluation.challenger.judged_reward"]
     assert logged == pytest.approx(night.verdict.metrics["challenger"]["judged_reward"])
     assert tracked.data.tags["decision"] == "promote"

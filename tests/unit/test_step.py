@@ -39,6 +39,7 @@ def test_outcome_says_how_the_step_ended(tmp_path: Path, error: Exception | None
     outcome = outcome_of(tmp_path, error)
     assert (outcome["kind"], outcome["exit_code"]) == (kind, code)
     assert outcome["figures"] == {"rows": 3}
+    assert outcome["peak_memory_mb"] > 10
     if error and kind != "try_again":
         assert str(error) in str(outcome["reason"])
 
