@@ -16,7 +16,7 @@ from pipelines import STEPS
 from scripts import configuration_page, figures
 from scripts.site_pages import LINK, linked, slug
 from tests import command_tree
-from tests.documents import NEEDS, PAGES, REPOSITORY, SHELL, Block, shell_blocks
+from tests.documents import NEEDS, PAGES, REPOSITORY, SHELL, Block, blocks, shell_blocks
 
 MADE_UP = {"DATE": "2026-01-08", "N": "2", "VERSION": "3", "TEXT": "why", "DATE/N": "2026-01-08/1"}
 """What is put for the words that a person fills in."""
@@ -155,8 +155,17 @@ def test_commands_within_the_text_parse(page: Path) -> None:
                 parse(words[1:])
             except MistypedError as error:
                 # Named, not typed: `goalrank rollback --to`.
-                unfinished = type(error).__name__ in ("MissingParameter", "BadOptionUsage")
+                unfinished = type(error).__name__ in ("MissingParameter", "BadOptionUsage", "NoArgsIsHelpError")
                 assert unfinished, f"{page.name}: `{said}`: {error}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_shown_in_other_blocks_parse(page: Path) -> None:
+    for block in blocks(page, ""):
+        for line in block.text.splitlines():
+            if line.startswith("goalrank "):
+                for words in simple_commands(line):
+                    parse(words[1:])
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
