@@ -271,6 +271,16 @@ def test_a_figure_is_current_and_loads_nothing(name: str) -> None:
     assert not re.search(r"href|url\((?!#)|<script|@import", drawn)
 
 
+MOST_BYTES = 300_000
+"""Of a picture: a page of documents must not weigh more than what it is about."""
+
+
+def test_pictures_are_small() -> None:
+    pictures = [file for file in figures.FOLDER.iterdir() if file.suffix in (".png", ".svg")]
+    assert {"report.png", "night.svg"} <= {file.name for file in pictures}
+    assert all(file.stat().st_size <= MOST_BYTES for file in pictures)
+
+
 def test_the_figure_of_the_night_has_every_step() -> None:
     drawn = figures.night()
     assert [step for step in STEPS if f">{step}<" not in drawn] == []
