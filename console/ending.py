@@ -61,6 +61,7 @@ def _next_commands(result: dict[str, Any]) -> Steps:
             (command("rank --example"), "one logged request, ranked by the champion"),
             (command("serve"), "answer ranking requests over HTTP"),
             (command("nightly"), "the next night"),
+            (command("ui"), "nights, reports and a playground in your browser"),
             (f"{typed('mlflow')} ui --backend-store-uri {shlex.quote(result['tracking_uri'])}", "runs and versions"),
         ]
     if result["exit_code"] == EXIT_TRY_AGAIN:

@@ -156,7 +156,7 @@ def _run(night: Night, settings: Settings, lock: int, console: Console) -> dict[
     if not interrupted:
         night_result = {key: result[key] for key in ("exit_code", "reason", "model_version", "snapshot_id", "seconds")}
         replace(night, verdict=result["verdict"]).write(**night_result)
-    _write_index(settings, console)
+        _write_index(settings, console)
     return result
 
 
@@ -166,7 +166,7 @@ def _write_index(settings: Settings, console: Console) -> None:
         from console.report.nights import write_index
 
         write_index(settings.workspace, settings.journal_uri)
-    except Exception as error:  # noqa: BLE001 - whatever it is, the night has ended as it has ended
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the night has ended as it has ended
         said = f"The page of all nights was not written ({type(error).__name__}: {error}); goalrank report tries again."
         console.print(said, markup=False, highlight=False, soft_wrap=True)
 

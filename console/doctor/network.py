@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import urllib.error
 import urllib.request
@@ -20,9 +21,12 @@ def connects(host: str, port: int) -> str:
 
 
 def answers(address: str) -> tuple[int, bytes] | str:
-    """Status and the first bytes of an HTTP answer, whatever its status; or why there was none."""
+    """Status and the first bytes of an HTTP answer, whatever its status; or why there was none.
+
+    A user and password in the address are left out: to be asked for them is an answer too.
+    """
     try:
-        with _opener().open(urllib.request.Request(address), timeout=SECONDS) as answer:
+        with _opener().open(urllib.request.Request(without_password(address)), timeout=SECONDS) as answer:
             return answer.status, answer.read(4096)
     except urllib.error.HTTPError as error:
         return error.code, b""
@@ -42,6 +46,11 @@ def place_of(uri: str, default_port: int) -> tuple[str, int]:
     if not parts.hostname:
         raise ValueError("no host in the address")
     return parts.hostname, parts.port or default_port
+
+
+def without_password(uri: str) -> str:
+    """A URI as it may be shown: user and password taken out."""
+    return re.sub(r"//[^/@\s]*@", "//", uri)
 
 
 def redis_answers(host: str, port: int) -> str:

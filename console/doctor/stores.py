@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -22,7 +21,7 @@ PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 def mlflow(settings: Settings) -> list[Finding]:
     """The tracking server or its database."""
     uri = settings.tracking_uri
-    shown = re.sub(r"//[^/@\s]*@", "//", uri)
+    shown = network.without_password(uri)
     if uri.startswith("sqlite:///"):
         path = Path(unquote(uri.removeprefix("sqlite:///").partition("?")[0]))
         mend = "restore it from a backup: it holds the registry (docs/runbook.md)"
@@ -37,7 +36,7 @@ def feast(settings: Settings) -> list[Finding]:
     if settings.feature_store == "cluster":
         registry = settings.feast_registry.get_secret_value()
         mend = "start it, or mend GOALRANK_FEAST_REGISTRY"
-        found = [_listener("Feast's registry", registry, re.sub(r"//[^/@\s]*@", "//", registry), mend)]
+        found = [_listener("Feast's registry", registry, network.without_password(registry), mend)]
         found += [_redis(settings.redis.get_secret_value())]
     else:
         place = Path(settings.feast_uri)
@@ -59,7 +58,7 @@ def kubeflow(settings: Settings) -> list[Finding]:
         return []
     address = f"{settings.kfp_endpoint.rstrip('/')}/apis/v2beta1/healthz"
     mend = "is it up, is the port forwarded? else mend GOALRANK_KFP_ENDPOINT"
-    return [_server("Kubeflow Pipelines", address, settings.kfp_endpoint, mend)]
+    return [_server("Kubeflow Pipelines", address, network.without_password(settings.kfp_endpoint), mend)]
 
 
 def prometheus(settings: Settings) -> list[Finding]:
@@ -67,7 +66,8 @@ def prometheus(settings: Settings) -> list[Finding]:
     if not settings.prometheus:
         return []
     address = f"{settings.prometheus.rstrip('/')}/-/ready"
-    return [_server("Prometheus", address, settings.prometheus, "start it, or mend GOALRANK_PROMETHEUS")]
+    shown = network.without_password(settings.prometheus)
+    return [_server("Prometheus", address, shown, "start it, or mend GOALRANK_PROMETHEUS")]
 
 
 # ------------------------------------------------------------------------------------------------------------- private

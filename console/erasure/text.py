@@ -9,7 +9,10 @@ import re
 from contextlib import suppress
 from pathlib import Path
 
+from markupsafe import escape
+
 from components.extract_features.erasures import NOBODY
+from components.publish_report.page import quoted
 from components.serve_model.journal import DAMAGED, SUFFIX
 from components.serve_model.served_log import JOURNAL
 from components.step import write_atomic
@@ -26,7 +29,7 @@ def redact(folder: Path, user_id: int, requests: set[str], dry_run: bool) -> lis
     named = re.compile(rf"(user_id(?:&#34;|&quot;|[\\\"'\s:=])+){user_id}(?!\d)")
     # As check_features told unknown users until it named the column: for_example=5 7 9.
     listed = re.compile(rf"(reference=users [\w=. ]*?for_example=(?:\d+ )*?){user_id}(?!\d)")
-    spelt = {spelling for one in requests for spelling in (one, html.escape(one), json.dumps(one)[1:-1])}
+    spelt = {spelling for one in requests for spelling in _spellings(one)}
     asked = re.compile(rf"(?<![\w-])(?:{'|'.join(map(re.escape, sorted(spelt)))})(?![\w-])") if spelt else None
     found = []
     for path in sorted(folder.rglob("*")):
@@ -40,6 +43,17 @@ def redact(folder: Path, user_id: int, requests: set[str], dry_run: bool) -> lis
                 if not dry_run:
                     write_atomic(path, redacted)
     return found
+
+
+def _spellings(request_id: str) -> tuple[str, ...]:
+    """How an id reads in plain text, JSON, pages (an older release's too) and model cards."""
+    return (
+        request_id,
+        json.dumps(request_id)[1:-1],
+        html.escape(request_id),
+        str(escape(request_id)),
+        quoted(request_id),
+    )
 
 
 def journal(served: Path, user_id: int, requests: set[str], dry_run: bool) -> tuple[int, int]:

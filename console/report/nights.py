@@ -79,7 +79,7 @@ def _row(card: dict[str, Any], folder: Path, with_figures: bool) -> dict[str, An
         trend["verdict"] = str(card["verdict"])  # promoted by hand since
     return {
         "run": here,
-        "verdict": str(card.get("verdict", "failed")),
+        "verdict": str(card.get("verdict") or document.get("verdict") or "failed"),
         "version": card.get("model_version"),
         "reason": without_rows(
             card.get("reason") or document.get("reason") or ("" if card else "its card cannot be read")

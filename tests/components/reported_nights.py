@@ -40,12 +40,12 @@ HOSTILE = (
     "<img src=x onerror=\"document.title='taken'\">",
     "\"'><svg onload=document.title='taken'>",
     "{{ 7 * 7 }} {% raw %} ${7 * 7}",
-    "\u202eright to left\u202c \u05d0\u05d1\u05d2",
+    "\u202eright to left \u05d0\u05d1\u05d2",
     "a" * 200,
     "line\nbreak\tand & ampersand &lt;b&gt;",
     "</td></tr></table><h1>out",
 )
-"""Titles that no page may take for anything but text; the fifth holds a right-to-left override."""
+"""Titles that no page may take for anything but text; the fifth opens a right-to-left override and never closes it."""
 
 COPIED = ("check_features", "train_reward", "generate_groups", "train_ranker")
 TRAINED = COPIED[1:]

@@ -8,6 +8,8 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,10 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
+from console import experiments
 from console.command import stopped
 from console.help import MistypedError, show, split
+from console.importing import run_import
 from console.main import app
 from tests.command_tree import GOLDEN, RENEW, examples, parse, surface, walk
 
@@ -108,7 +112,9 @@ def test_help_fits_and_cuts_nothing(path: tuple[str, ...], command: Any, width: 
     for parameter in command.params:
         for opt in parameter.opts if parameter.param_type_name == "option" else [parameter.metavar]:
             assert re.search(rf"^  (-\w, )?{re.escape(opt)}\b", text, re.MULTILINE), opt
-        stated = re.findall(r"\[default: [^]]+\]", parameter.help or "")
+        value = getattr(parameter.default, "value", parameter.default)
+        stated = [] if value is None or isinstance(value, bool) else [f"[default: {value}]"]
+        stated += re.findall(r"\[default: [^]]+\]", parameter.help or "")
         assert all(default in " ".join(text.split()) for default in stated)
     if hasattr(command, "commands"):
         assert set(command.commands) == set(command.list_commands(None)), "a command that no help shows"
@@ -129,6 +135,29 @@ def test_off_a_terminal_nothing_but_text(tmp_path: Path, words: list[str]) -> No
     place = {"GOALRANK_WORKSPACE": str(tmp_path / "w")}
     done = subprocess.run([*COMMAND, *words], capture_output=True, text=True, env=plain(**place), timeout=60)
     assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f]", done.stdout + done.stderr)
+
+
+def test_progress_bars_leave_nothing_off_a_terminal(tmp_path: Path) -> None:
+    told, results = Console(file=StringIO(), width=80), Console(file=StringIO(), width=80)
+    orders = {"retriever": {"ndcg": 0.5}}
+    summary = {
+        "counts": dict.fromkeys(("ratings", "ratings_read", "users", "items", "requests"), 7),
+        "splits": {"train": 5},
+        "days": {"count": 30, "first": "2000-01-01", "last": "2000-01-30"},
+        "sanity_on_test": orders,
+    }
+
+    def imported(progress: Callable[[int, int, str], None]) -> dict[str, Any]:
+        for done in range(1000):
+            progress(done, 1000, "candidates")
+        return summary
+
+    run_import(imported, tmp_path / "LOGS", told, results, False)
+    with experiments._bar(told) as bar:
+        bar.advance(bar.add_task("day 1 of 2", total=2))
+    said = told.file.getvalue() + results.file.getvalue()  # type: ignore[attr-defined]
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f]", said) and "candidates" not in said
+    assert "nightly --logs" in told.file.getvalue(), "what to type next"  # type: ignore[attr-defined]
 
 
 def test_no_color_is_honoured(tmp_path: Path) -> None:

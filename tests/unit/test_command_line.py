@@ -8,12 +8,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 from typer.testing import CliRunner
 
 from console.main import app
+from tests.command_tree import walk
 
 PROMISED_KEYS = {
     "exit_code",
@@ -113,3 +115,44 @@ def test_upkeep_of_nothing(tmp_path: Path, flags: list[str], said: str) -> None:
     assert (result.exit_code, document["kind"]) == (2, "usage")
     assert said in document["reason"]
     assert not (tmp_path / "w").exists()
+
+
+VALUES = {"TEXT": "x", "DATE": "2026-01-05", "NAMES": "champion,retriever", "SOURCE": "nowhere", "USER_ID": "7"}
+MORE = {"nightly": ["--date", "tomorrow"], "replay": ["--preset", "huge"]}
+"""Flags with which a command that would do its work here stops at once."""
+SMALL = ["--days", "2", "--users", "10", "--items", "60", "--requests-per-day", "10"]
+
+
+def with_json(path: tuple[str, ...], command: Any, folder: Path) -> list[str]:
+    """The command with what it must be given, in a folder where there is nothing."""
+    words = [*path, *MORE.get(" ".join(path), []), *(SMALL if path == ("simulate",) else [])]
+    for parameter in command.params:
+        if parameter.required:
+            value = VALUES.get(parameter.metavar, str(folder / "out"))
+            words += [value] if parameter.param_type_name == "argument" else [parameter.opts[0], value]
+    return [*words, "--json"]
+
+
+JSON_COMMANDS = [(path, one) for path, one in walk() if any("--json" in p.opts for p in one.params)]
+
+
+@pytest.mark.parametrize(("path", "command"), JSON_COMMANDS, ids=[" ".join(path) for path, _ in JSON_COMMANDS])
+def test_json_is_one_object_on_standard_output_and_nothing_else(
+    tmp_path: Path, path: tuple[str, ...], command: Any
+) -> None:
+    words = with_json(path, command, tmp_path)
+    result = CliRunner().invoke(app, words, env={"GOALRANK_WORKSPACE": str(tmp_path / "w")})
+    document = json.loads(result.stdout)
+    assert document["exit_code"] == result.exit_code, (words, result.stderr)
+    assert result.exit_code in (0, 2, 3), (words, result.stderr)
+    if result.exit_code:
+        assert document.get("reason") or document.get("findings")
+
+
+def test_what_to_type_next_is_no_result(tmp_path: Path) -> None:
+    """A suggestion names the workspace, goes to standard error, and is left out with --json."""
+    words = ["history", "--workspace", str(tmp_path / "w")]
+    person, program = (CliRunner().invoke(app, [*words, *more]) for more in ([], ["--json"]))
+    assert person.stdout == "No night has run here yet.\n"
+    assert f"nightly --allow-bootstrap --workspace {tmp_path / 'w'}" in person.stderr
+    assert "Next:" not in program.stdout + program.stderr

@@ -174,7 +174,7 @@ def test_a_check_that_hangs_or_raises_does_not_stop_the_others() -> None:
     fine = Finding("g", "fine", OK, "yes")
     begun = time.monotonic()
     seen = examine([Check("g", "slow", hangs), Check("g", "bad", raises), Check("g", "fine", lambda: [fine])], 0.3)
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 2.5
     assert [(one.name, one.status) for one in seen] == [("slow", WARNING), ("bad", WARNING), ("fine", OK)]
     assert "no answer within" in seen[0].found and "RuntimeError: broken" in seen[1].found
 
@@ -346,10 +346,13 @@ def test_an_mlflow_server(
         (server(401, b""), OK, "asks who we are"),
         (closed, PROBLEM, "does not answer"),
         (f"http://{silent}", PROBLEM, "does not answer"),
+        (server(401, b"").replace("//", "//mlflow:s3cret@"), OK, "asks who we are"),
+        (closed.replace("//", "//mlflow:s3cret@"), PROBLEM, "does not answer"),
     ):
         monkeypatch.setenv("GOALRANK_TRACKING_URI", address)
         finding = found(place, "MLflow")
         assert finding["status"] == status and said in finding["found"], (address, finding)
+        assert "s3cret" not in json.dumps(finding)
 
 
 def test_the_clusters_stores_and_no_password_in_sight(

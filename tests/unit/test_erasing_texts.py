@@ -9,7 +9,9 @@ import re
 from pathlib import Path
 
 import pytest
+from markupsafe import escape
 
+from components.publish_report.page import quoted
 from components.serve_model.journal import DAMAGED, SUFFIX
 from components.serve_model.served_log import JOURNAL
 from console.erasure import text
@@ -36,10 +38,10 @@ UNTOUCHED = [
 ]
 
 
-@pytest.mark.parametrize("spelt", ["plain.log", "quoted.json", "page.html"])
+@pytest.mark.parametrize("spelt", ["plain.log", "quoted.json", "page.html", "card.md"])
 @pytest.mark.parametrize("quote", QUOTES)
 def test_the_id_goes_from_a_quote(tmp_path: Path, quote: str, spelt: str) -> None:
-    as_written = {"plain.log": str, "quoted.json": json.dumps, "page.html": html.escape}[spelt]
+    as_written = {"plain.log": str, "quoted.json": json.dumps, "page.html": html.escape, "card.md": quoted}[spelt]
     (tmp_path / spelt).write_text(as_written(quote))
     assert redact(tmp_path, USER, set(), dry_run=False) == [tmp_path / spelt]
     left = (tmp_path / spelt).read_text()
@@ -53,6 +55,14 @@ def test_what_is_no_user_stays(tmp_path: Path, untouched: str) -> None:
     (tmp_path / "plain.log").write_text(untouched)
     assert redact(tmp_path, USER, set(), dry_run=False) == []
     assert (tmp_path / "plain.log").read_text() == untouched
+
+
+def test_a_request_goes_however_a_page_spells_it(tmp_path: Path) -> None:
+    request = 'a|"b"[1]'
+    for name, spelling in (("card.md", quoted), ("page.html", escape), ("old.html", html.escape)):
+        (tmp_path / name).write_text(f"request_id={spelling(request)}.")
+    assert len(redact(tmp_path, USER, {request}, dry_run=False)) == 3
+    assert {file.read_text() for file in tmp_path.iterdir()} == {f"request_id={ERASED}."}
 
 
 def test_a_dry_run_names_the_files_and_changes_none(tmp_path: Path) -> None:

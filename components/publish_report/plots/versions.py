@@ -15,7 +15,7 @@ LABELS = 10
 def over_versions(rows: list[dict[str, Any]]) -> Plot | None:
     """Judged reward by version and, below it, challenger minus champion with its interval (components' versions.py)."""
     shown = [row for row in rows if row["challenger"] is not None]
-    if not shown:
+    if len(shown) < 2:
         return None
     promoted = [place for place, row in enumerate(shown) if row["verdict"] == "promoted"]
 
