@@ -18,7 +18,7 @@ DOCS = "data_docs"
 TYPES = {
     ".html": "text/html; charset=utf-8",
     ".json": "application/json",
-    ".md": "text/markdown; charset=utf-8",
+    ".md": "text/plain; charset=utf-8",
     ".css": "text/css; charset=utf-8",
     ".svg": "image/svg+xml",
     ".png": "image/png",

@@ -163,6 +163,11 @@ def test_good_features_pass_the_first_night_and_the_next(tmp_path: Path) -> None
     assert second["figures"]["rows"]["item_stats"] == ITEMS
     assert second["figures"]["warnings"] == []
     assert len(second["figures"]["drift"]) == 11
+    told = {row["column"]: row for row in second["figures"]["drift_columns"]}
+    assert {name: round(row["psi"], 4) for name, row in told.items()} == second["figures"]["drift"]
+    assert told["item_stats.impressions_7d"]["critical_limit"] is None, "volume is told, never refused"
+    assert all(row["warning_limit"] >= PSI.warning for row in told.values())
+    assert sum(row["checks"] for row in second["figures"]["tables"].values()) == second["figures"]["checks"]
     no_new_item = "the drift of item_content.duration_seconds (no value tonight)"
     assert no_new_item in second["figures"]["not_judged"] and no_new_item in second["reason"]
     assert max(second["figures"]["drift"].values()) < PSI.warning

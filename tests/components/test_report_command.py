@@ -119,13 +119,18 @@ def test_all_nights_stand_on_one_page(nights: ReportedNights) -> None:
     assert "Judged reward by version" in page
 
 
-def test_pages_of_several_nights_quote_no_rows(nights: ReportedNights) -> None:
+def test_pages_of_several_nights_quote_no_rows(nights: ReportedNights, tmp_path: Path) -> None:
     """Whoever is erased is erased in the nights' folders; these pages lie beside them."""
     quoted = "user_id=1"
-    assert quoted in json.loads((nights.refused / "report.json").read_text())["reason"]
+    reason = json.loads((nights.refused / "report.json").read_text())["reason"]
+    assert quoted in reason
     _, done = run(nights.workspace, "--compare", f"{nights.date}/3", f"{nights.date}/1")
-    for page in (Path(done["index"]), Path(done["comparison"])):
-        assert quoted not in page.read_text(encoding="utf-8")
+    assert quoted not in Path(done["comparison"]).read_text(encoding="utf-8")
+    night = tmp_path / "nights" / nights.date / "1"  # the newest: its reason stands at the top in full
+    night.mkdir(parents=True)
+    (night / "night.json").write_text(json.dumps({"verdict": "refused", "started_at": 1.0, "reason": reason}))
+    page = write_index(tmp_path, str(tmp_path / "journal")).read_text(encoding="utf-8")
+    assert "user_stats: expected" in page and quoted not in page
 
 
 def test_damaged_cards_and_journal_cost_their_rows(nights: ReportedNights, tmp_path: Path) -> None:

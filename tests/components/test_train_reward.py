@@ -53,7 +53,7 @@ def test_guide_and_judge_are_written(training_set: Path, tmp_path: Path) -> None
     assert figures["guide"]["steps"] <= preset("tiny").reward_steps
     assert figures["judge"]["steps"] <= preset("tiny").reward_steps // 2
     assert {"next_item_loss", "guide_loss", "guide_held_out_loss", "judge_loss"} <= set(figures["curves"])
-    assert figures["reliability"] and figures["guide"]["noise"] > 0
+    assert figures["reliability"] and figures["judge_reliability"] and figures["guide"]["noise"] > 0
     lines = [json.loads(line) for line in (tmp_path / "run" / "progress.jsonl").read_text().splitlines()]
     steps = [(line["done"], line["total"]) for line in lines if line["event"] == "progress"]
     assert steps == sorted(steps) and steps[-1][0] == steps[-1][1]

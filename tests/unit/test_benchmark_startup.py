@@ -16,25 +16,15 @@ def times(wall: float, cpu: float) -> list[Spent]:
 
 
 def test_medians_ratios_and_claims() -> None:
-    spent = {
-        HELP: times(0.2, 0.1),
-        "goalrank history --help": times(HELP_SECONDS * 1.01, 0.1),
-        LOOK: times(0.4, 0.3),
-        "goalrank doctor": times(0.6, 0.4),
-        "mlflow --help": times(2.0, startup.FASTER * 0.1),
-    }
+    spent = {HELP: times(0.2, 0.1), LOOK: times(0.4, 0.3), "mlflow --help": times(2.0, startup.FASTER * 0.099)}
     rows, claims = judged(spent)
     of = {row["command"]: row for row in rows}
-    assert of[LOOK]["wall_p50_s"] == pytest.approx(0.4) and of[LOOK]["wall_max_s"] == pytest.approx(1.2)
+    assert of[LOOK]["wall_p50_s"] == pytest.approx(0.4)
+    assert (of[LOOK]["wall_min_s"], of[LOOK]["wall_max_s"]) == (pytest.approx(0.36), pytest.approx(1.2))
     assert of["mlflow --help"]["wall_of_ours"] == pytest.approx(10.0)
-    holds = {made["name"].partition(",")[0].partition(" takes")[0]: made["holds"] for made in claims}
-    assert holds == {
-        HELP: True,
-        "goalrank history --help": False,
-        LOOK: True,
-        "goalrank doctor": True,
-        "mlflow --help": True,
-    }
+    assert [made["holds"] for made in claims] == [True, False]
+    (slow, *_) = judged(spent | {HELP: times(HELP_SECONDS * 1.01, 0.1)})[1]
+    assert not slow["holds"]
 
 
 def test_a_rival_that_is_not_installed_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
