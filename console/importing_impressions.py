@@ -29,7 +29,14 @@ def run_import_csv(
         print_json(document)
     else:
         _print(document, out, stdout)
-    if out is not None:
+    if out is None:
+        return
+    if document["added_to"]:
+        suggest(
+            stderr,
+            [(ours("nightly"), "the night of the new day; --workspace names the one that learns from these logs")],
+        )
+    else:
         line = f"{ours('nightly', '.own')} --logs {shlex.quote(str(out))} --allow-bootstrap"
         suggest(stderr, [(line, "the first night on them, in a workspace of their own")])
 
