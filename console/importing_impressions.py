@@ -3,101 +3,50 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable
 from datetime import date, timedelta
 from pathlib import Path
 from statistics import median
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from console.command import JsonOption, errors_as_exit_codes, print_json, stderr, stdout
-from console.next_steps import suggest, typed
+from console.command import print_json, stderr, stdout
+from console.next_steps import ours, suggest
 from goalrank.errors import UsageError
 
-MapOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--map",
-        metavar="NAMES",
-        help="ROLE=COLUMN,... where a name is not recognised. Roles: request (may be COLUMN+COLUMN), user, time, "
-        "position, item, click; if there: like, watch (seconds), watch_ms, propensity, policy, candidates, scores.",
-    ),
-]
 
-
-def import_csv(
-    source: Annotated[
-        Path, typer.Argument(metavar="SOURCE", help="CSV with a header, one row for each item shown; may be gzipped.")
-    ],
-    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Folder to write; must be new or empty.")] = None,
-    add: Annotated[
-        bool, typer.Option("--add", help="--out holds an earlier import: add the days after its newest one.")
-    ] = False,
-    mapping: MapOption = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and check everything, write nothing.")] = False,
-    items: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="CSV of items: id, title, topics (a|b), duration, created.")
-    ] = None,
-    map_items: Annotated[list[str] | None, typer.Option(metavar="NAMES", help="As --map, for --items.")] = None,
-    users: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="CSV of users: id; every other column is an attribute.")
-    ] = None,
-    map_users: Annotated[list[str] | None, typer.Option(metavar="NAMES", help="As --map, for --users.")] = None,
-    policy: Annotated[
-        str, typer.Option(metavar="NAME", help="Who ranked the lists, where no column says it.")
-    ] = "imported",
-    time_zone: Annotated[str, typer.Option(metavar="ZONE", help="Zone of times that name none.")] = "UTC",
-    since: Annotated[str | None, typer.Option(metavar="DATE", help="First day wanted, YYYY-MM-DD (UTC).")] = None,
-    until: Annotated[str | None, typer.Option(metavar="DATE", help="Last day wanted.")] = None,
-    max_bad_rows: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Leave out up to so many rows that cannot be read.")
-    ] = 0,
-    seed: Annotated[
-        int, typer.Option(metavar="N", help="Seed of candidates that are drawn where none are logged.")
-    ] = 0,
-    as_json: JsonOption = False,
+def run_import_csv(
+    importer: Callable[[Callable[[int, int, str], None]], dict[str, Any]], out: Path | None, as_json: bool
 ) -> None:
-    """Turn a CSV of impressions, with your own column names, into logs.
+    """Run the import under a progress bar, and print what became of it; ``out`` None: only a look."""
+    with Progress(console=stderr, transient=True) as bar:
+        task = bar.add_task("reading", total=None)
+        document = importer(lambda done, total, note: bar.update(task, completed=done, total=total, description=note))
+    document["warnings"] = warnings(document)
+    if as_json:
+        print_json(document)
+    else:
+        _print(document, out, stdout)
+    if out is None:
+        return
+    if document["added_to"]:
+        suggest(
+            stderr,
+            [(ours("nightly"), "the night of the new day; --workspace names the one that learns from these logs")],
+        )
+    else:
+        line = f"{ours('nightly', '.own')} --logs {shlex.quote(str(out))} --allow-bootstrap"
+        suggest(stderr, [(line, "the first night on them, in a workspace of their own")])
 
-    Examples:
-        goalrank import csv impressions.csv --out LOGS --map request=session,item=article
-            the columns session and article are the request and the item
+
+def day_of(option: str, text: str | None) -> date | None:
+    """A day a flag gives.
+
+    Raises:
+        UsageError: it is none.
     """
-    with errors_as_exit_codes(as_json):
-        from goalrank.impressions import import_impressions
-
-        if out is None and not dry_run:
-            raise UsageError("no --out found, expected the folder to write; --dry-run looks without writing")
-        if add and dry_run:
-            raise UsageError("--add and --dry-run found, expected one of them: a look adds nothing")
-        with Progress(console=stderr, transient=True) as bar:
-            task = bar.add_task("reading", total=None)
-            document = import_impressions(
-                str(source),
-                None if dry_run else str(out),
-                add=add,
-                mapping=mapping or (),
-                items=None if items is None else str(items),
-                items_mapping=map_items or (),
-                users=None if users is None else str(users),
-                users_mapping=map_users or (),
-                policy=policy,
-                time_zone=time_zone,
-                since=_day("--since", since),
-                until=_day("--until", until),
-                max_bad_rows=max_bad_rows,
-                seed=seed,
-                progress=lambda done, total, note: bar.update(task, completed=done, total=total, description=note),
-            )
-        document["warnings"] = warnings(document)
-        _print(document, None if dry_run else out, stderr if as_json else stdout)
-        if as_json:
-            print_json(document)
-
-
-def _day(option: str, text: str | None) -> date | None:
     try:
         return date.fromisoformat(text) if text else None
     except ValueError:
@@ -159,6 +108,3 @@ def _print(document: dict[str, Any], out: Path | None, console: Console) -> None
         say(f"Warning: {warning}")
     if out is None:
         say("Nothing written. To write it, name --out and take --dry-run out")
-    else:
-        line = f"{typed('goalrank')} nightly --logs {shlex.quote(str(out))} --workspace WORKSPACE --allow-bootstrap"
-        suggest(stderr, [(line, "the first night on them, in a workspace of their own")])

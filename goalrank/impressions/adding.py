@@ -59,14 +59,19 @@ class Earlier:
         """Were ids of that kind ("user", "item") numbered? None where there is nothing earlier."""
         return None if self.logs is None else (self.logs / f"{kind}_ids.parquet").exists()
 
+    def _partitions(self, table: str) -> list[tuple[date, Path]]:
+        """Whole days of a table, oldest first: what lies beyond is of an addition that was killed."""
+        if self.logs is None or self.last is None:
+            return []
+        folders = ((date.fromisoformat(f.name.removeprefix("dt=")), f) for f in (self.logs / table).glob("dt=*"))
+        return sorted((day, folder) for day, folder in folders if day <= self.last)
+
     def announced(self, table: str) -> npt.NDArray[np.int64]:
         """Ids that the table of items or of users holds already."""
-        if self.logs is None:
-            return np.zeros(0, dtype=np.int64)
         column = f"{table[:-1]}_id"
         found = [
             pq.read_table(folder, columns=[column], partitioning=None)[column].to_numpy()
-            for folder in sorted((self.logs / table).glob("dt=*"))
+            for _, folder in self._partitions(table)
         ]
         return np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *found]))
 
@@ -88,7 +93,7 @@ class Earlier:
         if self.logs is None or self.last is None:
             return trailing, shown_I, clicked_I
         order = np.argsort(item_id_I)
-        for folder in sorted((self.logs / "impressions").glob("dt=*")):
+        for day, folder in self._partitions("impressions"):
             rows = pq.read_table(folder, columns=["item_id", "click"], partitioning=None)
             id_S, click_S = rows["item_id"].to_numpy(), rows["click"].to_numpy()
             at_S = order[np.minimum(np.searchsorted(item_id_I[order], id_S), max(len(order) - 1, 0))]
@@ -96,7 +101,7 @@ class Earlier:
             day_I = np.bincount(at_S[known_S], minlength=len(item_id_I))
             shown_I += day_I
             clicked_I += np.bincount(at_S[known_S], weights=click_S[known_S], minlength=len(item_id_I))
-            if date.fromisoformat(folder.name.removeprefix("dt=")) > self.last - timedelta(days=TRAILING_DAYS):
+            if day > self.last - timedelta(days=TRAILING_DAYS):
                 trailing.append(day_I.astype(np.int32))
         return trailing, shown_I, clicked_I
 

@@ -8,16 +8,15 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-import click
 import pytest
-import typer
 
-from console.main import app
+from console.help import MistypedError
 from console.settings import Settings
 from pipelines import STEPS
 from scripts import configuration_page, figures
 from scripts.site_pages import LINK, linked, slug
-from tests.documents import NEEDS, PAGES, REPOSITORY, SHELL, Block, shell_blocks
+from tests import command_tree
+from tests.documents import NEEDS, PAGES, REPOSITORY, SHELL, Block, blocks, shell_blocks
 
 MADE_UP = {"DATE": "2026-01-08", "N": "2", "VERSION": "3", "TEXT": "why", "DATE/N": "2026-01-08/1"}
 """What is put for the words that a person fills in."""
@@ -70,18 +69,47 @@ def simple_commands(text: str) -> Iterator[list[str]]:
 
 def parse(words: list[str]) -> None:
     """Raises what `goalrank` itself would say of these words, and runs nothing."""
-    command = typer.main.get_command(app)
-    path, rest = ["goalrank"], [MADE_UP.get(word, re.sub(r"\$\{.*?\}|\$\w+", "1", word)) for word in words]
-    while isinstance(command, click.Group) and rest and not rest[0].startswith("-"):
-        if rest[0] not in command.commands:
-            raise click.UsageError(f"no such command: {' '.join((*path, rest[0]))}")
-        command = command.commands[rest[0]]
-        path.append(rest.pop(0))
-    wanted = [word for word in rest if word not in ("--help", "--version")]
-    if isinstance(command, click.Group) or wanted != rest:
+    filled = [MADE_UP.get(word, re.sub(r"\$\{.*?\}|\$\w+", "1", word)) for word in words]
+    if asked := {"--help", "--version"} & set(filled):
+        filled = filled[: min(filled.index(word) for word in asked)]
+        commands = dict(command_tree.walk())
+        assert tuple(filled) in commands, f"no such command: {' '.join(filled)}"
         return
-    with command.make_context(" ".join(path), rest):
-        pass
+    command_tree.parse(shlex.join(["goalrank", *filled]))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "nightyl",
+        "nightly --presett base",
+        "day skip DATE",
+        "history --limit none",
+        "import csv FILE --columns a",
+        "rank -x",
+    ],
+)
+def test_a_command_that_is_wrong_would_be_seen(line: str) -> None:
+    with pytest.raises(MistypedError):
+        parse(line.split())
+
+
+def test_commands_are_found_wherever_they_stand() -> None:
+    text = """
+for x in a b; do goalrank history; done   # said
+LEFT=$(goalrank rollback --dry-run --json | python3 -c 'print("goalrank")') && A=1 goalrank clean \\
+  --dry-run > file
+echo "$(goalrank watch --once)" <<END
+goalrank nothing
+END
+"""
+    found = [words for words in simple_commands(text) if words[0] == "goalrank"]
+    assert found == [
+        ["goalrank", "history"],
+        ["goalrank", "rollback", "--dry-run", "--json"],
+        ["goalrank", "clean", "--dry-run"],
+        ["goalrank", "watch", "--once"],
+    ]
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=names(BLOCKS))
@@ -122,13 +150,22 @@ def test_commands_within_the_text_parse(page: Path) -> None:
         said = " ".join(said.split())
         if re.search(r"\.\.\.|\[|[<>]", said):
             continue  # what is left open is no command
-        words = [word for word in shlex.split(said) if not re.match(r"GOALRANK_\w+=", word)]
-        try:
-            parse(words[1:])
-        except click.MissingParameter:
-            pass  # named, not typed: `goalrank rollback`
-        except click.UsageError as error:
-            raise AssertionError(f"{page.name}: `{said}`: {error.message}") from error
+        for words in simple_commands(said):
+            try:
+                parse(words[1:])
+            except MistypedError as error:
+                # Named, not typed: `goalrank rollback --to`.
+                unfinished = type(error).__name__ in ("MissingParameter", "BadOptionUsage", "NoArgsIsHelpError")
+                assert unfinished, f"{page.name}: `{said}`: {error}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_shown_in_other_blocks_parse(page: Path) -> None:
+    for block in blocks(page, ""):
+        for line in block.text.splitlines():
+            if line.startswith("goalrank "):
+                for words in simple_commands(line):
+                    parse(words[1:])
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -146,10 +183,10 @@ def test_a_need_is_one_of_those_the_guide_explains(block: Block) -> None:
         return
     word, _, where = block.needs.partition(": ")
     assert word in NEEDS, f"{block.place} needs {block.needs!r}, expected one of {', '.join(NEEDS)}"
-    if where:  # a test of its own
-        file = REPOSITORY / where
-        assert file.is_file(), f"{block.place}: no {where}"
-        said = file.read_text(encoding="utf-8")
+    if where:  # tests of its own
+        files = [REPOSITORY / name for name in where.split(", ")]
+        assert all(file.is_file() for file in files), f"{block.place}: no {where}"
+        said = "".join(file.read_text(encoding="utf-8") for file in files)
         if word == "own":
             assert "typed(" in said and block.page.name in said, f"{where} types no block of {block.page.name}"
             return
@@ -232,6 +269,16 @@ def test_a_figure_is_current_and_loads_nothing(name: str) -> None:
     drawn = figures.FIGURES[name]()
     assert (figures.FOLDER / name).read_text(encoding="utf-8") == drawn, "run `make docs`"
     assert not re.search(r"href|url\((?!#)|<script|@import", drawn)
+
+
+MOST_BYTES = 300_000
+"""Of a picture: a page of documents must not weigh more than what it is about."""
+
+
+def test_pictures_are_small() -> None:
+    pictures = [file for file in figures.FOLDER.iterdir() if file.suffix in (".png", ".svg")]
+    assert {"report.png", "night.svg"} <= {file.name for file in pictures}
+    assert all(file.stat().st_size <= MOST_BYTES for file in pictures)
 
 
 def test_the_figure_of_the_night_has_every_step() -> None:

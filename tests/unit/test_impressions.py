@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import os
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -190,6 +191,30 @@ def test_days_added_later_are_those_of_the_whole_file(newspaper: Path, tmp_path:
     with pytest.raises(DataRefused, match="after 2026-03-04, the newest day that is there"):
         import_impressions(file, str(logs), add=True, **given)
     assert everything(logs) == after
+    assert [path.name for path in tmp_path.iterdir()] == ["logs"]
+
+
+def test_an_addition_that_was_killed_is_made_up(
+    newspaper: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed before the new day's requests were in: no night sees that day, and typing it again makes it whole."""
+    file, logs = str(newspaper / "impressions.csv"), tmp_path / "logs"
+    given = {"items": str(newspaper / "articles.csv")}
+    import_impressions(file, str(logs), until=datetime(2026, 3, 3).date(), **given)
+    rename = os.rename
+
+    def killed(source: Path, target: Path) -> None:
+        if source.parent.name == "requests":
+            raise KeyboardInterrupt
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", killed)
+    with pytest.raises(KeyboardInterrupt):
+        import_impressions(file, str(logs), add=True, **given)
+    assert (logs / "impressions" / "dt=2026-03-04").is_dir() and len(list((logs / "requests").iterdir())) == 2
+    monkeypatch.setattr(os, "rename", rename)
+    import_impressions(file, str(logs), add=True, **given)
+    assert everything(logs) == everything(newspaper / "logs")
     assert [path.name for path in tmp_path.iterdir()] == ["logs"]
 
 
