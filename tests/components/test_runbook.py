@@ -44,7 +44,10 @@ LAST = "2026-01-04"
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> PromotedWorkspace:
     """A workspace with features online and two promoted versions."""
-    folder = tmp_path_factory.mktemp("drill")
+    return with_two_champions(tmp_path_factory.mktemp("drill"))
+
+
+def with_two_champions(folder: Path) -> PromotedWorkspace:
     workspace, inputs = folder / "workspace", folder / "inputs"
     artifact = write_snapshot(workspace / "snapshots", LAST, 2)
     materialize(str(artifact), str(workspace / "feast"), str(inputs / "training_set"), 2, str(folder / "run"))
@@ -97,10 +100,10 @@ def serving(environment: dict[str, str], port: str, *flags: str) -> Iterator[Non
 
 
 @pytest.mark.parametrize("block", [block for block in OURS if block != drill()], ids=lambda block: block.place)
-def test_commands_as_written(
-    place: PromotedWorkspace, environment: dict[str, str], tmp_path: Path, block: Block
-) -> None:
-    """Line by line; a service is started, seen to answer, and ended. Afterwards version 2 is champion again."""
+def test_commands_as_written(environment: dict[str, str], tmp_path: Path, block: Block) -> None:
+    """Line by line, in a workspace of its own; a service is started, seen to answer, and ended."""
+    place = with_two_champions(tmp_path)
+    environment["GOALRANK_WORKSPACE"] = str(place.folder)
     for line in block.text.splitlines():
         words = shlex.split(line, comments=True)
         if words[1] == "serve":
@@ -108,10 +111,8 @@ def test_commands_as_written(
                 continue
         done = typed(line, environment, tmp_path, 120)
         assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
-    if place.aliases()[0][0] != "2":
-        back = typed('goalrank rollback --to 2 --reason "the test is over"', environment, tmp_path, 120)
-        assert back.returncode == 0, back.stderr
-    assert place.aliases() == [("2", "1"), ("2", "1")]
+    went_back = "goalrank rollback --reason" in block.text
+    assert place.aliases()[0][0] == ("1" if went_back else "2")
 
 
 def test_the_roll_back_drill_as_written(place: PromotedWorkspace, environment: dict[str, str], tmp_path: Path) -> None:
