@@ -41,6 +41,10 @@ EXECUTOR = "goalrank-spark-executor"
 
 WORKSPACE, SCRATCH = "/workspace", "/tmp"
 
+LOCAL_DIR = "spark-local-dir-1"
+"""Volume at SCRATCH. Spark takes one so named for its own; beside any other it mounts a second at the same path, which
+the API server refuses."""
+
 
 def configuration(folder: Path, environment: Mapping[str, str] = os.environ, account: Path = ACCOUNT) -> dict[str, str]:
     """Spark's settings beside those of any master; the executors' pod template is written into `folder`.
@@ -112,9 +116,9 @@ def pod_template() -> dict[str, Any]:
                         "readOnlyRootFilesystem": True,
                         "capabilities": {"drop": ["ALL"]},
                     },
-                    "volumeMounts": [{"name": "scratch", "mountPath": SCRATCH}],
+                    "volumeMounts": [{"name": LOCAL_DIR, "mountPath": SCRATCH}],
                 }
             ],
-            "volumes": [{"name": "scratch", "emptyDir": {"sizeLimit": "50Gi"}}],
+            "volumes": [{"name": LOCAL_DIR, "emptyDir": {"sizeLimit": "50Gi"}}],
         },
     }

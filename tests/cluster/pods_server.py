@@ -1,7 +1,8 @@
 """A server on this machine that speaks the Kubernetes API for pods and config maps, and runs a pod as a process.
 
-As much of it as a Spark driver asks for: it takes pods that the core schema and the standard `restricted` admit, lists
-them by label, tells how they are, and ends the process of one that is deleted. A pod's address is the loopback.
+As much of it as a Spark driver asks for: it takes pods that the core schema and the standard `restricted` admit and that
+give nothing twice, lists them by label, tells how they are, and ends the process of one that is deleted. A pod's
+address is the loopback.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ class Pods(ThreadingHTTPServer):
             # Resizing has a restartPolicy of its own, whose words are others than a pod's.
             (container,) = document["spec"]["containers"]
             plain = document | {"spec": document["spec"] | {"containers": [{**container, "resizePolicy": []}]}}
-            found = violations(document["spec"]) + problems(plain)
+            found = violations(document["spec"]) + problems(plain) + doubled(document["spec"])
             if found:
                 self.refused.append(found)
                 return 403, {"kind": "Status", "status": "Failure", "message": "; ".join(found), "code": 403}
@@ -116,6 +117,17 @@ class Pods(ThreadingHTTPServer):
             self.objects.pop((kind, name), None)
             if kind == "pods" and name in self.processes:
                 self.processes[name].terminate()
+
+
+def doubled(pod: dict[str, Any]) -> list[str]:
+    """What an API server refuses though each part fits its schema: one name or one path given twice."""
+    named = [("volume", [volume["name"] for volume in pod.get("volumes", [])])]
+    for container in [*pod["containers"], *pod.get("initContainers", [])]:
+        named.append(("mountPath", [mount["mountPath"] for mount in container.get("volumeMounts", [])]))
+        named.append(("port", [port["name"] for port in container.get("ports", []) if "name" in port]))
+    return [
+        f"{what} {name} given twice" for what, names in named for name in sorted(set(names)) if names.count(name) > 1
+    ]
 
 
 class Answers(BaseHTTPRequestHandler):
