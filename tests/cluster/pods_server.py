@@ -1,7 +1,7 @@
 """A server on this machine that speaks the Kubernetes API for pods and config maps, and runs a pod as a process.
 
-As much of it as a Spark driver asks for: it takes pods that the core schema and the standard `restricted` admit and that
-give nothing twice, lists them by label, tells how they are, and ends the process of one that is deleted. A pod's
+As much of it as a Spark driver asks for: it takes pods that the core schema and the standard `restricted` admit and
+that give nothing twice, lists them by label, tells how they are, and ends the process of one that is deleted. A pod's
 address is the loopback.
 """
 
