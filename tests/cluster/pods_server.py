@@ -32,8 +32,9 @@ class Pods(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, logs: Path) -> None:
+    def __init__(self, logs: Path, granted: set[tuple[str, str]]) -> None:
         super().__init__(("127.0.0.1", 0), Answers)
+        self.granted = granted
         self.logs, self.lock = logs, Lock()
         self.objects: dict[tuple[str, str], dict[str, Any]] = {}
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -161,6 +162,8 @@ class Answers(BaseHTTPRequestHandler):
         if self.command == "DELETE":
             verb = "delete" if name else "deletecollection"
         server.asked.add((kind, "watch" if query.get("watch") else verb))
+        if (kind, "watch" if query.get("watch") else verb) not in server.granted:
+            return 403, {"kind": "Status", "status": "Failure", "message": f"may not {verb} {kind}", "code": 403}
         if verb == "create":
             return server.create(kind, json.loads(body))
         selected = server.listed(kind, query.get("labelSelector", ""))
@@ -191,9 +194,9 @@ class Answers(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving(logs: Path) -> Iterator[Pods]:
-    """A server that answers while the block runs; its processes end with it."""
-    with Pods(logs) as server:
+def serving(logs: Path, granted: set[tuple[str, str]]) -> Iterator[Pods]:
+    """A server that answers while the block runs, what is (resource, verb) granted; its processes end with it."""
+    with Pods(logs, granted) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         try:
             yield server
