@@ -2,7 +2,8 @@
 
 No SparkApplication: it would put the driver in another pod, whose refusals, outcome and exit code the step would have
 to fetch back, and it needs an operator. Here the job is the very one that runs on local[2] or a standalone master. The
-price: the night's account may make pods, but only where somebody orders it (k8s/components/spark).
+price: the night's account may make pods, and so read every Secret of its namespace, but only where somebody orders it
+(k8s/components/spark).
 
 Executors run the image of the data steps, which has no entry point of Spark's own: components/spark_executor.py is it.
 """
@@ -41,6 +42,10 @@ EXECUTOR = "goalrank-spark-executor"
 
 WORKSPACE, SCRATCH = "/workspace", "/tmp"
 
+LOCAL_DIR = "spark-local-dir-1"
+"""Volume at SCRATCH. Spark takes one so named for its own; beside any other it mounts a second at the same path, which
+the API server refuses."""
+
 
 def configuration(folder: Path, environment: Mapping[str, str] = os.environ, account: Path = ACCOUNT) -> dict[str, str]:
     """Spark's settings beside those of any master; the executors' pod template is written into `folder`.
@@ -75,6 +80,8 @@ def configuration(folder: Path, environment: Mapping[str, str] = os.environ, acc
         "spark.kubernetes.executor.label.app.kubernetes.io/name": EXECUTOR,
         f"{volume}.options.claimName": environment[CLAIM],
         f"{volume}.mount.path": WORKSPACE,
+        # In client mode it made none, and needs no right to delete any.
+        "spark.kubernetes.driver.service.deleteOnTermination": "false",
         "spark.local.dir": SCRATCH,
         "spark.executor.instances": environment[EXECUTORS],
         "spark.executor.cores": environment[CORES],
@@ -112,9 +119,9 @@ def pod_template() -> dict[str, Any]:
                         "readOnlyRootFilesystem": True,
                         "capabilities": {"drop": ["ALL"]},
                     },
-                    "volumeMounts": [{"name": "scratch", "mountPath": SCRATCH}],
+                    "volumeMounts": [{"name": LOCAL_DIR, "mountPath": SCRATCH}],
                 }
             ],
-            "volumes": [{"name": "scratch", "emptyDir": {"sizeLimit": "50Gi"}}],
+            "volumes": [{"name": LOCAL_DIR, "emptyDir": {"sizeLimit": "50Gi"}}],
         },
     }

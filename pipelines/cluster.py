@@ -218,8 +218,11 @@ def _order_a_train_job(task: PipelineTask, size: Size, cluster: Cluster) -> None
         train_job.CLAIM: cluster.volume_claim,
         train_job.CPU: size.cpu,
         train_job.MEMORY: size.memory,
+        train_job.SECONDS: str(int(size.hours * 3600)),
         train_job.GPUS: str(cluster.gpus),
         train_job.GPU_RESOURCE: cluster.gpu_resource,
+        train_job.GPU_TAINT: cluster.gpu_taint,
+        train_job.GPU_NODE_LABEL: "=".join(cluster.gpu_node_label),
     }
     for name, value in told.items():
         task.set_env_variable(name, value)

@@ -83,6 +83,7 @@ def run(
         snapshot_id = _snapshot_id(snapshot, training_set, date)
         models = [_inspect(registry.RANKER, ranker), _inspect(registry.REWARD, reward_model)]
         judge = _inspect("judge", judge_model)
+        _require_snapshot(models[0], snapshot_id)
         statistics = json.loads((Path(groups) / "groups.json").read_text(encoding="utf-8"))
         _require_finite([*models, judge], statistics)
         step.progress(1, 4, "weights and metrics are finite")
@@ -129,6 +130,16 @@ def _snapshot_id(snapshot: str, training_set: str, date: str) -> str:
                 f"{manifest['snapshot_id']}; run the night again from extract_features"
             )
     return manifest["snapshot_id"]
+
+
+def _require_snapshot(ranker: Trained, snapshot_id: str) -> None:
+    """A run folder used again may hold the ranker of an earlier try, trained on what is not tonight's."""
+    found = ranker.card["created_by"]["snapshot_id"]
+    if found != snapshot_id:
+        raise ModelRefused(
+            f"{ranker.name} was trained on snapshot {found}, expected the training set's, {snapshot_id}; nothing was "
+            "registered; train it again"
+        )
 
 
 def _inspect(name: str, folder: str) -> Trained:

@@ -46,16 +46,18 @@ def train(processes: int, **arguments: Any) -> None:
         run(**arguments)
         return
     outcome = Path(arguments["run_uri"]) / "outcomes" / f"{STEP}.json"
-    outcome.unlink(missing_ok=True)  # an earlier try's
     if machines is None:
+        outcome.unlink(missing_ok=True)  # an earlier try's
         ended_as = f"torchrun ended with status {_torchrun(processes, arguments)}"
     else:
         try:
-            ended_well = train_job.train(TrainJobs.from_account(), machines, arguments, print)
+            ended_well = train_job.train(TrainJobs.from_account(), machines, arguments, outcome, print)
         except GoalRankError as error:
             with Step(STEP, arguments["run_uri"]):
                 raise error
         ended_as = f"its TrainJob ended {'well' if ended_well else 'failed'}"
+        if not ended_well and _kind(outcome) == DONE:
+            outcome.unlink()  # of a node lost at the very end: its ranker was not taken
     if not outcome.exists():
         with Step(STEP, arguments["run_uri"]):
             raise TryAgain(
@@ -65,6 +67,11 @@ def train(processes: int, **arguments: Any) -> None:
     ended = json.loads(outcome.read_text(encoding="utf-8"))
     if ended["kind"] != DONE:
         raise RAISED.get(ended["kind"], RuntimeError)(ended["reason"])
+
+
+def _kind(outcome: Path) -> str:
+    """How the first process says it ended, "" where it says nothing."""
+    return str(json.loads(outcome.read_text(encoding="utf-8"))["kind"]) if outcome.exists() else ""
 
 
 def _torchrun(processes: int, arguments: dict[str, Any]) -> int:

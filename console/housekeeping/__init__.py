@@ -3,8 +3,8 @@
 The rule. A *recent* night is one of the newest `keep_nights` dates; a version *reigns* while it is champion.
 
     collected                                     never collected
-    a night's artifacts, cache, checkpoints       recent nights; the night started last (`resume`). Every night keeps
-                                                  night.json, outcomes and report for good
+    a night's artifacts, cache, checkpoints,      recent nights; the night started last (`resume`). Every night keeps
+    inputs of a TrainJob                          night.json, outcomes and report for good
     snapshots: manifests, rows that no manifest   of recent nights and the night started last, with every folder their
     names, marks of passes                        manifests name (yesterday's state among them); the two newest that
                                                   passed the gate, and the newest before the night started last (drift)

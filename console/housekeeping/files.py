@@ -15,7 +15,7 @@ from console.housekeeping.taken import Taken, folder, left_behind, size
 from console.workspace import Workspace
 from goalrank.errors import DataRefused, TryAgain
 
-HEAVY = ("artifacts", "cache", "checkpoints")
+HEAVY = ("artifacts", "cache", "checkpoints", "train_job")
 """What of a night's folder is collected; without any of them, its resumption starts at the first step."""
 
 DRIFT_BASES = 2
@@ -23,7 +23,7 @@ DRIFT_BASES = 2
 
 
 def nights(place: Workspace, recent: set[str]) -> list[Taken]:
-    """Artifacts, cache and checkpoints of nights that are neither recent nor the one started last."""
+    """HEAVY folders of nights that are neither recent nor the one started last."""
     found, newest = [], place.newest_night()
     for night in place.nights():
         name = f"{night.date}/{night.folder.name}"

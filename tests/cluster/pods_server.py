@@ -1,7 +1,8 @@
 """A server on this machine that speaks the Kubernetes API for pods and config maps, and runs a pod as a process.
 
-As much of it as a Spark driver asks for: it takes pods that the core schema and the standard `restricted` admit, lists
-them by label, tells how they are, and ends the process of one that is deleted. A pod's address is the loopback.
+As much of it as a Spark driver asks for: it takes pods that the core schema and the standard `restricted` admit and
+that give nothing twice, lists them by label, tells how they are, and ends the process of one that is deleted. A pod's
+address is the loopback.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ class Pods(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, logs: Path) -> None:
+    def __init__(self, logs: Path, granted: set[tuple[str, str]]) -> None:
         super().__init__(("127.0.0.1", 0), Answers)
+        self.granted = granted
         self.logs, self.lock = logs, Lock()
         self.objects: dict[tuple[str, str], dict[str, Any]] = {}
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -63,7 +65,7 @@ class Pods(ThreadingHTTPServer):
             # Resizing has a restartPolicy of its own, whose words are others than a pod's.
             (container,) = document["spec"]["containers"]
             plain = document | {"spec": document["spec"] | {"containers": [{**container, "resizePolicy": []}]}}
-            found = violations(document["spec"]) + problems(plain)
+            found = violations(document["spec"]) + problems(plain) + doubled(document["spec"])
             if found:
                 self.refused.append(found)
                 return 403, {"kind": "Status", "status": "Failure", "message": "; ".join(found), "code": 403}
@@ -118,6 +120,17 @@ class Pods(ThreadingHTTPServer):
                 self.processes[name].terminate()
 
 
+def doubled(pod: dict[str, Any]) -> list[str]:
+    """What an API server refuses though each part fits its schema: one name or one path given twice."""
+    named = [("volume", [volume["name"] for volume in pod.get("volumes", [])])]
+    for container in [*pod["containers"], *pod.get("initContainers", [])]:
+        named.append(("mountPath", [mount["mountPath"] for mount in container.get("volumeMounts", [])]))
+        named.append(("port", [port["name"] for port in container.get("ports", []) if "name" in port]))
+    return [
+        f"{what} {name} given twice" for what, names in named for name in sorted(set(names)) if names.count(name) > 1
+    ]
+
+
 class Answers(BaseHTTPRequestHandler):
     """One connection to :class:`Pods`."""
 
@@ -149,6 +162,8 @@ class Answers(BaseHTTPRequestHandler):
         if self.command == "DELETE":
             verb = "delete" if name else "deletecollection"
         server.asked.add((kind, "watch" if query.get("watch") else verb))
+        if (kind, "watch" if query.get("watch") else verb) not in server.granted:
+            return 403, {"kind": "Status", "status": "Failure", "message": f"may not {verb} {kind}", "code": 403}
         if verb == "create":
             return server.create(kind, json.loads(body))
         selected = server.listed(kind, query.get("labelSelector", ""))
@@ -179,9 +194,9 @@ class Answers(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving(logs: Path) -> Iterator[Pods]:
-    """A server that answers while the block runs; its processes end with it."""
-    with Pods(logs) as server:
+def serving(logs: Path, granted: set[tuple[str, str]]) -> Iterator[Pods]:
+    """A server that answers while the block runs, what is (resource, verb) granted; its processes end with it."""
+    with Pods(logs, granted) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         try:
             yield server

@@ -24,6 +24,7 @@ from components.images import DATA_IMAGE
 from components.spark_executor import BACKEND, FLAGS, command
 from goalrank.errors import UsageError
 from pipelines.cluster import SPARK_STEPS, Cluster, compile_cluster
+from tests.cluster.pods_server import doubled
 from tests.cluster.rendered import K8S, Object, of_kind, render, selects
 from tests.cluster.restricted import violations
 from tests.cluster.schemas import problems
@@ -71,6 +72,7 @@ def pod() -> Object:
 def test_the_settings(account: Path, tmp_path: Path) -> None:
     found = spark.configuration(tmp_path, TOLD, account)
     assert found["spark.kubernetes.namespace"] == "goalrank-prod"
+    assert spark.LOCAL_DIR.startswith("spark-local-dir-"), "or Spark mounts a second volume at the same path"
     assert found["spark.driver.host"] == TOLD[spark.ADDRESS] and found["spark.executor.instances"] == "3"
     assert found["spark.kubernetes.driver.pod.name"] == TOLD[spark.POD], "executors go with the step's pod"
     template = json.loads(Path(found["spark.kubernetes.executor.podTemplateFile"]).read_text())
@@ -104,7 +106,7 @@ def test_this_release_of_spark_knows_the_settings(account: Path, tmp_path: Path)
 
 def test_executors_are_admitted() -> None:
     assert problems(pod()) == []
-    assert violations(pod()["spec"]) == []
+    assert violations(pod()["spec"]) == [] and doubled(pod()["spec"]) == []
     (container,) = pod()["spec"]["containers"]
     assert container["securityContext"]["readOnlyRootFilesystem"] is True
     assert pod()["spec"]["automountServiceAccountToken"] is False, "an executor asks the API server for nothing"
@@ -138,7 +140,7 @@ def test_the_component_is_well_formed(with_spark: list[Object]) -> None:
     assert [each["name"] for each in binding["subjects"]] == ["goalrank-night"]
     (role,) = of_kind(ours, "Role")
     assert all("*" not in [*rule["resources"], *rule["verbs"]] for rule in role["rules"])
-    assert not {"secrets", "roles", "serviceaccounts", "pods/exec"} & {
+    assert not {"secrets", "roles", "serviceaccounts", "pods/exec", "services", "persistentvolumeclaims"} & {
         name for rule in role["rules"] for name in rule["resources"]
     }
 

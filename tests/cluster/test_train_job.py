@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -25,9 +27,9 @@ from tests.cluster.schemas import CRDS, problems
 from tests.pipeline.test_compiled import containers, documents
 
 NAMESPACE, TOKEN = "goalrank-prod", "night-token"
-MACHINES = Machines(
-    2, 4, "registry.example/goalrank/train@sha256:" + "0" * 64, "goalrank-workspace", "8", "32Gi", gpus=4
-)
+IMAGE = "registry.example/goalrank/train@sha256:" + "0" * 64
+MACHINES = Machines(2, 4, IMAGE, "goalrank-workspace", "8", "32Gi", 3600, gpus=4, gpu_taint="t", gpu_node_label="l=v")
+MOST_NODES, LONGEST_LABEL = 64, 63
 PATH = f"/apis/trainer.kubeflow.org/v1alpha1/namespaces/{NAMESPACE}/trainjobs"
 JOB = manifest("train-ranker-2026-01-08-ab", MACHINES, {"preset": "base", "seed": 0})
 
@@ -37,6 +39,7 @@ TOLD = {
     "GOALRANK_TRAIN_CLAIM": "c",
     "GOALRANK_TRAIN_CPU": "8",
     "GOALRANK_TRAIN_MEMORY": "32Gi",
+    "GOALRANK_TRAIN_SECONDS": "3600",
     "GOALRANK_TRAIN_GPUS": "1",
 }
 
@@ -53,6 +56,8 @@ class Trainer(ThreadingHTTPServer):
         self.jobs: dict[str, dict[str, Any]] = {}
         self.asked: list[str] = []
         self.faults: list[int] = []
+        self.token = TOKEN
+        self.looks_of_the_deleted = 0
         self.work = work
 
     def create(self, job: dict[str, Any]) -> int:
@@ -60,15 +65,30 @@ class Trainer(ThreadingHTTPServer):
             return 422
         if job["metadata"]["name"] in self.jobs:
             return 409
-        self.jobs[job["metadata"]["name"]] = job | {"status": {}, "looks": 0}
+        name = job["metadata"]["name"]
+        if len(f"{name}-node-0-{MOST_NODES - 1}-abcde") > LONGEST_LABEL:  # JobSet's webhook, as its operator hears it
+            return 422
+        self.jobs[name] = job | {"status": {}, "looks": 0}
         return 201
 
     def look(self, name: str) -> None:
         job = self.jobs[name]
         job["looks"] += 1
+        if "deletionTimestamp" in job["metadata"]:
+            if job["looks"] > self.looks_of_the_deleted:
+                del self.jobs[name]
+            return
         if job["looks"] == 2:
             kind = "Complete" if self.work(job) else "Failed"
             job["status"] = {"conditions": [{"type": kind, "status": "True", "reason": "", "message": ""}]}
+
+    def delete(self, name: str) -> None:
+        """At once, or with its pods, which takes some looks."""
+        job = self.jobs[name]
+        job["metadata"] |= {"deletionTimestamp": "2026-01-08T02:30:00Z"}
+        job["looks"] = 0
+        if not self.looks_of_the_deleted:
+            del self.jobs[name]
 
 
 class Answers(BaseHTTPRequestHandler):
@@ -81,7 +101,7 @@ class Answers(BaseHTTPRequestHandler):
         document: dict[str, Any] = {}
         if server.faults:
             status = server.faults.pop(0)
-        elif self.headers.get("Authorization") != f"Bearer {TOKEN}":
+        elif self.headers.get("Authorization") != f"Bearer {server.token}":
             status = 401
         elif not self.path.startswith(PATH):
             status = 404
@@ -91,10 +111,11 @@ class Answers(BaseHTTPRequestHandler):
         elif name not in server.jobs:
             status = 404
         elif self.command == "DELETE":
-            document, status = server.jobs.pop(name), 200
+            server.delete(name)
+            status = 200
         else:
-            server.look(name)
             document, status = server.jobs[name], 200
+            server.look(name)
         content = json.dumps(document).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
@@ -116,8 +137,22 @@ def server() -> Iterator[Trainer]:
         answering.shutdown()
 
 
-def jobs(server: Trainer, token: str = TOKEN) -> TrainJobs:
-    return TrainJobs(f"http://127.0.0.1:{server.server_address[1]}", NAMESPACE, token)
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train_job, "PAUSE_SECONDS", 0.001)
+
+
+def jobs(server: Trainer, token: str = TOKEN, start_seconds: float = 60.0) -> TrainJobs:
+    host = f"http://127.0.0.1:{server.server_address[1]}"
+    return TrainJobs(host, NAMESPACE, lambda: token, poll_seconds=0.01, start_seconds=start_seconds)
+
+
+def trained(server: Trainer, tmp_path: Path, said: Callable[[str], None] = lambda _: None) -> bool:
+    return train(jobs(server), MACHINES, given(tmp_path), outcome_of(tmp_path), said)
+
+
+def outcome_of(tmp_path: Path) -> Path:
+    return Path(given(tmp_path)["run_uri"]) / "outcomes" / "train_ranker.json"
 
 
 @needs_schemas
@@ -143,8 +178,13 @@ def test_its_pods_are_restricted_and_find_what_they_need() -> None:
     assert (trainer["numNodes"], trainer["numProcPerNode"]) == (2, 4)
     assert trainer["args"] == ["--preset=base", "--seed=0"]
     assert trainer["resourcesPerNode"]["limits"] == {"cpu": "8", "memory": "32Gi", "nvidia.com/gpu": "4"}
-    one = manifest("x", Machines(2, 1, "image", "claim", "8", "32Gi"), {})
+    assert JOB["spec"]["activeDeadlineSeconds"] == 3600
+    assert pod["tolerations"] == [{"key": "t", "operator": "Exists", "effect": "NoSchedule"}]
+    assert pod["nodeSelector"] == {"l": "v"}
+    without = dataclasses.replace(MACHINES, gpus=0)
+    one = manifest("x", without, {})
     assert one["spec"]["trainer"]["resourcesPerNode"]["requests"] == {"cpu": "8", "memory": "32Gi"}
+    assert "tolerations" not in str(one) and "nodeSelector" not in str(one)
 
 
 def given(tmp_path: Path) -> dict[str, Any]:
@@ -170,7 +210,7 @@ def trains(job: dict[str, Any]) -> bool:
 def test_a_step_trains_by_a_job(server: Trainer, tmp_path: Path) -> None:
     server.work = trains
     said: list[str] = []
-    assert train(jobs(server), MACHINES, given(tmp_path), said.append, poll_seconds=0.01)
+    assert trained(server, tmp_path, said.append)
     assert (tmp_path / "pod" / "ranker" / "model.json").read_text() == "{}"
     assert server.jobs == {} and "Complete True" in said[-1]
     assert not (tmp_path / "volume" / "2026-01-08" / "ab" / "train_job").exists(), (
@@ -181,10 +221,10 @@ def test_a_step_trains_by_a_job(server: Trainer, tmp_path: Path) -> None:
 def test_a_job_that_fails_is_asked_for_anew(server: Trainer, tmp_path: Path) -> None:
     """A node was lost: the step fails, and kfp's next try asks for another job, which finds its checkpoints."""
     server.work = lambda job: False
-    assert not train(jobs(server), MACHINES, given(tmp_path), poll_seconds=0.01)
+    assert not trained(server, tmp_path)
     assert server.jobs == {}
     server.work = trains
-    assert train(jobs(server), MACHINES, given(tmp_path), poll_seconds=0.01)
+    assert trained(server, tmp_path)
 
 
 def test_a_step_that_was_killed_finds_its_job(server: Trainer, tmp_path: Path) -> None:
@@ -194,15 +234,15 @@ def test_a_step_that_was_killed_finds_its_job(server: Trainer, tmp_path: Path) -
     def look(name: str) -> None:
         if not killed:
             killed.append(name)
-            server.faults = [503]
+            server.faults = [503] * train_job.TRIES
         original(name)
 
     server.look = look  # type: ignore[method-assign]
     with pytest.raises(TryAgain, match="does not answer about a TrainJob"):
-        train(jobs(server), MACHINES, given(tmp_path), poll_seconds=0.01)
+        trained(server, tmp_path)
     assert len(server.jobs) == 1
-    assert train(jobs(server), MACHINES, given(tmp_path), poll_seconds=0.01)
-    assert server.asked.count("POST") == 2 and len(set(killed)) == 1, "one job: the second asking was answered 409"
+    assert trained(server, tmp_path)
+    assert server.asked.count("POST") == 1 and len(set(killed)) == 1, "one job"
 
 
 @pytest.mark.parametrize(
@@ -211,8 +251,8 @@ def test_a_step_that_was_killed_finds_its_job(server: Trainer, tmp_path: Path) -
         ([], "another", UsageError, "says 401"),
         ([403], TOKEN, UsageError, "may create, get and delete"),
         ([422], TOKEN, UsageError, "says 422"),
-        ([500], TOKEN, TryAgain, "500"),
-        ([429], TOKEN, TryAgain, "429"),
+        ([500] * train_job.TRIES, TOKEN, TryAgain, "500"),
+        ([429] * train_job.TRIES, TOKEN, TryAgain, "429"),
     ],
 )
 def test_a_server_that_refuses_or_errs(
@@ -220,7 +260,7 @@ def test_a_server_that_refuses_or_errs(
 ) -> None:
     server.faults = faults
     with pytest.raises(error, match=said):
-        jobs(server, token).run(JOB, poll_seconds=0.01)
+        jobs(server, token).ask(copy.deepcopy(JOB))
 
 
 def test_somebody_deleted_it(server: Trainer) -> None:
@@ -232,19 +272,139 @@ def test_somebody_deleted_it(server: Trainer) -> None:
         return status
 
     server.create = create  # type: ignore[method-assign]
+    jobs(server).ask(copy.deepcopy(JOB))
     with pytest.raises(TryAgain, match="somebody deleted it"):
-        jobs(server).run(JOB, poll_seconds=0.01)
+        jobs(server).ended_well(JOB["metadata"]["name"])
 
 
 def test_one_name_a_run() -> None:
+    """JobSet's webhook wants the longest pod's name of a job to be a label: <name>-node-0-<index>-<5 letters>."""
     assert name_of("/workspace/nights/scheduled/0a1b-2c") == name_of("/workspace/nights/scheduled/0a1b-2c")
-    assert name_of("/workspace/nights/2026-01-08/AB_c") == "train-ranker-2026-01-08-ab-c"
-    assert len(name_of("/x/" + "y" * 300)) <= 53, "pods' names are longer than the job's"
+    long = "y" * 300
+    names = {name_of(f"/{first}/{long}/{last}") for first in "ab" for last in ("x", "X", "x-")}
+    assert len(names) == 6, "the whole of it tells two runs apart"
+    for name in names:
+        assert len(f"{name}-node-0-{MOST_NODES - 1}-abcde") <= LONGEST_LABEL
+
+
+def test_a_token_is_read_at_every_call(server: Trainer) -> None:
+    """The cluster renews it every hour or so, a training lasts longer."""
+    job, tokens = copy.deepcopy(JOB), ["first"]
+    host = f"http://127.0.0.1:{server.server_address[1]}"
+    asking = TrainJobs(host, NAMESPACE, lambda: tokens[-1], poll_seconds=0.01)
+    server.token = "first"
+    asking.ask(job)
+    server.token = "second"
+    tokens.append("second")
+    assert asking.ended_well(job["metadata"]["name"])
+
+
+def test_a_server_away_for_a_moment_is_asked_again(server: Trainer, tmp_path: Path) -> None:
+    server.work = trains
+    server.faults = [503, 429, 500]
+    assert trained(server, tmp_path)
+
+
+@pytest.mark.parametrize("pods", [0, 1])
+def test_a_job_that_does_not_start_is_given_up(server: Trainer, pods: int) -> None:
+    """No quota: no pod is made. No machine: the pod waits."""
+    children = {"name": "node", "active": pods, "ready": 0, "succeeded": 0, "failed": 0, "suspended": 0}
+
+    def look(name: str) -> None:
+        server.jobs[name]["status"] = {"jobsStatus": [children]}
+
+    server.look = look  # type: ignore[method-assign]
+    asking = jobs(server, start_seconds=0.05)
+    asking.ask(copy.deepcopy(JOB))
+    with pytest.raises(TryAgain, match="look for quota, machines with room, and runtime torch-distributed"):
+        asking.ended_well(JOB["metadata"]["name"])
+    assert server.jobs == {}, "nor does it start later, when nobody waits"
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        {"jobsStatus": [{"name": "node", "active": 1, "ready": 1, "succeeded": 0, "failed": 0, "suspended": 0}]},
+        {"conditions": [{"type": "Suspended", "status": "True", "reason": "", "message": ""}]},
+    ],
+    ids=["it runs", "a queue holds it"],
+)
+def test_a_job_under_way_is_waited_for(server: Trainer, status: dict[str, Any]) -> None:
+    looks: list[str] = []
+
+    def look(name: str) -> None:
+        looks.append(name)
+        ended = {"conditions": [{"type": "Complete", "status": "True", "reason": "", "message": ""}]}
+        server.jobs[name]["status"] = status if len(looks) < 20 else ended
+
+    server.look = look  # type: ignore[method-assign]
+    asking = jobs(server, start_seconds=0.05)
+    asking.ask(copy.deepcopy(JOB))
+    assert asking.ended_well(JOB["metadata"]["name"])
+
+
+def test_what_a_job_under_way_wrote_stays(server: Trainer, tmp_path: Path) -> None:
+    """The step was killed after its job had ended, before it took the ranker."""
+    server.work = lambda job: outcome(job, "done")
+    asking = jobs(server)
+    asking.delete = killed  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        train(asking, MACHINES, given(tmp_path), outcome_of(tmp_path))
+    server.work = lambda job: False
+    assert trained(server, tmp_path)
+    assert outcome_of(tmp_path).exists() and server.asked.count("POST") == 1
+
+
+def killed(name: str) -> None:
+    raise KeyboardInterrupt
+
+
+def test_what_an_earlier_job_wrote_is_no_news(server: Trainer, tmp_path: Path) -> None:
+    outcome_of(tmp_path).parent.mkdir(parents=True)
+    outcome_of(tmp_path).write_text("{}")
+    server.work = lambda job: False
+    assert not trained(server, tmp_path)
+    assert not outcome_of(tmp_path).exists()
+
+
+@pytest.mark.parametrize("looks", [0, 3])
+def test_a_night_submitted_again_trains_on_its_own_inputs(server: Trainer, tmp_path: Path, looks: int) -> None:
+    """Same run folder, other inputs, and the earlier try's job still there: it goes first."""
+    server.work, server.looks_of_the_deleted = lambda job: False, looks
+    assert not trained(server, tmp_path)
+    server.jobs.clear()
+    older = manifest(name_of(given(tmp_path)["run_uri"]), MACHINES, {"preset": "tiny"})
+    assert server.create(older) == 201
+    found: list[str] = []
+
+    def reads(job: dict[str, Any]) -> bool:
+        flags = dict(flag.removeprefix("--").split("=", 1) for flag in job["spec"]["trainer"]["args"])
+        found.extend((Path(flags[name.replace("_", "-")]) / "content").read_text() for name in train_job.INPUTS)
+        Path(flags["ranker"]).mkdir()
+        return True
+
+    server.work = reads
+    anew, ended = given(tmp_path), outcome_of(tmp_path)
+    (Path(anew["groups"]) / "content").write_text("tonight's")
+    assert train(jobs(server), MACHINES, anew, ended)
+    assert found == ["training_set", "tonight's", "reward_model"]
+
+
+def test_a_step_that_is_ended_takes_its_job_with_it(server: Trainer, tmp_path: Path) -> None:
+    def look(name: str) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    server.look = look  # type: ignore[method-assign]
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(TryAgain, match="SIGTERM came"):
+        trained(server, tmp_path)
+    assert server.jobs == {} and server.asked[-1] == "DELETE"
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_machines_from_the_environment() -> None:
     assert Machines.of({}, 1) is None and Machines.of({"GOALRANK_TRAIN_NODES": "1"}, 4) is None
-    assert Machines.of(TOLD, 1) == Machines(2, 1, "i", "c", "8", "32Gi", gpus=1)
+    assert Machines.of(TOLD, 1) == Machines(2, 1, "i", "c", "8", "32Gi", 3600, gpus=1)
     for wrong in ({"GOALRANK_TRAIN_NODES": "two"}, {"GOALRANK_TRAIN_IMAGE": ""}):
         with pytest.raises(UsageError, match="GOALRANK_TRAIN_NODES"):
             Machines.of(TOLD | wrong, 1)
@@ -265,8 +425,9 @@ def outcome(job: dict[str, Any], kind: str, reason: str = "") -> bool:
         (lambda job: outcome(job, "model_refused", "loss is nan"), ModelRefused, "loss is nan"),
         (lambda job: outcome(job, "try_again", "another process is gone"), TryAgain, "another process is gone"),
         (lambda job: False, TryAgain, "gone without a word .its TrainJob ended failed"),
+        (lambda job: outcome(job, "done") and False, TryAgain, "gone without a word .its TrainJob ended failed"),
     ],
-    ids=["well", "refused", "a node was lost", "no word"],
+    ids=["well", "refused", "a node was lost", "no word", "a node was lost at the end"],
 )
 def test_the_step_ends_as_its_job_did(
     server: Trainer,
@@ -281,8 +442,6 @@ def test_the_step_ends_as_its_job_did(
     for name, value in TOLD.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(TrainJobs, "from_account", classmethod(lambda cls: jobs(server)))
-    monkeypatch.setattr(train_job.TrainJobs.run, "__defaults__", (lambda _: None, 0.01))
-    monkeypatch.setattr(train_job.train, "__defaults__", (lambda _: None, 0.01))
     with pytest.raises(error, match=said) if error else nullcontext():
         launch.train(1, **given(tmp_path))
     assert (tmp_path / "pod" / "ranker" / "model.json").exists() == (error is None)
@@ -293,7 +452,9 @@ def test_the_pipelines_settings_become_the_job(tmp_path: Path) -> None:
     spec, pods = documents(tmp_path / "cluster.yaml")
     told = {each["name"]: each["value"] for each in containers(spec)["train_ranker"]["env"]}
     size = SIZES["train_ranker"]
-    expected = Machines(2, 4, Cluster().train_image, Cluster().volume_claim, size.cpu, size.memory, gpus=4)
+    cluster, seconds = Cluster(), int(size.hours * 3600)
+    expected = Machines(2, 4, cluster.train_image, cluster.volume_claim, size.cpu, size.memory, seconds, gpus=4)
+    expected = dataclasses.replace(expected, gpu_taint="nvidia.com/gpu", gpu_node_label="nvidia.com/gpu.present=true")
     assert Machines.of(told, 4) == expected
     assert (
         "accelerator" not in containers(spec)["train_ranker"]["resources"]
@@ -314,12 +475,20 @@ def test_the_component_is_well_formed(tmp_path: Path) -> None:
     (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(head | parts))
     objects = render(tmp_path)
     ours = [one for one in objects if "trainer" in one["metadata"]["name"]]
-    assert sorted(one["kind"] for one in ours) == ["NetworkPolicy", "NetworkPolicy", "Role", "RoleBinding"]
+    assert sorted(one["kind"] for one in ours) == [
+        "NetworkPolicy",
+        "NetworkPolicy",
+        "Role",
+        "RoleBinding",
+        "ServiceAccount",
+    ]
     assert [problem for one in ours for problem in problems(one)] == []
     (role,) = of_kind(ours, "Role")
     assert role["rules"] == [
         {"apiGroups": ["trainer.kubeflow.org"], "resources": ["trainjobs"], "verbs": ["create", "get", "delete"]}
     ]
+    (account,) = of_kind(ours, "ServiceAccount")
+    assert account["metadata"]["name"] == train_job.PODS_ACCOUNT and account["automountServiceAccountToken"] is False
     labels = {"app.kubernetes.io/name": train_job.NODES}
     assert [
         one["metadata"]["name"]

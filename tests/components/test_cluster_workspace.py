@@ -17,6 +17,7 @@ from components import night_card
 from components.promote_model import history
 from components.publish_report.main import run as publish
 from components.step import Step
+from components.train_ranker import train_job
 from console import erasure, housekeeping, watching
 from console.collecting import collect
 from console.settings import Settings
@@ -112,6 +113,18 @@ def test_the_commands_find_a_workspace(volume: Volume) -> None:
     assert erasure.erase_user(volume.settings(), 7, dry_run=True)["exit_code"] == 0
     assert housekeeping.clean(volume.settings(), 14, 30, dry_run=True)["exit_code"] == 0
     assert watching._look(volume.settings(), dry_run=True).champion is None
+
+
+def test_what_a_train_job_left_is_collected(volume: Volume) -> None:
+    """Copies of a night's inputs, where its job failed for good."""
+    dates = [f"2026-01-0{day}" for day in range(1, 5)]
+    for date in dates:
+        night = volume.begin(f"{date}/0123456789abcdef", date)
+        (night / train_job.FOLDER / "0a1b").mkdir(parents=True)
+        volume.end(night)
+    assert housekeeping.clean(volume.settings(), 2, 30, dry_run=False)["exit_code"] == 0
+    left = [date for date in dates if any(volume.folder.glob(f"nights/{date}/*/{train_job.FOLDER}"))]
+    assert left == dates[-2:]
 
 
 def test_while_a_night_runs_on_the_cluster_nobody_works_on_the_workspace(volume: Volume) -> None:

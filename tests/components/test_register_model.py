@@ -175,6 +175,17 @@ def test_a_training_set_of_another_night_is_refused(tmp_path, inputs, tracking_u
         run(**arguments | {"training_set": str(tmp_path / "training_set"), "run_uri": str(tmp_path / "run")})
 
 
+def test_a_ranker_of_another_snapshot_is_refused(tmp_path, inputs, tracking_uri):
+    """Left in the run's folder by an earlier try of the night."""
+    shutil.copytree(inputs.folder / "ranker", tmp_path / "ranker")
+    card = json.loads((tmp_path / "ranker/model.json").read_text())
+    card["created_by"]["snapshot_id"] = "another"
+    (tmp_path / "ranker/model.json").write_text(json.dumps(card))
+    arguments = inputs.registration_arguments("ranker", tracking_uri) | {"ranker": str(tmp_path / "ranker")}
+    with pytest.raises(ModelRefused, match="trained on snapshot another, expected"):
+        run(**arguments | {"run_uri": str(tmp_path / "run")})
+
+
 # ------------------------------------------------------------------------------------------------------------ loading
 
 
