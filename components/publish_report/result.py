@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -27,25 +28,33 @@ def read_outcomes(run: Path) -> dict[str, dict[str, Any]]:
     }
 
 
-def unfinished_step(run: Path) -> str | None:
-    """The step that said it began and never said how it ended: killed, or still running."""
+def unfinished_step(run: Path, outcomes: Container[str]) -> str | None:
+    """The step that said it began and never said how it ended: killed, or still running.
+
+    Several pods append to the lines at once, and on a network volume one of theirs may be lost. An outcome is a file of
+    its own: whoever wrote one has ended.
+
+    Args:
+        outcomes: of :func:`read_outcomes`, by step.
+    """
     under_way: dict[str, None] = {}  # by step: a resumed one begins twice and ends once
     progress = run / "progress.jsonl"
-    for line in progress.read_text(encoding="utf-8").splitlines() if progress.exists() else []:
+    for line in progress.read_text(encoding="utf-8", errors="replace").splitlines() if progress.exists() else []:
         try:
             event = json.loads(line)
-        except ValueError:  # half a line: its writer was killed
+            step, what = event["step"], event["event"]
+        except (ValueError, TypeError, KeyError):  # half a line: its writer was killed, or another wrote over it
             continue
-        if event["event"] == "start":
-            if event["step"] == "check_logs":
+        if what == "start":
+            if step == "check_logs":
                 under_way.clear()  # the night begins anew: as for read_outcomes
-            under_way[event["step"]] = None
-        elif event["event"] == "end":
-            under_way.pop(event["step"], None)
+            under_way[step] = None
+        elif what == "end":
+            under_way.pop(step, None)
     # The report is begun whatever was killed before it, and is under way itself where it asks.
-    others = [step for step in under_way if step != "publish_report"]
-    begun = others or list(under_way)
-    return begun[-1] if begun else None
+    begun = [step for step in under_way if step not in outcomes]
+    others = [step for step in begun if step != "publish_report"]
+    return (others or begun)[-1] if begun else None
 
 
 def summarise(run: Path) -> dict[str, Any]:
@@ -87,7 +96,7 @@ def _verdict(run: Path, steps: dict[str, dict[str, Any]]) -> tuple[str, int, str
         if outcome["exit_code"] != EXIT_DONE:
             verdict = REFUSED if outcome["kind"] in REFUSED_KINDS else FAILED
             return verdict, outcome["exit_code"], f"{name}: {outcome['reason']}"
-    unfinished = unfinished_step(run)
+    unfinished = unfinished_step(run, steps)
     if unfinished not in (None, "publish_report"):
         return FAILED, EXIT_TRY_AGAIN, f"{unfinished} was interrupted; `goalrank resume` goes on from there"
     promotion = steps.get("promote_model")
