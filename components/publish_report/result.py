@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,9 @@ from goalrank.errors import EXIT_BUG, EXIT_DONE, EXIT_TRY_AGAIN
 
 REFUSED_KINDS = ("data_refused", "model_refused", "serving_refused")
 PROMOTED, KEPT, REFUSED, FAILED = "promoted", "kept", "refused", "failed"
+
+ROUNDED_SECONDS = 0.001
+"""By which an outcome may seem to have ended earlier than it did."""
 
 
 def read_outcomes(run: Path) -> dict[str, dict[str, Any]]:
@@ -28,31 +30,30 @@ def read_outcomes(run: Path) -> dict[str, dict[str, Any]]:
     }
 
 
-def unfinished_step(run: Path, outcomes: Container[str]) -> str | None:
+def unfinished_step(run: Path) -> str | None:
     """The step that said it began and never said how it ended: killed, or still running.
 
     Several pods append to the lines at once, and on a network volume one of theirs may be lost. An outcome is a file of
-    its own: whoever wrote one has ended.
-
-    Args:
-        outcomes: of :func:`read_outcomes`, by step.
+    its own: a step that wrote one after it began has ended.
     """
-    under_way: dict[str, None] = {}  # by step: a resumed one begins twice and ends once
+    under_way: dict[str, float] = {}  # when it began, by step: a resumed one begins twice and ends once
     progress = run / "progress.jsonl"
     for line in progress.read_text(encoding="utf-8", errors="replace").splitlines() if progress.exists() else []:
         try:
             event = json.loads(line)
-            step, what = event["step"], event["event"]
+            step, what, at = event["step"], event["event"], event["time"]
         except (ValueError, TypeError, KeyError):  # half a line: its writer was killed, or another wrote over it
             continue
         if what == "start":
             if step == "check_logs":
                 under_way.clear()  # the night begins anew: as for read_outcomes
-            under_way[step] = None
+            under_way[step] = at
         elif what == "end":
             under_way.pop(step, None)
+    ended = {name: outcome["started_at"] + outcome["seconds"] for name, outcome in read_outcomes(run).items()}
+    # An outcome's times are rounded, and a step that was ended is not begun again in the same moment.
+    begun = [step for step, at in under_way.items() if at > ended.get(step, 0.0) + ROUNDED_SECONDS]
     # The report is begun whatever was killed before it, and is under way itself where it asks.
-    begun = [step for step in under_way if step not in outcomes]
     others = [step for step in begun if step != "publish_report"]
     return (others or begun)[-1] if begun else None
 
@@ -96,7 +97,7 @@ def _verdict(run: Path, steps: dict[str, dict[str, Any]]) -> tuple[str, int, str
         if outcome["exit_code"] != EXIT_DONE:
             verdict = REFUSED if outcome["kind"] in REFUSED_KINDS else FAILED
             return verdict, outcome["exit_code"], f"{name}: {outcome['reason']}"
-    unfinished = unfinished_step(run, steps)
+    unfinished = unfinished_step(run)
     if unfinished not in (None, "publish_report"):
         return FAILED, EXIT_TRY_AGAIN, f"{unfinished} was interrupted; `goalrank resume` goes on from there"
     promotion = steps.get("promote_model")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,15 @@ def test_an_outcome_of_an_earlier_try_does_not_end_a_step(tmp_path: Path) -> Non
     say(tmp_path, "check_logs")
     Step("extract_features", str(tmp_path)).__enter__()
     assert summarise(tmp_path)["reason"].startswith("extract_features was interrupted")
+
+
+def test_a_step_that_was_begun_again_after_it_had_ended_is_under_way(tmp_path: Path) -> None:
+    say(tmp_path, "check_logs")
+    say(tmp_path, "train_ranker")
+    say(tmp_path, "promote_model", promoted=True)
+    time.sleep(0.01)
+    Step("train_ranker", str(tmp_path)).__enter__()
+    assert summarise(tmp_path)["reason"].startswith("train_ranker was interrupted")
 
 
 def test_a_promotion_that_moved_nothing_is_kept(tmp_path: Path) -> None:
