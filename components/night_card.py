@@ -55,7 +55,8 @@ def begin(workspace_uri: str, run_uri: str, date: str, logs_uri: str) -> None:
 
     Raises:
         UsageError: the workspace learns from other logs, was moved, or is of another release.
-        TryAgain: somebody is at work on it, who may take away what a night has just begun to read.
+        TryAgain: somebody is at work on it, who may take away what a night has just begun to read; or another night of
+            the cluster is under way.
     """
     if not workspace_uri:
         return
@@ -73,6 +74,7 @@ def begin(workspace_uri: str, run_uri: str, date: str, logs_uri: str) -> None:
                 f"{card} says {named}: features of two sources must not mix; give these logs a workspace of their own, "
                 "or see docs/runbook.md, Another release"
             )
+        _require_no_other(workspace, folder)
         document = {
             "date": date,
             "verdict": RUNNING,
@@ -81,6 +83,39 @@ def begin(workspace_uri: str, run_uri: str, date: str, logs_uri: str) -> None:
             KEPT_BY: STEPS,
         }
         write_atomic(folder / NIGHT, json.dumps(document, indent=1))
+
+
+def heard_of(folder: Path) -> float:
+    """When a night's steps last said something, Unix time; 0 where none has."""
+    told = [folder / "progress.jsonl", *(folder / "outcomes").glob("*.json")]
+    return max((file.stat().st_mtime for file in told if file.exists()), default=0.0)
+
+
+def _require_no_other(workspace: Path, folder: Path) -> None:
+    """Refuse a night beside another: both would write the snapshots and the online store.
+
+    Its own folder is that of a night tried or submitted again. One whose pods are gone says nothing any more.
+
+    Raises:
+        TryAgain: another night of the cluster runs, and was heard of less than LONGEST_HOURS ago.
+    """
+    for card in workspace.glob(f"nights/*/*/{NIGHT}"):
+        if card.parent.resolve() == folder.resolve():
+            continue
+        try:
+            other = _read(card)
+        except UsageError:
+            continue  # whoever has to read the damaged card says so
+        if other.get("verdict") != RUNNING or other.get(KEPT_BY) != STEPS:
+            continue
+        started = other.get("started_at")
+        told = max(heard_of(card.parent), started if isinstance(started, (int, float)) else 0.0)
+        if time.time() - told < 3600 * LONGEST_HOURS:
+            raise TryAgain(
+                f"the night of {other.get('date')} is under way on the cluster ({card.parent}); wait for it to end. One"
+                f" that was ended by hand is taken for gone once nothing was heard of it for {LONGEST_HOURS} hours; "
+                f"sooner, once its pods are gone: move its {NIGHT} away"
+            )
 
 
 def end(run_uri: str, result: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.night_card import FORMAT, KEPT_BY, LONGEST_HOURS, NIGHT, RUNNING, STEPS, WORKSPACE, held
+from components.night_card import FORMAT, KEPT_BY, LONGEST_HOURS, NIGHT, RUNNING, STEPS, WORKSPACE, heard_of, held
 from components.step import write_atomic
 from goalrank.errors import DataRefused, TryAgain, UsageError
 
@@ -52,8 +52,7 @@ class Night:
     @property
     def heard_of(self) -> float:
         """When it last said something, Unix time."""
-        progress = self.folder / "progress.jsonl"
-        return max(self.started_at, progress.stat().st_mtime if progress.exists() else 0.0)
+        return max(self.started_at, heard_of(self.folder))
 
     def write(self, **result: object) -> None:
         """Keep how the night stands; whole or not at all."""

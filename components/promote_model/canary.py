@@ -13,6 +13,9 @@ out, and would send the traffic there that is to be taken from it. All there is 
     7      0         version 7 is being taken back                finishes that
     -      0         taken back, the old revision is starting     waits for it, gives it all the traffic
 
+Who drives it holds a lock beside the promotions' journal (journal.TRIAL), which goes with its process; a heartbeat in
+the object would make a revision at every beat. Whoever changes the object all the same is told of, not judged.
+
 An annotation names the version that was unwell, another says why: it is refused, in the same words, until somebody
 takes the first away. They are written as the trial is taken out of the object; a step that was killed between the two
 leaves a version on 0% and no reason, which is refused as well.
@@ -154,7 +157,8 @@ class Canary:
 
         Raises:
             ModelRefused: a stage was unwell, or is being taken back already; the traffic is where it was before.
-            TryAgain: the API server is away: the trial stays in its stage, the next call goes on from it.
+            TryAgain: the API server is away: the trial stays in its stage, the next call goes on from it. Or somebody
+                else changed the object, which says nothing of the version: what they made of it stays.
         """
         # Else the revision still on its way could be taken for the trial's.
         if not self._wait(lambda now: now.current):
@@ -163,11 +167,13 @@ class Canary:
             )
         state = self._service.read()
         if (state.tried, state.percent) == (version, 0):
-            self.take_back(version, "the step that took it back was ended before it could say why here; its log does")
+            self.take_back(
+                version, version, "the step that took it back was ended before it could say why here; its log does"
+            )
             state = self._service.read()
         if state.percent == 0 or state.tried not in ("", version) or (not state.tried and state.percent is not None):
             self._said(f"taking back what was left: version {state.tried or 'none'} on {state.percent}%")
-            self.take_back()
+            self.take_back(state.tried)
             state = self._service.read()
         if state.unwell == version:
             raise ModelRefused(
@@ -177,13 +183,13 @@ class Canary:
         stages = [stage for stage in self._plan.stages if state.tried != version or stage >= (state.percent or 100)]
         for stage in stages:
             self._said(f"version {version} on {stage}% of the traffic")
-            self._service.change(version, stage)
+            self._service.change(version, stage, among=("", version))
             unwell = self._watch(version, stage)
             if unwell:
                 self._said(f"taking version {version} back: {unwell}")
                 reason = f"version {version} was unwell on {stage}% of the traffic and was taken back: {unwell}"
                 try:
-                    self.take_back(version, f"on {stage}% of the traffic, {unwell}")
+                    self.take_back(version, version, f"on {stage}% of the traffic, {unwell}")
                 except TryAgain as error:
                     raise TryAgain(f"{reason}; but {error}") from error
                 raise ModelRefused(f"{reason}; the version before answers all requests again")
@@ -196,31 +202,40 @@ class Canary:
         """
         self._service.change("", None)
 
-    def take_back(self, unwell: str = "", because: str = "") -> None:
+    def take_back(self, tried: str, unwell: str = "", because: str = "") -> None:
         """Give all traffic to the revision before, then take the trial out of the object; may be called at any stage.
 
         Args:
+            tried: the version whose trial it is, "" where it is out of the object already.
             unwell, because: a version that is not to be tried again, and why.
 
         Raises:
             TryAgain: the API server is away, or the traffic does not move, or the server without the trial does not
-                become ready; called again, it goes on.
+                become ready; called again, it goes on. Or another version is on trial, which stays.
         """
-        state = self._service.read()
-        if state.tried:
-            self._service.change(state.tried, 0)
+        if tried:
+            self._service.change(tried, 0, among=(tried,))
             # Only then: taking the trial out makes a new revision, and the unwell one would be the one before it.
             if not self._wait(lambda now: now.share == 0):
                 raise TryAgain(
                     f"InferenceService {self._service.name} does not move its traffic; look at it, try again"
                 )
-        if state.tried or state.percent is not None:
-            self._service.change("", 0, unwell, because)
+        if tried or self._service.read().percent is not None:
+            # Out of it already: a call whose answer was lost.
+            self._service.change("", 0, unwell, because, among=(tried, ""))
             if not self._wait(lambda now: now.ready and not now.tried):
                 raise TryAgain(
                     f"InferenceService {self._service.name} is not ready again yet; its traffic is where it was"
                 )
-            self._service.change("", None)
+            self._service.change("", None, among=("",))
+
+    def is_tried(self, version: str) -> bool:
+        """Is `version` on trial?
+
+        Raises:
+            TryAgain: the API server is away.
+        """
+        return self._service.read().tried == version
 
     def abandon(self, version: str) -> None:
         """Take `version` back if it is on trial; nobody may promote it any more.
@@ -228,22 +243,26 @@ class Canary:
         Raises:
             TryAgain: as take_back.
         """
-        if self._service.read().tried == version:
+        if self.is_tried(version):
             self._said(f"taking version {version} back: it is refused")
-            self.take_back()
+            self.take_back(version)
 
     def _watch(self, version: str, stage: int) -> str:
-        """Watch one stage; why it is unwell, or nothing."""
+        """Watch one stage; why it is unwell, or nothing.
+
+        Raises:
+            TryAgain: the API server is away, or somebody else changed the object.
+        """
         plan = self._plan
-        if not self._wait(lambda now: now.ready and now.tried == version and now.share == stage):
+        if not self._wait(lambda now: self._is_ours(now, version, stage) and now.ready and now.share == stage):
             return f"its revision was not ready within {plan.ready_seconds:.0f} s ({self._service.read().said})"
         begun, reading = time.monotonic(), Reading(0, 0, None)
         while True:
             time.sleep(plan.poll_seconds)
             elapsed = time.monotonic() - begun
             state = self._service.read()
-            if not state.ready or (state.tried, state.percent) != (version, stage):
-                return f"it is not ready any more, or somebody else changed it ({state.said})"
+            if self._is_ours(state, version, stage) and not state.ready:
+                return f"it is not ready any more ({state.said})"
             told = True
             try:
                 reading = self._health.read(state.revision, elapsed)
@@ -259,6 +278,16 @@ class Canary:
                 return ""
             if elapsed >= plan.longest_seconds:
                 return f"{reading.requests:.0f} requests in {elapsed:.0f} s, expected {plan.least_requests} to tell by"
+
+    def _is_ours(self, state: State, version: str, stage: int) -> bool:
+        """True; a stage that is not ours any more raises TryAgain: its figures are another's."""
+        if (state.tried, state.percent) == (version, stage):
+            return True
+        share = "all" if state.percent is None else f"{state.percent}%"
+        raise TryAgain(
+            f"InferenceService {self._service.name} has version {state.tried or 'none'} on {share} of the traffic, "
+            f"expected {version} on {stage}%: somebody else changed it; look who, run it again"
+        )
 
     def _unwell(self, reading: Reading) -> str:
         share = reading.failed / reading.requests

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -118,17 +118,31 @@ class InferenceService:
         """
         return _state(self._call(self._api.get_namespaced_custom_object))
 
-    def change(self, tried: str, percent: int | None, unwell: str = "", because: str = "") -> None:
+    def change(
+        self,
+        tried: str,
+        percent: int | None,
+        unwell: str = "",
+        because: str = "",
+        among: Collection[str] | None = None,
+    ) -> None:
         """Let it try `tried` on `percent` of the traffic; changes nothing where that is so already.
 
         Args:
             unwell, because: a version to be remembered as such, and why.
+            among: what may be on trial before ("" is nothing); another version's trial is left alone.
 
         Raises:
-            UsageError, TryAgain: as read; TryAgain too where somebody else keeps changing it.
+            UsageError, TryAgain: as read; TryAgain too where somebody else changed it, or keeps changing it.
         """
         for attempt in range(TRIES):
             document = self._call(self._api.get_namespaced_custom_object)
+            found = _state(document).tried
+            if among is not None and found not in among:
+                raise TryAgain(
+                    f"InferenceService {self.name} tries version {found or 'none'}, expected "
+                    f"{' or '.join(each or 'none' for each in among)}: somebody else changed it; look who, run it again"
+                )
             patch = _changes(document, tried, percent, {UNWELL: unwell, BECAUSE: because} if unwell else {})
             if not patch:
                 return

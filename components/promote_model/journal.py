@@ -34,11 +34,13 @@ if TYPE_CHECKING:
 FORMAT = 1
 FILE = "promotions.jsonl"
 LOCK = "lock"
+TRIAL = "trial.lock"
+"""Held by whoever drives a canary, for hours: roll-backs need the other one meanwhile."""
 
 
 @contextmanager
-def lock(journal_uri: str, who: str) -> Iterator[None]:
-    """Be the only one that moves aliases; the lock goes with the process, however it ends.
+def lock(journal_uri: str, who: str, name: str = LOCK) -> Iterator[None]:
+    """Be the only one that moves aliases, or with TRIAL drives a canary; it goes with the process, however that ends.
 
     Raises:
         UsageError: the folder's name has a trap in it.
@@ -46,7 +48,7 @@ def lock(journal_uri: str, who: str) -> Iterator[None]:
     """
     folder = folder_of(journal_uri)
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / LOCK, "a+", encoding="utf-8") as file:
+    with open(folder / name, "a+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -64,7 +64,10 @@ def run(
             night = read_night(registration, evaluation, serving, date, run_uri)
         except ModelRefused:
             if canary is not None:  # started again in the middle of a canary, after its verdict became stale
-                canary.abandon(str(registry.read_registration(registration)["ranker"]["version"]))
+                version = str(registry.read_registration(registration)["ranker"]["version"])
+                if canary.is_tried(version):
+                    with journal.lock(journal_uri, _driver(version, run_uri), journal.TRIAL):
+                        canary.abandon(version)
             raise
         with step.tool("mlflow"):
             client = registry.connect(tracking_uri)
@@ -151,19 +154,24 @@ def promote_by_stages(
 
     Raises:
         ModelRefused: as promote, or the version was unwell; it is taken back and no alias has moved.
-        TryAgain: as promote, or the API server is away.
+        TryAgain: as promote, or another version is on trial and driven, or the API server is away.
     """
     stages: list[int] = []
     version = str(night.registration["ranker"]["version"])
-    try:
-        if promote(client, night, tracking_uri, journal_uri, dry_run=True)["promoted"]:
-            stages = canary.roll_out(version)
-        figures = promote(client, night, tracking_uri, journal_uri)
-    except ModelRefused:
-        canary.abandon(version)  # e.g. somebody else was promoted, while it was on trial or while nobody drove it
-        raise
-    canary.finish()
+    with journal.lock(journal_uri, _driver(version, night.run_uri), journal.TRIAL):
+        try:
+            if promote(client, night, tracking_uri, journal_uri, dry_run=True)["promoted"]:
+                stages = canary.roll_out(version)
+            figures = promote(client, night, tracking_uri, journal_uri)
+        except ModelRefused:
+            canary.abandon(version)  # e.g. somebody else was promoted, while it was on trial or while nobody drove it
+            raise
+        canary.finish()
     return figures | {"canary_stages": stages}
+
+
+def _driver(version: str, run_uri: str) -> str:
+    return f"canary of version {version}, run {run_uri}"
 
 
 def _decide(client: MlflowClient, night: Promotable, journal_uri: str) -> dict[str, Any]:

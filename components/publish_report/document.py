@@ -31,6 +31,9 @@ MAIN = (
 
 DIFFERENCE = ("metric", "mean", "low", "high", "confidence", "against")
 ESTIMATE = ("estimator", "value", "low", "high", "effective_sample_size")
+JOINED = "join_groups"
+"""The step that tells of the groups and holds their data gate where generate_groups made them in parts."""
+
 REWARD_MODEL = ("auc", "calibration_error", "rank_correlation")
 
 
@@ -95,6 +98,11 @@ def readable_outcomes(folder: Path) -> dict[str, dict[str, Any]]:
 def figures(outcomes: dict[str, dict[str, Any]], step: str) -> dict[str, Any]:
     """The figures of a step, none where it did not end or did not run."""
     return outcomes.get(step, {}).get("figures", {})
+
+
+def groups_step(outcomes: dict[str, dict[str, Any]]) -> str:
+    """The step whose figures are those of the groups: generate_groups, or where they were made in parts join_groups."""
+    return JOINED if JOINED in outcomes else "generate_groups"
 
 
 def main_figures(document: dict[str, Any]) -> dict[str, str]:

@@ -11,6 +11,9 @@ from goalrank.errors import EXIT_BUG, EXIT_DONE, EXIT_TRY_AGAIN
 REFUSED_KINDS = ("data_refused", "model_refused", "serving_refused")
 PROMOTED, KEPT, REFUSED, FAILED = "promoted", "kept", "refused", "failed"
 
+ROUNDED_SECONDS = 0.001
+"""By which an outcome may seem to have ended earlier than it did."""
+
 
 def read_outcomes(run: Path) -> dict[str, dict[str, Any]]:
     """Outcome of every step that ended, by step, in the order in which they began.
@@ -28,24 +31,31 @@ def read_outcomes(run: Path) -> dict[str, dict[str, Any]]:
 
 
 def unfinished_step(run: Path) -> str | None:
-    """The step that said it began and never said how it ended: killed, or still running."""
-    under_way: dict[str, None] = {}  # by step: a resumed one begins twice and ends once
+    """The step that said it began and never said how it ended: killed, or still running.
+
+    Several pods append to the lines at once, and on a network volume one of theirs may be lost. An outcome is a file of
+    its own: a step that wrote one after it began has ended.
+    """
+    under_way: dict[str, float] = {}  # when it began, by step: a resumed one begins twice and ends once
     progress = run / "progress.jsonl"
-    for line in progress.read_text(encoding="utf-8").splitlines() if progress.exists() else []:
+    for line in progress.read_text(encoding="utf-8", errors="replace").splitlines() if progress.exists() else []:
         try:
             event = json.loads(line)
-        except ValueError:  # half a line: its writer was killed
+            step, what, at = event["step"], event["event"], event["time"]
+        except (ValueError, TypeError, KeyError):  # half a line: its writer was killed, or another wrote over it
             continue
-        if event["event"] == "start":
-            if event["step"] == "check_logs":
+        if what == "start":
+            if step == "check_logs":
                 under_way.clear()  # the night begins anew: as for read_outcomes
-            under_way[event["step"]] = None
-        elif event["event"] == "end":
-            under_way.pop(event["step"], None)
+            under_way[step] = at
+        elif what == "end":
+            under_way.pop(step, None)
+    ended = {name: outcome["started_at"] + outcome["seconds"] for name, outcome in read_outcomes(run).items()}
+    # An outcome's times are rounded, and a step that was ended is not begun again in the same moment.
+    begun = [step for step, at in under_way.items() if at > ended.get(step, 0.0) + ROUNDED_SECONDS]
     # The report is begun whatever was killed before it, and is under way itself where it asks.
-    others = [step for step in under_way if step != "publish_report"]
-    begun = others or list(under_way)
-    return begun[-1] if begun else None
+    others = [step for step in begun if step != "publish_report"]
+    return (others or begun)[-1] if begun else None
 
 
 def summarise(run: Path) -> dict[str, Any]:

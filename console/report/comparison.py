@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from components.publish_report import headline
-from components.publish_report.document import figures
+from components.publish_report.document import JOINED, figures, groups_step
 from components.publish_report.notify import without_rows
 from components.publish_report.page import environment
 from components.publish_report.report import PAGE
@@ -99,7 +99,9 @@ def gates(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any] | None:
     """Checks, refusals and warnings of each data gate, and the drift of each column."""
     rows = []
     for gate in GATES:
-        ours, theirs = (figures(document["outcomes"], gate) for document in (a, b))
+        if gate == JOINED:  # the groups' gate all the same, whatever made them
+            continue
+        ours, theirs = (_figures(document, gate) for document in (a, b))
         rows += [_numbers(f"{gate}: checks", ours.get("checks"), theirs.get("checks"))]
         rows += [
             _numbers(f"{gate}: {kind.replace('_', ' ')}", _length(ours.get(kind)), _length(theirs.get(kind)))
@@ -123,7 +125,7 @@ def training(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any] | None:
         "train_ranker": ("greedy_reward", "best_helper_reward", "final_loss", "steps"),
     }
     for step, names in told.items():
-        ours, theirs = (figures(document["outcomes"], step) for document in (a, b))
+        ours, theirs = (_figures(document, step) for document in (a, b))
         rows += [_numbers(f"{step}: {name.replace('_', ' ')}", ours.get(name), theirs.get(name)) for name in names]
     return _table("Training", rows)
 
@@ -148,6 +150,12 @@ def lineages(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any] | None:
 
 
 TABLES = (metrics, off_policy, checks, slices, gates, training, durations, lineages)
+
+
+def _figures(document: dict[str, Any], step: str) -> dict[str, Any]:
+    """The figures of a step; of generate_groups those of the whole groups, however many parts they were made in."""
+    outcomes = document["outcomes"]
+    return figures(outcomes, groups_step(outcomes) if step == "generate_groups" else step)
 
 
 def _table(title: str, rows: list[dict[str, Any]], note: str = "", kind: str = "number") -> dict[str, Any] | None:

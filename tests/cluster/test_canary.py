@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -157,15 +157,35 @@ def test_a_revision_that_does_not_come_up(server: KServe, canary: Canary) -> Non
     assert as_before(server)
 
 
-def test_one_that_breaks_while_it_is_watched(server: KServe, canary: Canary, health: Scripted) -> None:
-    def breaks() -> Reading:
+def test_what_somebody_else_changed_is_not_held_against_the_version(
+    server: KServe, canary: Canary, health: Scripted
+) -> None:
+    def changed() -> Reading:
         server.document["spec"]["predictor"]["canaryTrafficPercent"] = 90  # a person did
         return FEW
 
-    health.by_percent[50] = breaks
-    with pytest.raises(ModelRefused, match="somebody else changed it"):
+    health.by_percent[50] = changed
+    with pytest.raises(TryAgain, match="version 7 on 90% of the traffic, expected 7 on 50%: somebody else changed it"):
         canary.roll_out("7")
-    assert as_before(server)
+    assert (server.tried, server.percent, canary._service.read().unwell) == ("7", 90, "")
+
+
+@pytest.mark.parametrize("reading", [WELL, SICK], ids=["well", "unwell"])
+def test_another_versions_trial_is_left_alone_and_says_nothing_of_ones_own(
+    server: KServe, canary: Canary, health: Scripted, reading: Reading
+) -> None:
+    """Somebody tries another version while one's own figures are read: seen at the next look, or in the way back."""
+
+    def taken_over() -> Reading:
+        canary._service.change("8", 5)
+        return reading if reading is SICK else FEW
+
+    health.by_percent[25] = taken_over
+    with pytest.raises(TryAgain, match="somebody else changed it"):
+        canary.roll_out("7")
+    server.settle()
+    assert (server.tried, server.percent, server.traffic_of("8")) == ("8", 5, 5)
+    assert canary._service.read().unwell == ""
 
 
 class Killed(BaseException):
@@ -204,12 +224,12 @@ def test_killed_while_it_comes_back_the_next_finishes(
     health.by_percent[25] = SICK
     change, begun = canary._service.change, []
 
-    def killed(tried: str, percent: int | None, unwell: str = "", because: str = "") -> None:
+    def killed(tried: str, percent: int | None, *more: str, **named: Collection[str]) -> None:
         if percent in (0, None):
             begun.append(percent)
             if len(begun) == after:
                 raise Killed
-        change(tried, percent, unwell, because)
+        change(tried, percent, *more, **named)
 
     with monkeypatch.context() as patch:
         patch.setattr(canary._service, "change", killed)

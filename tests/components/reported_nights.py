@@ -166,6 +166,17 @@ class ReportedNights:
         return night.folder
 
 
+def in_parts(folder: Path) -> None:
+    """Let a night's outcomes say that its groups were made in two parts and joined, as a cluster makes them."""
+    outcomes = folder / "outcomes"
+    whole = json.loads((outcomes / "generate_groups.json").read_text(encoding="utf-8"))
+    (outcomes / "generate_groups.json").unlink()
+    figures = {"requests": whole["figures"]["requests"] // 2}
+    parts = {f"generate_groups_{part}_of_2": whole | {"figures": figures} for part in (1, 2)}
+    for name, outcome in (parts | {"join_groups": whole}).items():
+        (outcomes / f"{name}.json").write_text(json.dumps(outcome | {"step": name}), encoding="utf-8")
+
+
 @lru_cache(maxsize=1)
 def _shared() -> tuple[ReportedNights, TemporaryDirectory[str]]:
     folder = TemporaryDirectory(prefix="reported-nights-")  # goes when the process ends

@@ -137,9 +137,47 @@ def test_while_a_night_runs_on_the_cluster_nobody_works_on_the_workspace(volume:
     (night / "night.json").write_text(json.dumps(card | {"started_at": gone}))
     with pytest.raises(TryAgain, match="under way"), volume.workspace.one_at_a_time():
         pass  # it is old, and still says something
-    os.utime(night / "progress.jsonl", (gone, gone))
+    silent_since(night, gone)
     with volume.workspace.one_at_a_time():
         pass  # ended by hand, with nobody to say so
+
+
+def silent_since(night: Path, moment: float) -> None:
+    """Nothing was heard of the night since."""
+    card = json.loads((night / "night.json").read_text())
+    (night / "night.json").write_text(json.dumps(card | {"started_at": moment}))
+    for told in (night / "progress.jsonl", *(night / "outcomes").iterdir()):
+        os.utime(told, (moment, moment))
+
+
+def test_two_nights_at_once_are_refused_the_second(volume: Volume) -> None:
+    night = volume.begin()
+    with pytest.raises(TryAgain, match=f"the night of {DATE} is under way on the cluster .*0123456789abcdef"):
+        volume.begin("2026-01-08/ab", "2026-01-08")
+    assert not (volume.folder / "nights" / "2026-01-08" / "ab" / "night.json").exists()
+    assert volume.begin() == night, "tried or submitted again, it goes on in its folder"
+    volume.end(night)
+    volume.end(volume.begin("2026-01-08/ab", "2026-01-08"))
+
+
+@pytest.mark.parametrize("heard", ["nothing", "progress.jsonl", "outcomes/check_logs.json"])
+def test_a_night_whose_pods_are_gone_does_not_block_for_ever(volume: Volume, heard: str) -> None:
+    """Evicted with nobody to end its card: gone once none of its steps has said anything for long enough."""
+    night = volume.begin()
+    silent_since(night, time.time() - 3600 * night_card.LONGEST_HOURS - 60)
+    if heard == "nothing":
+        volume.begin("2026-01-08/ab", "2026-01-08")
+        return
+    os.utime(night / heard)
+    with pytest.raises(TryAgain, match="under way"):
+        volume.begin("2026-01-08/ab", "2026-01-08")
+
+
+def test_a_night_of_one_machine_or_a_damaged_card_blocks_none_of_the_cluster(volume: Volume) -> None:
+    for name, card in (("1", '{"verdict": "running"}'), ("2", "{"), ("3", "[]")):
+        (volume.folder / "nights" / DATE / name).mkdir(parents=True)
+        (volume.folder / "nights" / DATE / name / "night.json").write_text(card)
+    volume.begin()
 
 
 def test_while_somebody_works_on_the_workspace_no_night_begins(volume: Volume) -> None:

@@ -456,6 +456,31 @@ def test_by_stages_an_unwell_one_is_refused_and_no_alias_moves(night, client, ks
     assert kserve.document["spec"] == kserve.original
 
 
+def test_by_stages_a_second_promoter_is_told_and_the_first_wins(night, client, kserve):
+    night(1, None).promote()
+    kserve.history.clear()
+    second, told = night(3, 1), []
+    original = kserve.patch
+
+    def patch(changes):
+        if kserve.percent == 25 and not told:
+            told.append(None)
+            kserve.lock.release()  # the second asks the same server
+            try:
+                with pytest.raises(TryAgain, match="canary of version 2, run .*wait for it to end"):
+                    second.promote()
+            finally:
+                kserve.lock.acquire()
+        return original(changes)
+
+    kserve.patch = patch
+    assert night(2, 1).promote()["figures"]["canary_stages"] == [5, 25, 50, 99]
+    assert told and "3" not in {version for version, _ in kserve.history}
+    assert aliases(client)[0] == ("2", "1")
+    with pytest.raises(ModelRefused, match="the champion is .* version 2"):
+        second.promote()
+
+
 def test_by_stages_killed_after_the_aliases_moved(night, client, kserve, monkeypatch):
     night(1, None).promote()
 

@@ -20,7 +20,10 @@ from components.publish_report.main import run as publish
 from components.publish_report.main import write
 from components.publish_report.report import CARD, DATA, PAGE
 from components.publish_report.sections import SECTIONS
-from tests.components.reported_nights import HOSTILE, ReportedNights, shared_nights
+from components.publish_report.sections.gates import gates
+from components.publish_report.sections.training import training
+from console.report import comparison
+from tests.components.reported_nights import HOSTILE, ReportedNights, in_parts, shared_nights
 
 LARGEST = 3_000_000
 """Bytes of a report, as issue and README promise."""
@@ -168,6 +171,21 @@ def spoil(value: Any, chance: random.Random) -> None:
         else:
             value[key] = copy.deepcopy(chance.choice(ODD))
             return
+
+
+def test_groups_made_in_parts_have_their_gate_and_figures(nights: ReportedNights, tmp_path: Path) -> None:
+    folders = [copied(nights.promoted, tmp_path / name) for name in ("whole", "parted")]
+    in_parts(folders[1])
+    whole, parted = (collect(folder, nights.date, "SUCCEEDED") for folder in folders)
+    ours, theirs = (training(document) or {} for document in (whole, parted))
+    assert theirs["groups"] == ours["groups"] != []
+    assert len(theirs["helpers"]) == len(ours["helpers"]) == 1
+    ours, theirs = ({row["name"]: row for row in (gates(document) or {})["rows"]} for document in (whole, parted))
+    assert theirs["join_groups"]["checks"] == ours["generate_groups"]["checks"] > 0
+    assert "generate_groups" not in theirs
+    for table in (comparison.gates, comparison.training):
+        rows = [row for row in (table(whole, parted) or {})["rows"] if row["name"].startswith("generate_groups")]
+        assert rows and all(row["change"] == 0 for row in rows), "the same groups, compared with each other"
 
 
 def test_a_damaged_outcome_costs_what_it_said(nights: ReportedNights, tmp_path: Path) -> None:

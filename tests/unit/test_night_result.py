@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,38 @@ def test_a_resumed_step_that_ended_is_not_under_way(tmp_path: Path) -> None:
     say(tmp_path, "gate_promotion", promote=True)
     say(tmp_path, "promote_model", reason="version 3 is champion")
     assert summarise(tmp_path)["verdict"] == "promoted"
+
+
+@pytest.mark.parametrize("instead", ["", "7\n", '{"step": "generate_groups_1_of_2", "ev', "\ufffd\x00\n"])
+def test_a_line_that_a_network_volume_lost_undoes_no_promotion(tmp_path: Path, instead: str) -> None:
+    """Several pods append to one file: one's last line may be gone, or another's be written over it."""
+    say(tmp_path, "check_logs")
+    for part in (1, 2):
+        say(tmp_path, f"generate_groups_{part}_of_2")
+    say(tmp_path, "join_groups")
+    say(tmp_path, "gate_promotion", promote=True)
+    say(tmp_path, "promote_model", reason="version 3 is champion", promoted=True)
+    progress = tmp_path / "progress.jsonl"
+    lines = progress.read_text().splitlines(keepends=True)
+    (lost,) = [n for n, line in enumerate(lines) if '"generate_groups_1_of_2", "event": "end"' in line]
+    progress.write_text("".join([*lines[:lost], instead, *lines[lost + 1 :]]), encoding="utf-8")
+    assert (summarise(tmp_path)["verdict"], summarise(tmp_path)["exit_code"]) == ("promoted", 0)
+
+
+def test_an_outcome_of_an_earlier_try_does_not_end_a_step(tmp_path: Path) -> None:
+    say(tmp_path, "extract_features")
+    say(tmp_path, "check_logs")
+    Step("extract_features", str(tmp_path)).__enter__()
+    assert summarise(tmp_path)["reason"].startswith("extract_features was interrupted")
+
+
+def test_a_step_that_was_begun_again_after_it_had_ended_is_under_way(tmp_path: Path) -> None:
+    say(tmp_path, "check_logs")
+    say(tmp_path, "train_ranker")
+    say(tmp_path, "promote_model", promoted=True)
+    time.sleep(0.01)
+    Step("train_ranker", str(tmp_path)).__enter__()
+    assert summarise(tmp_path)["reason"].startswith("train_ranker was interrupted")
 
 
 def test_a_promotion_that_moved_nothing_is_kept(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from components.publish_report.document import figures
+from components.publish_report.document import JOINED, figures
 from components.publish_report.plots import drift as plots
 from components.publish_report.plots.style import made, numbered
 
@@ -12,6 +12,7 @@ GATES = {
     "check_logs": "the day's logs against the data contract",
     "check_features": "the snapshot's features: ranges, nulls, drift",
     "generate_groups": "the helpers' lists the ranker learns from",
+    JOINED: "the helpers' lists the ranker learns from, made in parts",
 }
 """Steps with a data gate of Great Expectations, and what it looks at."""
 

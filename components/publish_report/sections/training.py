@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from components.publish_report.document import figures
+from components.publish_report.document import figures, groups_step
 from components.publish_report.plots import training as plots
 from components.publish_report.plots.style import made, numbered
 
@@ -55,7 +55,9 @@ RANKER_ROWS = {
 def training(document: dict[str, Any]) -> dict[str, Any] | None:
     """Tables of the trainings that took place, and their plots."""
     outcomes = document["outcomes"]
-    reward, groups, ranker = (figures(outcomes, name) for name in ("train_reward", "generate_groups", "train_ranker"))
+    reward, groups, ranker = (
+        figures(outcomes, name) for name in ("train_reward", groups_step(outcomes), "train_ranker")
+    )
     if not (reward or groups or ranker):
         return None
     roles = {role: reward[role] for role in ("guide", "judge") if isinstance(reward.get(role), dict)}
