@@ -1,15 +1,16 @@
 """Impressions of any service (a CSV, its own column names) as logs of the data contract.
 
-    columns.py      which column is what
-    values.py       text as times, flags, amounts
-    reading.py      the file as a stream of checked rows
-    spool.py        rows sorted into days
-    lists.py        a day's rows put together as lists
-    completion.py   candidates where the log has none
-    logged.py       candidates where it has them
-    tables.py       items and users
-    writing.py      the logs' partitions, import.json
-    adding.py       more days for logs that are there
+    columns.py         which column is what
+    values.py          text as times, flags, amounts
+    physical_lines.py  every line is one row
+    reading.py         the file as a stream of checked rows
+    spool.py           rows sorted into days
+    lists.py           a day's rows put together as lists
+    completion.py      candidates where the log has none
+    logged.py          candidates where it has them
+    tables.py          items and users
+    writing.py         the logs' partitions, import.json
+    adding.py          more days for logs that are there
 
 The file is read once; then one day after the other is put together and written. Memory holds about two days' rows, and
 the distinct ids of users and items.

@@ -20,6 +20,7 @@ from pyarrow import csv
 from goalrank.errors import DataRefused
 from goalrank.impressions import values
 from goalrank.impressions.columns import JOIN
+from goalrank.impressions.physical_lines import CountedLines, closes_its_quotes, refusal_of_quote, unclosed
 from goalrank.rating_files import PLAIN_INTEGER, decoded, first_line_of, hashed_id, lines_of, refusal
 
 DAY = 86_400_000_000
@@ -141,7 +142,10 @@ def header_of(file: Path) -> list[str]:
     Raises:
         DataRefused: there is no header, or a name stands in it twice.
     """
-    first = next(rows_of_text.reader([first_line_of(file).removeprefix("\ufeff")], delimiter=delimiter_of(file)), [])
+    head, delimiter = first_line_of(file).removeprefix("\ufeff"), delimiter_of(file)
+    if not closes_its_quotes(head, delimiter):
+        raise refusal_of_quote(file, 1)
+    first = next(rows_of_text.reader([head], delimiter=delimiter), [])
     names = [name.strip() for name in first]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -169,19 +173,20 @@ class Reader:
         """Readable rows (ROWS), and how many bytes of the file were read by then.
 
         Raises:
-            DataRefused: the file is no UTF-8 text.
+            DataRefused: the file is no UTF-8 text, or a quoted value goes over several lines.
         """
-        names = header_of(self._file)
+        names, delimiter = header_of(self._file), delimiter_of(self._file)
         wanted = list(dict.fromkeys(column for columns in self.columns.values() for column in columns))
         with open(self._file, "rb") as packed, pa.input_stream(packed, compression=_compression(self._file)) as stream:
             try:
+                counted = CountedLines(stream)
                 reader = csv.open_csv(
-                    stream,
+                    counted,
                     read_options=csv.ReadOptions(
                         column_names=names, skip_rows=1, use_threads=False, block_size=_BLOCK_BYTES
                     ),
                     parse_options=csv.ParseOptions(
-                        delimiter=delimiter_of(self._file),
+                        delimiter=delimiter,
                         ignore_empty_lines=False,
                         invalid_row_handler=self._ragged_row,
                     ),
@@ -198,6 +203,10 @@ class Reader:
                     self._before += batch.num_rows
             except pa.ArrowInvalid as error:
                 raise self._not_text(error) from None
+        if (rows := 1 + self._before + len(self._ragged)) != counted.lines:
+            raise unclosed(self._file, delimiter) or refusal(
+                self._file, None, f"{counted.lines} lines read as {rows} rows", "one row a line", "save it again"
+            )
 
     def _ragged_row(self, row: csv.InvalidRow) -> str:
         self._ragged.append(row.number)
@@ -220,7 +229,7 @@ class Reader:
                     decoded(self._file, line, raw)
                 except DataRefused as refused:
                     return refused
-        return refusal(
+        return unclosed(self._file, delimiter_of(self._file)) or refusal(
             self._file, None, f"what cannot be read ({error})", "comma- or tab-separated text", "save it again"
         )
 

@@ -473,6 +473,62 @@ def test_a_bad_file_is_refused(tmp_path: Path, content: bytes, said: str) -> Non
     assert [path.name for path in tmp_path.iterdir()] == ["shown.csv"]
 
 
+TITLED = ",".join((*NEEDED, "title"))
+
+
+def titled(titles: Sequence[str], end: str = "\n") -> bytes:
+    """A file with these titles, as they stand, in its last column."""
+    rows = [f"l{n},u{n},{NOON},0,{n + 1},0,{title}" for n, title in enumerate(titles)]
+    return end.join([TITLED, *rows, ""]).encode()
+
+
+@pytest.mark.parametrize("block", [1 << 12, 1 << 20])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize(("bad", "line"), [('"5 inch', 102), ('"two\nlines"', 102), ('"two\rlines"', 102)])
+def test_a_quote_never_swallows_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int, end: str, bad: str, line: int
+) -> None:
+    monkeypatch.setattr(reading, "_BLOCK_BYTES", block)
+    (tmp_path / "shown.csv").write_bytes(titled(["plain"] * 100 + [bad] + ["plain"] * 900, end))
+    with pytest.raises(DataRefused, match=f"line {line}: found a quote that is not closed"):
+        import_impressions(str(tmp_path / "shown.csv"), None, max_bad_rows=1000)
+
+
+@pytest.mark.parametrize("block", [1 << 12, 1 << 20])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("last", [b"", b"\n", b"\n\n"])
+def test_lines_with_quotes_that_are_closed_are_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int, end: str, last: bytes
+) -> None:
+    monkeypatch.setattr(reading, "_BLOCK_BYTES", block)
+    titles = ['"a ""5 inch"", new"', 'a 5" screen', '""', "", '"x"'] * 100
+    (tmp_path / "shown.csv").write_bytes(titled(titles, end).rstrip() + last)
+    assert import_impressions(str(tmp_path / "shown.csv"), None)["counts"]["requests"] == len(titles)
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ('id,title\n1,"bad\n2,ok\n', "line 2: found a quote that is not closed"),
+        ('id,title\n1,"two\nlines"\n', "line 2: found a quote that is not closed"),
+        ('"i\nd",title\n1,a\n', "line 1: found a quote that is not closed"),
+        ('id,title\n1,"a"b\n', "line 2: found what is no CSV"),
+    ],
+)
+def test_a_table_of_items_has_one_item_a_line(tmp_path: Path, table: str, said: str) -> None:
+    file = write(tmp_path, shown("a", "u", [1, 2]))
+    (tmp_path / "items.csv").write_text(table)
+    with pytest.raises(DataRefused, match=said):
+        import_impressions(file, None, items=str(tmp_path / "items.csv"))
+
+
+def test_only_line_ends_part_a_table(tmp_path: Path) -> None:
+    file = write(tmp_path, shown("a", "u", [1, 2]))
+    (tmp_path / "items.csv").write_text("id,title\r\n1,a\u2028b\x0bc\r\n2,d\r\n", newline="")
+    import_impressions(file, str(tmp_path / "logs"), items=str(tmp_path / "items.csv"))
+    assert [row["title"] for row in logs_of(tmp_path / "logs")["items"]] == ["a\u2028b\x0bc", "d"]
+
+
 @pytest.mark.parametrize(
     ("header", "mapping", "said"),
     [
