@@ -19,7 +19,7 @@ the distinct ids of users and items.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import date
 from pathlib import Path
@@ -35,7 +35,7 @@ from goalrank.importing import Progress
 from goalrank.impressions.adding import Earlier, added_to
 from goalrank.impressions.columns import IMPRESSION_ROLES, ITEM_ROLES, JOIN, USER_ROLES, choose, parse_mapping
 from goalrank.impressions.completion import Completion
-from goalrank.impressions.lists import TORN, after_midnight, put_together
+from goalrank.impressions.lists import TORN, after_midnight, of_lists, put_together, without
 from goalrank.impressions.reading import DAY, Ids, Reader, header_of
 from goalrank.impressions.spool import Spool
 from goalrank.impressions.tables import read_items, read_users
@@ -84,7 +84,7 @@ def import_impressions(
         policy: who ranked, where no column says it.
         time_zone: of times that name none.
         since, until: days (UTC) outside of these are left out.
-        max_bad_rows: how many rows that cannot be read are left out; one more and all is refused.
+        max_bad_rows: how many rows that cannot be read are left out, with their lists; one more and all is refused.
         seed: of the candidates that are drawn where the log names none.
         progress: called with done, total and a note.
 
@@ -116,7 +116,9 @@ def import_impressions(
         if earlier.last is not None:
             since = max(since or earlier.last, earlier.last)
         outside = _read(reader, spool, since, until, file.stat().st_size, tell)
-        reader.bad.refuse_more_than(max_bad_rows)
+        if reader.bad.counts.total() > max_bad_rows:
+            left = sum(int((~of_lists(spool.read(day), reader.damaged)).sum()) for day in spool.days)
+            raise reader.bad.refusal(max_bad_rows, can_be_left_out=2 * left > reader.rows)
         done = None if earlier.last is None else (earlier.last - _EPOCH).days
         if not any(day != done for day in spool.days):
             after = f" after {earlier.last}, the newest day that is there" if earlier.last else ""
@@ -126,7 +128,7 @@ def import_impressions(
             )
         logs = LogsOfImpressions(aside, reader, known_items, known_users, policy, earlier)
         completion = Completion(logs.item_ids, seed, *earlier.shown_and_clicked(logs.item_ids))
-        _write_days(logs, spool, completion, done, tell)
+        _write_days(logs, spool, completion, reader.damaged, done, tell)
         _refuse_torn(file, logs)
         shutil.rmtree(aside / ".spool")
         return logs.write_rest(
@@ -188,9 +190,17 @@ def _read(reader: Reader, spool: Spool, since: date | None, until: date | None, 
 
 
 def _write_days(
-    logs: LogsOfImpressions, spool: Spool, completion: Completion, done: int | None, tell: Progress
+    logs: LogsOfImpressions,
+    spool: Spool,
+    completion: Completion,
+    damaged: Collection[str],
+    done: int | None,
+    tell: Progress,
 ) -> None:
-    """Put day after day together; `done` is there already and only takes its rows from after midnight."""
+    """Put day after day together; `done` is there already and only takes its rows from after midnight.
+
+    `damaged`: lists that lost a row, of which nothing is taken.
+    """
     days = spool.days
     rows = spool.read(days[0])
     for number, day in enumerate(days):
@@ -201,6 +211,7 @@ def _write_days(
             logs.dropped["rows of lists of a day that is there already"] += int(late_R.sum())
         else:
             whole = pa.concat_tables([rows, following.filter(pa.array(late_R))]) if late_R.any() else rows
+            whole = without(whole, damaged, logs.dropped)
             logs.write_day(day, put_together(whole, logs.dropped, logs.noted, logs.examples), completion)
         spool.remove(day)
         if number + 1 < len(days):

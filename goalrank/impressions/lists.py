@@ -6,6 +6,7 @@ Legend: R rows, Q lists (requests), S shown items (rows of the result).
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,6 +63,20 @@ def after_midnight(day: pa.Table, following: pa.Table) -> npt.NDArray[np.bool_]:
     at = pc.index_in(following["request"], begun["request"].combine_chunks())
     start_R = pc.fill_null(begun["time_min"].take(at), -(1 << 60)).to_numpy()
     return following["time"].to_numpy() - start_R <= LONGEST_SECONDS * 1_000_000
+
+
+def of_lists(rows: pa.Table, requests: Collection[str]) -> npt.NDArray[np.bool_]:
+    """Which rows belong to lists of these ids."""
+    return pc.is_in(rows["request"], pa.array(sorted(requests), pa.string())).to_numpy()
+
+
+def without(rows: pa.Table, damaged: Collection[str], dropped: Counter[str]) -> pa.Table:
+    """Rows of lists that are whole: of one that lost a row, what is left would tell another story (only its clicks)."""
+    if not damaged:
+        return rows
+    damaged_R = of_lists(rows, damaged)
+    dropped["lists with an unreadable row"] += pc.count_distinct(rows["request"].filter(pa.array(damaged_R))).as_py()
+    return rows.filter(pa.array(~damaged_R))
 
 
 def put_together(rows: pa.Table, dropped: Counter[str], noted: Counter[str], examples: dict[str, str]) -> Lists:

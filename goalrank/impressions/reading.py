@@ -46,6 +46,8 @@ ROWS = pa.schema(
 LIST_MARKS = r"""[\s|;,\[\]()"']+"""
 """What parts the entries of a list in one field."""
 
+_OPTIONAL = ("like", "watch", "watch_ms", "propensity", "candidates", "scores")
+
 _BLOCK_BYTES = 4 << 20
 _TOLD = 3  # bad rows a refusal quotes
 
@@ -63,15 +65,15 @@ class BadRows:
         self.counts[reason] += 1
         self.first = sorted([*self.first, (line, f"found {found}, expected {expected}")])[:_TOLD]
 
-    def refuse_more_than(self, most: int) -> None:
-        """Raises DataRefused where more rows could not be read than are allowed to be left out."""
-        if (total := self.counts.total()) <= most:
-            return
+    def refusal(self, most: int, can_be_left_out: bool) -> DataRefused:
+        """More rows could not be read than the `most` that may be left out."""
+        total = self.counts.total()
         told = "; ".join(f"line {line}: {what}" for line, what in self.first)
         more = f"; and {total - len(self.first)} more" if total > len(self.first) else ""
-        raise DataRefused(
+        advice = f", or leave them and their lists out with --max-bad-rows {total}" if can_be_left_out else ""
+        return DataRefused(
             f"{self.file}: {total} unreadable row{'s' * (total != 1)} found, expected {most or 'none'}. {told}{more}. "
-            f"Correct them, name another column with --map, or leave them out with --max-bad-rows {total}"
+            f"Correct them{',' if advice else ' or'} name another column with --map{advice}"
         )
 
 
@@ -166,6 +168,9 @@ class Reader:
         self.bad = BadRows(file)
         self.rows = 0
         self.blank = 0
+        self.damaged: set[str] = set()  # requests with a row that could not be read
+        self._names: list[str] = []
+        self._delimiter = ""
         self._ragged: list[int] = []  # lines of rows with another number of fields, in order
         self._before = 0  # whole rows of earlier batches
 
@@ -175,7 +180,7 @@ class Reader:
         Raises:
             DataRefused: the file is no UTF-8 text, or a quoted value goes over several lines.
         """
-        names, delimiter = header_of(self._file), delimiter_of(self._file)
+        self._names, self._delimiter = names, delimiter = header_of(self._file), delimiter_of(self._file)
         wanted = list(dict.fromkeys(column for columns in self.columns.values() for column in columns))
         with open(self._file, "rb") as packed, pa.input_stream(packed, compression=_compression(self._file)) as stream:
             try:
@@ -213,7 +218,22 @@ class Reader:
         self.rows += 1
         found = f"{row.actual_columns} field{'s' * (row.actual_columns != 1)}"
         self.bad.add(row.number, "fields", found, f"{row.expected_columns}, as in the header")
+        self.damaged.update(self._requests_of(row.text))
         return "skip"
+
+    def _requests_of(self, line: str) -> set[str]:
+        """The list of a line with too few or too many fields: its id's place counted from the front, and from the end,
+        since nobody knows where the field is that is missing or that has been cut."""
+        try:
+            (fields,) = rows_of_text.reader([line], delimiter=self._delimiter)
+        except (rows_of_text.Error, ValueError):
+            return set()
+        found = set()
+        for shift in (0, len(fields) - len(self._names)):
+            at = [self._names.index(name) + shift for name in self.columns["request"]]
+            if all(0 <= place < len(fields) for place in at):
+                found.add(JOIN.join(fields[place].strip() for place in at))
+        return found
 
     def _line(self, row: int) -> int:
         """The line of a row that has all its fields, by its place among those."""
@@ -235,6 +255,7 @@ class Reader:
 
     def _checked(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         text = {role: self._text(batch, names) for role, names in self.columns.items()}
+        text |= {role: values.optional(text[role]) for role in _OPTIONAL if role in text}
         blank_R = np.ones(batch.num_rows, dtype=bool)
         for name in batch.schema.names:
             blank_R &= pc.equal(batch[name], "").to_numpy(zero_copy_only=False)
@@ -247,6 +268,7 @@ class Reader:
             for row in np.flatnonzero(bad_R & ~left_out_R).tolist():
                 found = f"{role} {text[role][row].as_py()!r}" if role in self.columns else role
                 self.bad.add(self._line(self._before + row), role, found, expected)
+                self.damaged.add(text["request"][row].as_py())
             left_out_R = left_out_R | bad_R
 
         for role in ("request", "user", "item"):

@@ -38,6 +38,8 @@ def read_items(file: Path, given: Mapping[str, tuple[str, ...]], time_zone: str)
     for line, row in _rows(file):
         cell = {role: row[names[0]].strip() for role, names in chosen.items()}
         original = _id(file, line, "item", cell["item"])
+        for role in {"duration", "created"} & cell.keys():
+            cell[role] = values.optional(pa.array([cell[role]]))[0].as_py()
         duration = created = None
         if cell.get("duration"):
             (amount,), (bad,) = values.amounts(pa.array([cell["duration"]]))

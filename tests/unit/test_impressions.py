@@ -432,7 +432,7 @@ def test_a_bad_row_is_refused_by_line_or_left_out_on_demand(tmp_path: Path, row:
         import_impressions(file, str(tmp_path / "logs"))
     assert str(refused.value).startswith(f"{file}: 2 unreadable rows found, expected none. line 5: found 3 fields")
     assert f"line 6: {said}" in str(refused.value)
-    assert str(refused.value).endswith("or leave them out with --max-bad-rows 2")
+    assert str(refused.value).endswith("or leave them and their lists out with --max-bad-rows 2")
     with pytest.raises(DataRefused, match="2 unreadable rows found, expected 1"):
         import_impressions(file, str(tmp_path / "logs"), max_bad_rows=1)
     assert [path.name for path in tmp_path.iterdir()] == ["shown.csv"]
@@ -440,6 +440,41 @@ def test_a_bad_row_is_refused_by_line_or_left_out_on_demand(tmp_path: Path, row:
     dropped = {what: count for what, count in document["dropped"].items() if what.startswith("unreadable")}
     assert sum(dropped.values()) == 2 and document["dropped"]["repeated rows"] == 1
     assert slates(tmp_path / "logs") == {"2026-03-02:g": [hashed_id(f"i{n}") for n in range(3)]}
+
+
+SHORT = ("l0", "u0", NOON, 3, 13)
+LONG = ("l0", "u0", NOON, 3, 13, 0, "", "", "")
+
+
+@pytest.mark.parametrize("row", [SHORT, LONG, ("a", *LONG[:8]), ("l0", "u0", NOON, 3, 13, 0, "-1", "")])
+def test_a_list_that_lost_a_row_goes_whole(tmp_path: Path, row: tuple) -> None:
+    """Else a list would be left with only its clicked rows."""
+    rows = [(*each, "", "") for n in range(3) for each in shown(f"l{n}", f"u{n}", [10, 11, 12], clicked=10)]
+    file = write(tmp_path, [*rows, row], WIDE)
+    document = import_impressions(file, str(tmp_path / "logs"), max_bad_rows=1)
+    assert set(slates(tmp_path / "logs")) == {"2026-03-02:l1", "2026-03-02:l2"}
+    assert document["dropped"]["lists with an unreadable row"] == 1
+
+
+def test_leaving_out_is_advised_only_where_it_leaves_most(tmp_path: Path) -> None:
+    """One bad row in each of many lists: without them no list would be left."""
+    rows = [(*row, "-1" if row[3] else "", "") for n in range(3) for row in shown(f"l{n}", f"u{n}", [1, 2])]
+    with pytest.raises(DataRefused, match="Correct them or name another column with --map$"):
+        import_impressions(write(tmp_path, rows, WIDE), None)
+
+
+@pytest.mark.parametrize("said", ["NaN", "null", "None", r"\N", "NA"])
+def test_words_for_nothing_in_optional_columns(tmp_path: Path, said: str) -> None:
+    header = (*WIDE, "like", "candidates", "candidate_scores")
+    rows = [(*row, *[said] * 5) for row in shown("a", "1", [1, 2])]
+    (tmp_path / "items.csv").write_text(f"id,duration,created\n1,{said},{said}\n")
+    file = write(tmp_path, rows, header)
+    document = import_impressions(file, str(tmp_path / "logs"), items=str(tmp_path / "items.csv"))
+    assert document["dropped"] == {} and document["counts"]["items"] == 2
+    for row in logs_of(tmp_path / "logs")["impressions"]:
+        assert (row["like"], row["watch_seconds"], row["propensity"]) == (0, None, None)
+    with pytest.raises(DataRefused, match="found click"):
+        import_impressions(write(tmp_path, [(*row[:5], said) for row in shown("a", "1", [1, 2])]), None)
 
 
 def test_the_line_is_right_in_every_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
