@@ -19,6 +19,7 @@ the distinct ids of users and items.
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import date
@@ -122,6 +123,8 @@ def import_impressions(
         done = None if earlier.last is None else (earlier.last - _EPOCH).days
         if not any(day != done for day in spool.days):
             after = f" after {earlier.last}, the newest day that is there" if earlier.last else ""
+            if done in spool.rows:
+                after += f" (of that day {spool.rows[done]} rows, but a day that is there never changes)"
             raise DataRefused(
                 f"{file}: {reader.rows} rows found, none of them readable and of the days asked for{after}; "
                 "expected some; look at --since, --until and at the times"
@@ -197,7 +200,7 @@ def _write_days(
     done: int | None,
     tell: Progress,
 ) -> None:
-    """Put day after day together; `done` is there already and only takes its rows from after midnight.
+    """Put day after day together; `done` is there already and only takes its rows, some of them from after midnight.
 
     `damaged`: lists that lost a row, of which nothing is taken.
     """
@@ -207,10 +210,11 @@ def _write_days(
         tell(len(days) + number, 2 * len(days), day_text(day))
         following = spool.read(day + 1)
         late_R = after_midnight(rows, following)
+        whole = pa.concat_tables([rows, following.filter(pa.array(late_R))]) if late_R.any() else rows
         if day == done:
-            logs.dropped["rows of lists of a day that is there already"] += int(late_R.sum())
+            logs.leave_out_closed_day(day, without(whole, damaged, Counter()))
+            logs.dropped["rows of a day that is there already"] += len(whole)
         else:
-            whole = pa.concat_tables([rows, following.filter(pa.array(late_R))]) if late_R.any() else rows
             whole = without(whole, damaged, logs.dropped)
             logs.write_day(day, put_together(whole, logs.dropped, logs.noted, logs.examples), completion)
         spool.remove(day)

@@ -66,6 +66,14 @@ class Earlier:
         folders = ((date.fromisoformat(f.name.removeprefix("dt=")), f) for f in (self.logs / table).glob("dt=*"))
         return sorted((day, folder) for day, folder in folders if day <= self.last)
 
+    def requests(self) -> set[str]:
+        """Ids of the lists of the newest day, and of the one before it, whose lists may reach into that."""
+        return {
+            request
+            for _, folder in self._partitions(_LAST)[-2:]
+            for request in pq.read_table(folder, columns=["request_id"], partitioning=None)["request_id"].to_pylist()
+        }
+
     def announced(self, table: str) -> npt.NDArray[np.int64]:
         """Ids that the table of items or of users holds already."""
         column = f"{table[:-1]}_id"

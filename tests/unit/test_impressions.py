@@ -243,6 +243,24 @@ def test_only_the_new_day_is_needed(newspaper: Path, tmp_path: Path) -> None:
         assert len(both) >= LISTS_OF and all(ours[item] == scores[1][request][item] for item in both)
 
 
+def test_lists_that_came_too_late_for_their_day_are_counted_and_warned_of(tmp_path: Path) -> None:
+    """The first import saw half a day; a list that reaches into it from the day before is not late."""
+    across = [("x", "u0", "2026-03-01 23:59:50", 0, 1, 0), ("x", "u0", "2026-03-02 00:00:10", 1, 2, 0)]
+    early, late = ([row for n in range(3) for row in shown(f"{name}{n}", "u1", [1, 2])] for name in "ab")
+    torn = shown("t", "u1", [1, 2]) + shown("t", "u2", [1, 2])
+    import_impressions(write(tmp_path, [*across, *early]), str(tmp_path / "logs"))
+    after = shown("c", "u1", [1, 2], "2026-03-03 10:00:00")
+    for rows, lists in (([*across, *early, *torn, *after], 0), ([*early, *late, *after], 3)):
+        import_impressions(write(tmp_path, [*across, *early]), str(tmp_path / f"logs{lists}"))
+        document = import_impressions(write(tmp_path, rows), str(tmp_path / f"logs{lists}"), add=True)
+        of_that_day = sum(row[2].startswith("2026-03-02") for row in rows)
+        assert document["dropped"]["rows of a day that is there already"] == of_that_day
+        told = [warning for warning in warnings(document) if "that day is closed" in warning]
+        assert len(told) == bool(lists) and all(w.startswith("3 lists of 2026-03-02 are not in the logs") for w in told)
+    with pytest.raises(DataRefused, match="of that day 6 rows, but a day that is there never changes"):
+        import_impressions(write(tmp_path, late), str(tmp_path / "logs"), add=True)
+
+
 def test_add_wants_logs_of_ours(tmp_path: Path) -> None:
     file = write(tmp_path, shown("a", "u", [1, 2]))
     with pytest.raises(UsageError, match="holds no logs that `goalrank import csv` wrote"):
