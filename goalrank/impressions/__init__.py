@@ -7,6 +7,7 @@
     spool.py           rows sorted into days
     lists.py           a day's rows put together as lists
     completion.py      candidates where the log has none
+    candidate_texts.py a column of lists of items
     logged.py          candidates where it has them
     tables.py          items and users
     writing.py         the logs' partitions, import.json
@@ -37,6 +38,7 @@ from goalrank.impressions.adding import Earlier, added_to
 from goalrank.impressions.columns import IMPRESSION_ROLES, ITEM_ROLES, JOIN, USER_ROLES, choose, parse_mapping
 from goalrank.impressions.completion import Completion
 from goalrank.impressions.lists import TORN, after_midnight, of_lists, put_together, without
+from goalrank.impressions.logged import ADDED
 from goalrank.impressions.reading import DAY, Ids, Reader, header_of
 from goalrank.impressions.spool import Spool
 from goalrank.impressions.tables import read_items, read_users
@@ -48,6 +50,9 @@ __all__ = ["import_impressions"]
 
 MOST_TORN = 0.1
 """Share of lists that may contradict themselves: more means that the request column does not tell lists apart."""
+
+MOST_NOT_CANDIDATES = 0.5
+"""Share of shown items that may be missing among the logged candidates: more means that the ids are not the items'."""
 
 FEWEST_TO_JUDGE = 20
 """Below this many lists that share is chance."""
@@ -133,6 +138,7 @@ def import_impressions(
         completion = Completion(logs.item_ids, seed, *earlier.shown_and_clicked(logs.item_ids))
         _write_days(logs, spool, completion, reader.damaged, done, tell)
         _refuse_torn(file, logs)
+        _refuse_other_candidates(file, logs)
         shutil.rmtree(aside / ".spool")
         return logs.write_rest(
             {
@@ -171,6 +177,19 @@ def _refuse_torn(file: Path, logs: LogsOfImpressions) -> None:
         f"{file}: {sum(torn.values())} of {total} lists contradict themselves, expected at most {MOST_TORN:.0%}; "
         f"list {example!r} (column {column}) has {reason}. Several lists seem to share one id: tell them apart by "
         f"more columns, for example --map request={column}{JOIN}{logs.columns['time'][0]}, or name another one"
+    )
+
+
+def _refuse_other_candidates(file: Path, logs: LogsOfImpressions) -> None:
+    """Raises DataRefused where the logged candidates are not what was chosen from."""
+    missing, shown = logs.noted[ADDED], logs.written["impressions"]
+    if missing <= MOST_NOT_CANDIDATES * shown:
+        return
+    raise DataRefused(
+        f"{file}: {missing} of {shown} shown items are not among the candidates in column "
+        f"{logs.columns['candidates'][0]}, expected at most {MOST_NOT_CANDIDATES:.0%}. Write the ids there as in "
+        f"column {logs.columns['item'][0]}, as JSON or parted by one of | ; , in all rows, or have candidates drawn "
+        "with --map candidates="
     )
 
 

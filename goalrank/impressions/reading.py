@@ -19,6 +19,7 @@ from pyarrow import csv
 
 from goalrank.errors import DataRefused
 from goalrank.impressions import values
+from goalrank.impressions.candidate_texts import CandidateTexts
 from goalrank.impressions.columns import JOIN
 from goalrank.impressions.physical_lines import CountedLines, closes_its_quotes, refusal_of_quote, unclosed
 from goalrank.rating_files import PLAIN_INTEGER, decoded, first_line_of, hashed_id, lines_of, refusal
@@ -42,9 +43,6 @@ ROWS = pa.schema(
         pa.field("scores", pa.string()),
     ]
 )
-
-LIST_MARKS = r"""[\s|;,\[\]()"']+"""
-"""What parts the entries of a list in one field."""
 
 _OPTIONAL = ("like", "watch", "watch_ms", "propensity", "candidates", "scores")
 
@@ -126,12 +124,6 @@ class Ids:
         return number_C, True
 
 
-def ids_in(column: pa.Array) -> pa.Array:
-    """Every distinct id that a column of lists names: `[3, 9]`, `3|9`, `3;9` or `3 9`."""
-    parts = pc.unique(pc.list_flatten(pc.split_pattern_regex(pc.unique(column), LIST_MARKS)))
-    return parts.filter(pc.not_equal(parts, ""))
-
-
 def delimiter_of(file: Path) -> str:
     """Tab, comma or semicolon, whichever the first line has most of."""
     head = first_line_of(file)
@@ -165,6 +157,7 @@ class Reader:
     ) -> None:
         self._file, self.columns, self._time_zone = file, columns, time_zone
         self.users, self.items = users, items
+        self.candidate_texts = CandidateTexts()
         self.bad = BadRows(file)
         self.rows = 0
         self.blank = 0
@@ -311,7 +304,9 @@ class Reader:
             names=ROWS.names,
         ).take(kept)
         if "candidates" in self.columns:
-            self.items.codes(ids_in(rows["candidates"]))  # all codes are known before the first day is written
+            self.items.codes(
+                self.candidate_texts.ids(rows["candidates"])
+            )  # all codes are known before the first day is written
         coded = {"user": self.users.codes(rows["user"]), "item": self.items.codes(rows["item"])}
         return pa.RecordBatch.from_arrays([coded.get(name, rows[name]) for name in ROWS.names], schema=ROWS)
 

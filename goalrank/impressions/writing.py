@@ -95,8 +95,9 @@ class LogsOfImpressions:
         if not len(lists):
             return
         rate_I = completion.rates()
-        if "candidates" in self.columns:
-            item_C, count_Q, score_C = logged.candidates(lists, self._reader.items, rate_I, self.noted)
+        texts = self._reader.candidate_texts
+        if texts.seen:
+            item_C, count_Q, score_C = logged.candidates(lists, texts, self._reader.items, rate_I, self.noted)
         else:
             item_C, count_Q = completion.candidates(lists, day)
             score_C = rate_I[item_C]
@@ -214,7 +215,7 @@ class LogsOfImpressions:
         return {
             "format": 1,
             "kind": KIND,
-            "candidates": "logged" if "candidates" in self.columns else "drawn",
+            "candidates": "logged" if reader.candidate_texts.seen else "drawn",
             "seed": told["seed"],
             "source": {path.name: _sha256(path) for path in told["source"]},
             "columns": as_flag(self.columns),

@@ -353,7 +353,7 @@ def test_logged_candidates_and_scores(tmp_path: Path) -> None:
         for items, candidates, scores in (
             ([3, 5], "[5, 3, 8, 9]", "[0.5, 0.25, 2, -1]"),
             ([3, 5], "8|3|8", "1|2|1"),
-            ([3, 5], "8;3;5", "1;2"),
+            ([3, 5], "8|3|5", "1;2"),
         )
         for row in shown(str(len(scores)), "1", items)
     ]
@@ -369,6 +369,46 @@ def test_logged_candidates_and_scores(tmp_path: Path) -> None:
         "lists with other scores than candidates": 1,
     }
     assert {row["item_id"] for row in logs_of(tmp_path / "logs")["items"]} == {3, 5, 8, 9}
+
+
+@pytest.mark.parametrize(
+    ("candidates", "ids"),
+    [
+        ("red shoe|blue (new) hat, large", ["red shoe", "blue (new) hat, large"]),
+        ("red shoe; blue, old", ["red shoe", "blue, old"]),
+        ("red shoe, [blue]", ["red shoe", "[blue]"]),
+        ("red blue", ["red", "blue"]),
+        ('["red shoe", "a, b", 3, null]', ["red shoe", "a, b", "3"]),
+        ("['red shoe', \"it's\"]", ["red shoe", "it's"]),
+        ("[red shoe, blue]", ["red shoe", "blue"]),
+        ("[a3 9 12]", ["a3", "9", "12"]),
+        ("[3, 9.0, 1e2]", ["3", "9.0", "1e2"]),
+    ],
+)
+def test_ids_of_candidates_stay_whole(tmp_path: Path, candidates: str, ids: list[str]) -> None:
+    rows = [(*row, text) for text in (candidates, ids[0]) for row in shown(text, "u", [ids[0]])]
+    import_impressions(write(tmp_path, rows, (*NEEDED, "candidates")), str(tmp_path / "logs"))
+    found = [row["candidates"] for row in logs_of(tmp_path / "logs")["requests"]]
+    assert sorted(found, key=len) == [[hashed_id(ids[0])], [hashed_id(name) for name in ids]]
+
+
+def test_a_columns_mark_holds_in_every_row_and_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "_BLOCK_BYTES", 4096)
+    rows = [(*row, "a|b" if n < 500 else "a, b") for n in range(1000) for row in shown(f"l{n}", "u", ["a"])]
+    import_impressions(write(tmp_path, rows, (*NEEDED, "candidates")), str(tmp_path / "logs"))
+    assert {row["title"] for row in logs_of(tmp_path / "logs")["items"]} == {"a", "b", "a, b"}
+
+
+def test_candidates_that_are_other_ids_are_refused(tmp_path: Path) -> None:
+    header = (*NEEDED, "candidates")
+    rows = [(*row, "x1|x2|a") for row in shown("l", "u", ["a", "b", "c"])]
+    with pytest.raises(DataRefused, match="2 of 3 shown items are not among the candidates in column candidates") as no:
+        import_impressions(write(tmp_path, rows, header), str(tmp_path / "logs"))
+    assert str(no.value).endswith("--map candidates=") and not (tmp_path / "logs").exists()
+    assert import_impressions(write(tmp_path, rows[:2], header), None)["candidates"] == "logged"
+    assert import_impressions(write(tmp_path, rows, header), None, mapping=["candidates="])["candidates"] == "drawn"
+    empty = [(*row[:6], "") for row in rows]
+    assert import_impressions(write(tmp_path, empty, header), None)["candidates"] == "drawn"
 
 
 def test_few_items_make_few_candidates_and_long_lists_more(tmp_path: Path) -> None:
