@@ -19,6 +19,9 @@ IntArray = npt.NDArray[np.int64]
 TORN = ("several users", "two items at one place", "one item at two places")
 """Why a list is left out."""
 
+MOST_SHOWN = 200
+"""Items of the longest list that is taken: a longer one is no list that somebody saw, and would cost minutes."""
+
 LONGEST_SECONDS = 3_600
 """Rows after midnight still belong to a list of the day before if they came within this time of its first row: an id
 that is used again the next day is another list."""
@@ -110,6 +113,9 @@ def put_together(rows: pa.Table, dropped: Counter[str], noted: Counter[str], exa
     at_S = order_R[first_S]
     request_S, place_S, item_S = request_R[at_S], place_R[at_S], item_R[at_S]
     torn_Q = _torn(requests, request_R, user_R, request_S, place_S, item_S, dropped, examples)
+    long_Q = (np.bincount(request_S, minlength=len(requests)) > MOST_SHOWN) & ~torn_Q
+    dropped[f"lists: more than {MOST_SHOWN} items"] += int(long_Q.sum())
+    torn_Q |= long_Q
     kept_S = ~torn_Q[request_S]
     start_Q = np.full(len(requests), np.iinfo(np.int64).max)
     np.minimum.at(start_Q, request_R, time_R)

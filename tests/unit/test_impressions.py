@@ -26,7 +26,7 @@ from goalrank.candidates import CANDIDATES
 from goalrank.errors import DataRefused, UsageError
 from goalrank.impressions import FEWEST_TO_JUDGE, MOST_TORN, import_impressions, reading, values
 from goalrank.impressions.completion import PRIOR_IMPRESSIONS
-from goalrank.impressions.lists import LONGEST_SECONDS
+from goalrank.impressions.lists import LONGEST_SECONDS, MOST_SHOWN
 from goalrank.rating_files import hashed_id
 from goalrank.schema import LOG_TABLES, REQUEST_ID_PATTERN
 from goalrank.verdict import MINIMUM_USERS
@@ -310,6 +310,15 @@ def test_a_list_that_contradicts_itself_is_left_out(tmp_path: Path, extra: tuple
     document = import_impressions(write(tmp_path, [*rows, extra]), str(tmp_path / "logs"))
     assert document["dropped"] == {f"lists: {reason}": 1}
     assert len(slates(tmp_path / "logs")) == FEWEST_TO_JUDGE
+
+
+def test_a_list_nobody_can_have_seen_is_left_out(tmp_path: Path) -> None:
+    rows = shown("long", "u", range(MOST_SHOWN + 1)) + shown("most", "u", range(MOST_SHOWN))
+    document = import_impressions(write(tmp_path, rows), str(tmp_path / "logs"))
+    assert document["dropped"] == {f"lists: more than {MOST_SHOWN} items": 1}
+    assert set(slates(tmp_path / "logs")) == {"2026-03-02:most"}
+    page = Path(__file__).parents[2] / "docs" / "bring-your-own-logs.md"
+    assert f"lists of more than {MOST_SHOWN} items" in page.read_text()
 
 
 def test_lists_that_share_an_id_are_refused_with_the_way_out(tmp_path: Path) -> None:
