@@ -106,8 +106,10 @@ def import_impressions(
     earlier = Earlier.read(Path(out)) if out is not None and add else Earlier()
     try:
         ZoneInfo(time_zone)
-    except (ZoneInfoNotFoundError, ValueError):
+    except (ZoneInfoNotFoundError, ValueError, OSError):  # the last for a region such as Europe, which is a folder
         raise UsageError(f"time zone {time_zone!r} found, expected a name such as UTC or Europe/Paris") from None
+    if seed < 0:
+        raise UsageError(f"seed {seed} found, expected a whole number from 0 up")
     file = present(Path(path))
     columns = choose(path, header_of(file), parse_mapping(mapping, IMPRESSION_ROLES), IMPRESSION_ROLES)
     known_items = (

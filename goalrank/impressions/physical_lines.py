@@ -81,6 +81,11 @@ def refusal_of_quote(file: Path, line: int) -> DataRefused:
     )
 
 
+def cut_short(file: Path, error: OSError) -> DataRefused:
+    """A packed file that ends too early, or is damaged."""
+    return refusal(file, None, f"what cannot be unpacked ({error})", "a whole file", "pack or download it again")
+
+
 def _lines(stream: pa.NativeFile) -> Iterator[str]:
     for raw in lines_of(stream):
         yield from LINE_END.split(raw.decode("utf-8", "replace").removesuffix("\r"))

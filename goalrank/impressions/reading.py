@@ -21,7 +21,7 @@ from goalrank.errors import DataRefused
 from goalrank.impressions import values
 from goalrank.impressions.candidate_texts import CandidateTexts
 from goalrank.impressions.columns import JOIN
-from goalrank.impressions.physical_lines import CountedLines, closes_its_quotes, refusal_of_quote, unclosed
+from goalrank.impressions.physical_lines import CountedLines, closes_its_quotes, cut_short, refusal_of_quote, unclosed
 from goalrank.rating_files import PLAIN_INTEGER, decoded, first_line_of, hashed_id, lines_of, refusal
 
 DAY = 86_400_000_000
@@ -139,7 +139,12 @@ def header_of(file: Path) -> list[str]:
     head, delimiter = first_line_of(file).removeprefix("\ufeff"), delimiter_of(file)
     if not closes_its_quotes(head, delimiter):
         raise refusal_of_quote(file, 1)
-    first = next(rows_of_text.reader([head], delimiter=delimiter), [])
+    if "\r" in head:
+        raise refusal(file, 1, "line ends of an old Mac (CR)", "LF or CR LF", "save it with line ends of today")
+    try:
+        first = next(rows_of_text.reader([head], delimiter=delimiter), [])
+    except rows_of_text.Error as error:
+        raise refusal(file, 1, f"what is no CSV ({error})", "a header", "put one in front of the rows") from None
     names = [name.strip() for name in first]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -201,6 +206,8 @@ class Reader:
                     self._before += batch.num_rows
             except pa.ArrowInvalid as error:
                 raise self._not_text(error) from None
+            except OSError as error:
+                raise cut_short(self._file, error) from None
         if (rows := 1 + self._before + len(self._ragged)) != counted.lines:
             raise unclosed(self._file, delimiter) or refusal(
                 self._file, None, f"{counted.lines} lines read as {rows} rows", "one row a line", "save it again"
@@ -236,6 +243,7 @@ class Reader:
         return line
 
     def _not_text(self, error: Exception) -> DataRefused:
+        """The refusal of what Arrow could not take apart: by its line, where that can be told."""
         with pa.input_stream(str(self._file)) as stream:
             for line, raw in enumerate(lines_of(stream), start=1):
                 try:

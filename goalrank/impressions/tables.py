@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from goalrank.impressions import values
 from goalrank.impressions.columns import ITEM_ROLES, USER_ROLES, choose
-from goalrank.impressions.physical_lines import LINE_END, closes_its_quotes, refusal_of_quote
+from goalrank.impressions.physical_lines import LINE_END, closes_its_quotes, cut_short, refusal_of_quote
 from goalrank.impressions.reading import delimiter_of, header_of
 from goalrank.rating_files import present, refusal
 
@@ -87,6 +87,8 @@ def _rows(file: Path) -> list[tuple[int, dict[str, str]]]:
             text = stream.read().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise refusal(file, None, f"byte {error.start} that is not UTF-8", "UTF-8 text", "convert it") from None
+    except OSError as error:
+        raise cut_short(file, error) from None
     delimiter = delimiter_of(file)
     for number, line in enumerate(LINE_END.split(text), start=1):
         if number == 1 or not line:

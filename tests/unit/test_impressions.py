@@ -8,6 +8,7 @@ import io
 import json
 import os
 import re
+import shutil
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -564,6 +565,7 @@ def test_the_line_is_right_in_every_block(tmp_path: Path, monkeypatch: pytest.Mo
             text(shown("a", "u", [1])).encode() + b"b,J\xfcrgen,2026-03-02,1,1,1\n",
             "line 3: found byte 0xfc at column 4",
         ),
+        (text(shown("a", "u", [1])).replace("\n", "\r").encode(), "line 1: found line ends of an old Mac (CR)"),
         (text(shown("a", "u", [1])).encode("utf-16"), "found UTF-16 or binary data"),
     ],
 )
@@ -573,6 +575,38 @@ def test_a_bad_file_is_refused(tmp_path: Path, content: bytes, said: str) -> Non
         import_impressions(str(tmp_path / "shown.csv"), str(tmp_path / "logs"))
     assert said in str(refused.value)
     assert [path.name for path in tmp_path.iterdir()] == ["shown.csv"]
+
+
+def test_a_packed_file_that_is_cut_short_is_refused(tmp_path: Path) -> None:
+    rows = [row for n in range(5000) for row in shown(f"l{n}", f"u{n * n}", [1, 2, 3])]
+    file = write(tmp_path, rows)
+    for name in ("shown.csv.gz", "items.csv.gz"):
+        (tmp_path / name).write_bytes(gzip.compress(Path(file).read_bytes())[:-40])
+    with pytest.raises(DataRefused, match=r"shown.csv.gz: found what cannot be unpacked"):
+        import_impressions(str(tmp_path / "shown.csv.gz"), None)
+    with pytest.raises(DataRefused, match=r"items.csv.gz: found what cannot be unpacked"):
+        import_impressions(file, None, items=str(tmp_path / "items.csv.gz"))
+
+
+def test_a_table_with_a_huge_field_is_refused(tmp_path: Path) -> None:
+    file = write(tmp_path, shown("a", "u", [1, 2]))
+    (tmp_path / "items.csv").write_text(f"id,title\n1,{'x' * 200_000}\n")
+    with pytest.raises(DataRefused, match="line 2: found what is no CSV"):
+        import_impressions(file, None, items=str(tmp_path / "items.csv"))
+
+
+@pytest.mark.parametrize("gone", ["counts", "days", "requests"])
+def test_nothing_is_added_to_damaged_logs(tmp_path: Path, gone: str) -> None:
+    logs = tmp_path / "logs"
+    import_impressions(write(tmp_path, shown("a", "u", [1, 2])), str(logs))
+    if gone == "requests":
+        shutil.rmtree(logs / gone)
+    else:
+        document = json.loads((logs / "import.json").read_text())
+        (logs / "import.json").write_text(json.dumps({key: document[key] for key in document if key != gone}))
+    later = write(tmp_path, shown("b", "u", [1, 2], "2026-03-03 10:00:00"))
+    with pytest.raises(DataRefused, match=gone):
+        import_impressions(later, str(logs), add=True)
 
 
 TITLED = ",".join((*NEEDED, "title"))
@@ -695,6 +729,8 @@ def test_nothing_to_warn_of(newspaper: Path) -> None:
         (["--out", "logs", "--add", "--dry-run"], 2, "expected one of them"),
         (["--out", "logs", "--since", "soon"], 2, "expected a day such as"),
         (["--out", "logs", "--time-zone", "Mars/Olympus"], 2, "time zone 'Mars/Olympus' found"),
+        (["--out", "logs", "--time-zone", "Europe"], 2, "time zone 'Europe' found"),
+        (["--out", "logs", "--seed", "-1"], 2, "seed -1 found, expected a whole number from 0 up"),
         (["--out", "."], 2, "a folder that is not empty"),
         (["--out", "logs", "--map", "time=click,click=event_time"], 3, "unreadable rows found"),
     ],
