@@ -54,7 +54,7 @@ def day_of(option: str, text: str | None) -> date | None:
 
 
 def warnings(document: dict[str, Any]) -> list[str]:
-    """What a night would stumble over: missing days, a last day that is cut short, too few days or users."""
+    """What a night would stumble over: missing days, days cut short, too few days or users."""
     from goalrank.verdict import MINIMUM_USERS
 
     days = document["days"]
@@ -75,6 +75,12 @@ def warnings(document: dict[str, Any]) -> list[str]:
         told.append(
             f"the last day has {newest['requests']:,} lists, others {usual:,.0f}: if it is cut short, leave it "
             f"out with --until {(last - timedelta(days=1)).isoformat()}"
+        )
+    if late := document["late_lists"]:
+        told.append(
+            f"{late['lists']:,} lists of {late['day']} are not in the logs, and that day is closed: it was imported "
+            "before it was over. Leave a day that is not over out with --until; to have it whole, import all days "
+            "anew into another folder"
         )
     if newest["users"] < MINIMUM_USERS:
         told.append(

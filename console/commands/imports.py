@@ -81,7 +81,7 @@ def import_csv(
     since: Annotated[str | None, typer.Option(metavar="DATE", help="First day wanted, of UTC.  [default: all]")] = None,
     until: Annotated[str | None, typer.Option(metavar="DATE", help="Last day wanted.  [default: all]")] = None,
     max_bad_rows: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Leave out up to so many rows that cannot be read.")
+        int, typer.Option(min=0, metavar="N", help="Leave out up to so many rows that cannot be read, and their lists.")
     ] = 0,
     seed: Annotated[int, typer.Option(metavar="N", help="Of candidates that are drawn where none are logged.")] = 0,
     as_json: JsonOption = False,

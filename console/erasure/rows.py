@@ -17,6 +17,8 @@ from components.step import write_atomic
 from goalrank.errors import DataRefused
 
 USER, REQUEST = "user_id", "request_id"
+_MAPPING, _MAPPED = "user_ids.parquet", "id"
+"""An import's table of the ids that users had before: id, original."""
 
 
 def requests_of(user_id: int, folders: list[Path]) -> set[str]:
@@ -34,13 +36,13 @@ def erase(user_id: int, requests: set[str], folders: list[Path], dry_run: bool) 
 
     Files that know the user only by a request go first: after a kill, the ids can still be collected.
     """
-    files = sorted(_files(folders), key=lambda file: USER in file[1])
+    files = sorted(_files(folders), key=lambda file: _user_column(*file) is not None)
     counts: dict[str, int] = {}
     for path, columns in files:
         table = pq.read_table(path, partitioning=None) if _holds(path, columns, user_id, requests) else None
         if table is None:
             continue
-        kept = table.filter(pc.invert(_theirs(table, user_id, requests)))
+        kept = table.filter(pc.invert(_theirs(path, table, user_id, requests)))
         kind = _kind(path, folders)
         counts[kind] = counts.get(kind, 0) + table.num_rows - kept.num_rows
         if not dry_run:
@@ -97,22 +99,31 @@ def _files(folders: list[Path]) -> Iterator[tuple[Path, list[str]]]:
 
 def _holds(path: Path, columns: list[str], user_id: int, requests: set[str]) -> int:
     """How many rows of a file are the user's."""
-    wanted = [name for name in (USER, REQUEST) if name in columns]
+    wanted = [name for name in (_user_column(path, columns), REQUEST) if name in columns]
     if not wanted:
         return 0
     table = pq.read_table(path, columns=wanted, partitioning=None)
-    return int(pc.sum(_theirs(table, user_id, requests)).as_py() or 0)
+    return int(pc.sum(_theirs(path, table, user_id, requests)).as_py() or 0)
 
 
-def _theirs(table: pa.Table, user_id: int, requests: set[str]) -> pa.ChunkedArray:
+def _user_column(path: Path, columns: list[str]) -> str | None:
+    """The column with users' ids, if there is one."""
+    if path.name == _MAPPING and _MAPPED in columns:
+        return _MAPPED
+    return USER if USER in columns else None
+
+
+def _theirs(path: Path, table: pa.Table, user_id: int, requests: set[str]) -> pa.ChunkedArray:
     """Which rows are the user's: by the user's id where there is one, else by the request's."""
-    if USER in table.column_names:
-        return pc.fill_null(pc.equal(table[USER], user_id), False)
+    if column := _user_column(path, table.column_names):
+        return pc.fill_null(pc.equal(table[column], user_id), False)
     return pc.is_in(table[REQUEST], value_set=pa.array(sorted(requests), table[REQUEST].type))
 
 
 def _kind(path: Path, folders: list[Path]) -> str:
     """What a file is to people: its first folder and its table."""
+    if path.name == _MAPPING:
+        return "original ids"
     folder = next(folder for folder in folders if path.is_relative_to(folder))
     parts = path.relative_to(folder).parts[:-1]
     table = next((part for part in reversed(parts) if "=" not in part), folder.name)

@@ -1,15 +1,17 @@
 """Impressions of any service (a CSV, its own column names) as logs of the data contract.
 
-    columns.py      which column is what
-    values.py       text as times, flags, amounts
-    reading.py      the file as a stream of checked rows
-    spool.py        rows sorted into days
-    lists.py        a day's rows put together as lists
-    completion.py   candidates where the log has none
-    logged.py       candidates where it has them
-    tables.py       items and users
-    writing.py      the logs' partitions, import.json
-    adding.py       more days for logs that are there
+    columns.py         which column is what
+    values.py          text as times, flags, amounts
+    physical_lines.py  every line is one row
+    reading.py         the file as a stream of checked rows
+    spool.py           rows sorted into days
+    lists.py           a day's rows put together as lists
+    completion.py      candidates where the log has none
+    candidate_texts.py a column of lists of items
+    logged.py          candidates where it has them
+    tables.py          items and users
+    writing.py         the logs' partitions, import.json
+    adding.py          more days for logs that are there
 
 The file is read once; then one day after the other is put together and written. Memory holds about two days' rows, and
 the distinct ids of users and items.
@@ -18,7 +20,8 @@ the distinct ids of users and items.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import date
 from pathlib import Path
@@ -34,7 +37,8 @@ from goalrank.importing import Progress
 from goalrank.impressions.adding import Earlier, added_to
 from goalrank.impressions.columns import IMPRESSION_ROLES, ITEM_ROLES, JOIN, USER_ROLES, choose, parse_mapping
 from goalrank.impressions.completion import Completion
-from goalrank.impressions.lists import TORN, after_midnight, put_together
+from goalrank.impressions.lists import TORN, after_midnight, of_lists, put_together, without
+from goalrank.impressions.logged import ADDED
 from goalrank.impressions.reading import DAY, Ids, Reader, header_of
 from goalrank.impressions.spool import Spool
 from goalrank.impressions.tables import read_items, read_users
@@ -46,6 +50,9 @@ __all__ = ["import_impressions"]
 
 MOST_TORN = 0.1
 """Share of lists that may contradict themselves: more means that the request column does not tell lists apart."""
+
+MOST_NOT_CANDIDATES = 0.5
+"""Share of shown items that may be missing among the logged candidates: more means that the ids are not the items'."""
 
 FEWEST_TO_JUDGE = 20
 """Below this many lists that share is chance."""
@@ -83,7 +90,7 @@ def import_impressions(
         policy: who ranked, where no column says it.
         time_zone: of times that name none.
         since, until: days (UTC) outside of these are left out.
-        max_bad_rows: how many rows that cannot be read are left out; one more and all is refused.
+        max_bad_rows: how many rows that cannot be read are left out, with their lists; one more and all is refused.
         seed: of the candidates that are drawn where the log names none.
         progress: called with done, total and a note.
 
@@ -99,8 +106,10 @@ def import_impressions(
     earlier = Earlier.read(Path(out)) if out is not None and add else Earlier()
     try:
         ZoneInfo(time_zone)
-    except (ZoneInfoNotFoundError, ValueError):
+    except (ZoneInfoNotFoundError, ValueError, OSError):  # the last for a region such as Europe, which is a folder
         raise UsageError(f"time zone {time_zone!r} found, expected a name such as UTC or Europe/Paris") from None
+    if seed < 0:
+        raise UsageError(f"seed {seed} found, expected a whole number from 0 up")
     file = present(Path(path))
     columns = choose(path, header_of(file), parse_mapping(mapping, IMPRESSION_ROLES), IMPRESSION_ROLES)
     known_items = (
@@ -115,18 +124,23 @@ def import_impressions(
         if earlier.last is not None:
             since = max(since or earlier.last, earlier.last)
         outside = _read(reader, spool, since, until, file.stat().st_size, tell)
-        reader.bad.refuse_more_than(max_bad_rows)
+        if reader.bad.counts.total() > max_bad_rows:
+            left = sum(int((~of_lists(spool.read(day), reader.damaged)).sum()) for day in spool.days)
+            raise reader.bad.refusal(max_bad_rows, can_be_left_out=2 * left > reader.rows)
         done = None if earlier.last is None else (earlier.last - _EPOCH).days
         if not any(day != done for day in spool.days):
             after = f" after {earlier.last}, the newest day that is there" if earlier.last else ""
+            if done in spool.rows:
+                after += f" (of that day {spool.rows[done]} rows, but a day that is there never changes)"
             raise DataRefused(
                 f"{file}: {reader.rows} rows found, none of them readable and of the days asked for{after}; "
                 "expected some; look at --since, --until and at the times"
             )
         logs = LogsOfImpressions(aside, reader, known_items, known_users, policy, earlier)
         completion = Completion(logs.item_ids, seed, *earlier.shown_and_clicked(logs.item_ids))
-        _write_days(logs, spool, completion, done, tell)
+        _write_days(logs, spool, completion, reader.damaged, done, tell)
         _refuse_torn(file, logs)
+        _refuse_other_candidates(file, logs)
         shutil.rmtree(aside / ".spool")
         return logs.write_rest(
             {
@@ -168,6 +182,19 @@ def _refuse_torn(file: Path, logs: LogsOfImpressions) -> None:
     )
 
 
+def _refuse_other_candidates(file: Path, logs: LogsOfImpressions) -> None:
+    """Raises DataRefused where the logged candidates are not what was chosen from."""
+    missing, shown = logs.noted[ADDED], logs.written["impressions"]
+    if missing <= MOST_NOT_CANDIDATES * shown:
+        return
+    raise DataRefused(
+        f"{file}: {missing} of {shown} shown items are not among the candidates in column "
+        f"{logs.columns['candidates'][0]}, expected at most {MOST_NOT_CANDIDATES:.0%}. Write the ids there as in "
+        f"column {logs.columns['item'][0]}, as JSON or parted by one of | ; , in all rows, or have candidates drawn "
+        "with --map candidates="
+    )
+
+
 def _read(reader: Reader, spool: Spool, since: date | None, until: date | None, size: int, tell: Progress) -> int:
     """Fill the spool; returns how many rows lie outside of the days."""
     first, last = (None if day is None else (day - _EPOCH).days for day in (since, until))
@@ -187,19 +214,29 @@ def _read(reader: Reader, spool: Spool, since: date | None, until: date | None, 
 
 
 def _write_days(
-    logs: LogsOfImpressions, spool: Spool, completion: Completion, done: int | None, tell: Progress
+    logs: LogsOfImpressions,
+    spool: Spool,
+    completion: Completion,
+    damaged: Collection[str],
+    done: int | None,
+    tell: Progress,
 ) -> None:
-    """Put day after day together; `done` is there already and only takes its rows from after midnight."""
+    """Put day after day together; `done` is there already and only takes its rows, some of them from after midnight.
+
+    `damaged`: lists that lost a row, of which nothing is taken.
+    """
     days = spool.days
     rows = spool.read(days[0])
     for number, day in enumerate(days):
         tell(len(days) + number, 2 * len(days), day_text(day))
         following = spool.read(day + 1)
         late_R = after_midnight(rows, following)
+        whole = pa.concat_tables([rows, following.filter(pa.array(late_R))]) if late_R.any() else rows
         if day == done:
-            logs.dropped["rows of lists of a day that is there already"] += int(late_R.sum())
+            logs.leave_out_closed_day(day, without(whole, damaged, Counter()))
+            logs.dropped["rows of a day that is there already"] += len(whole)
         else:
-            whole = pa.concat_tables([rows, following.filter(pa.array(late_R))]) if late_R.any() else rows
+            whole = without(whole, damaged, logs.dropped)
             logs.write_day(day, put_together(whole, logs.dropped, logs.noted, logs.examples), completion)
         spool.remove(day)
         if number + 1 < len(days):

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 
-from goalrank.errors import UsageError
+from goalrank.errors import DataRefused, UsageError
 from goalrank.impressions.completion import TRAILING_DAYS
 from goalrank.schema import LOG_TABLES
 
@@ -40,7 +40,12 @@ class Earlier:
 
     @classmethod
     def read(cls, logs: Path) -> Earlier:
-        """Raises UsageError where the folder holds no logs that an import of impressions wrote."""
+        """What the folder's logs tell.
+
+        Raises:
+            UsageError: no import of impressions wrote it.
+            DataRefused: one did, but part of it is gone.
+        """
         try:
             document = json.loads((logs / "import.json").read_text(encoding="utf-8"))
             if document["kind"] != KIND:
@@ -50,7 +55,11 @@ class Earlier:
                 f"{logs} holds no logs that `goalrank import csv` wrote, expected some to add days to; "
                 "take --add out to write new ones"
             ) from None
-        days = sorted(folder.name.removeprefix("dt=") for folder in (logs / _LAST).glob("dt=*"))
+        days = sorted(folder.name.removeprefix("dt=") for folder in (logs / _LAST).glob("dt=????-??-??"))
+        if lacking := [key for key in ("counts", "days") if not isinstance(document.get(key), dict)]:
+            raise _damaged(logs, f"an import.json without {lacking[0]!r}")
+        if not days:
+            raise _damaged(logs, "no day of requests/")
         file = logs / "topic_ids.parquet"
         topics = {row["original"]: row["id"] for row in pq.read_table(file).to_pylist()} if file.exists() else {}
         return cls(logs, date.fromisoformat(days[-1]), topics, document)
@@ -65,6 +74,14 @@ class Earlier:
             return []
         folders = ((date.fromisoformat(f.name.removeprefix("dt=")), f) for f in (self.logs / table).glob("dt=*"))
         return sorted((day, folder) for day, folder in folders if day <= self.last)
+
+    def requests(self) -> set[str]:
+        """Ids of the lists of the newest day, and of the one before it, whose lists may reach into that."""
+        return {
+            request
+            for _, folder in self._partitions(_LAST)[-2:]
+            for request in pq.read_table(folder, columns=["request_id"], partitioning=None)["request_id"].to_pylist()
+        }
 
     def announced(self, table: str) -> npt.NDArray[np.int64]:
         """Ids that the table of items or of users holds already."""
@@ -104,6 +121,13 @@ class Earlier:
             if day > self.last - timedelta(days=TRAILING_DAYS):
                 trailing.append(day_I.astype(np.int32))
         return trailing, shown_I, clicked_I
+
+
+def _damaged(logs: Path, found: str) -> DataRefused:
+    return DataRefused(
+        f"{logs}: {found} found, expected logs as `goalrank import csv` wrote them; "
+        "restore them, or import all days anew into another folder"
+    )
 
 
 @contextmanager

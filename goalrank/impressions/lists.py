@@ -6,6 +6,7 @@ Legend: R rows, Q lists (requests), S shown items (rows of the result).
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,9 @@ IntArray = npt.NDArray[np.int64]
 
 TORN = ("several users", "two items at one place", "one item at two places")
 """Why a list is left out."""
+
+MOST_SHOWN = 200
+"""Items of the longest list that is taken: a longer one is no list that somebody saw, and would cost minutes."""
 
 LONGEST_SECONDS = 3_600
 """Rows after midnight still belong to a list of the day before if they came within this time of its first row: an id
@@ -64,6 +68,20 @@ def after_midnight(day: pa.Table, following: pa.Table) -> npt.NDArray[np.bool_]:
     return following["time"].to_numpy() - start_R <= LONGEST_SECONDS * 1_000_000
 
 
+def of_lists(rows: pa.Table, requests: Collection[str]) -> npt.NDArray[np.bool_]:
+    """Which rows belong to lists of these ids."""
+    return pc.is_in(rows["request"], pa.array(sorted(requests), pa.string())).to_numpy()
+
+
+def without(rows: pa.Table, damaged: Collection[str], dropped: Counter[str]) -> pa.Table:
+    """Rows of lists that are whole: of one that lost a row, what is left would tell another story (only its clicks)."""
+    if not damaged:
+        return rows
+    damaged_R = of_lists(rows, damaged)
+    dropped["lists with an unreadable row"] += pc.count_distinct(rows["request"].filter(pa.array(damaged_R))).as_py()
+    return rows.filter(pa.array(~damaged_R))
+
+
 def put_together(rows: pa.Table, dropped: Counter[str], noted: Counter[str], examples: dict[str, str]) -> Lists:
     """Lists of a day's rows.
 
@@ -95,6 +113,9 @@ def put_together(rows: pa.Table, dropped: Counter[str], noted: Counter[str], exa
     at_S = order_R[first_S]
     request_S, place_S, item_S = request_R[at_S], place_R[at_S], item_R[at_S]
     torn_Q = _torn(requests, request_R, user_R, request_S, place_S, item_S, dropped, examples)
+    long_Q = (np.bincount(request_S, minlength=len(requests)) > MOST_SHOWN) & ~torn_Q
+    dropped[f"lists: more than {MOST_SHOWN} items"] += int(long_Q.sum())
+    torn_Q |= long_Q
     kept_S = ~torn_Q[request_S]
     start_Q = np.full(len(requests), np.iinfo(np.int64).max)
     np.minimum.at(start_Q, request_R, time_R)

@@ -1,4 +1,4 @@
-"""Candidates that the log names itself: `[3, 9, 12]`, `3|9|12`, `3;9;12` or `3 9 12` in a column, scores likewise."""
+"""Candidates that the log names itself (candidate_texts.py), and their scores: `[0.5, 2]`, `0.5|2`, `0.5 2`."""
 
 from __future__ import annotations
 
@@ -11,18 +11,24 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from goalrank.impressions import values
+from goalrank.impressions.candidate_texts import CandidateTexts
 from goalrank.impressions.lists import IntArray, Lists
-from goalrank.impressions.reading import LIST_MARKS, Ids
+from goalrank.impressions.reading import Ids
+
+ADDED = "shown items added to the candidates"
+
+_SCORE_MARKS = r"""[\s|;,\[\]()"']+"""
 
 
 def candidates(
-    lists: Lists, items: Ids, rate_I: npt.NDArray[np.float64], noted: Counter[str]
+    lists: Lists, texts: CandidateTexts, items: Ids, rate_I: npt.NDArray[np.float64], noted: Counter[str]
 ) -> tuple[IntArray, IntArray, npt.NDArray[np.float64]]:
     """Candidates as logged, each once, and shown items that are missing among them added.
 
     Scores as logged, if there is a finite one for each candidate; an added item gets the lowest. Else click rates.
 
     Args:
+        texts: how the column of candidates is read.
         items: codes of ids.
         rate_I: click rate of each item so far.
         noted: gets what was mended, by how.
@@ -35,9 +41,9 @@ def candidates(
     score_C: list[float] = []
     count_Q = []
     for number, (ids, scores) in enumerate(zip(lists.candidates_Q, lists.scores_Q, strict=True)):
-        originals = _parts(ids)
+        originals = texts.parts(ids)
         codes = items.known(pa.array(originals, pa.string())).tolist()
-        given = [values.number(score) for score in _parts(scores)]
+        given = [values.number(score) for score in re.split(_SCORE_MARKS, scores) if score]
         score_of = _scores(codes, given)
         if scores and score_of is None:
             noted["lists with other scores than candidates"] += 1
@@ -45,7 +51,7 @@ def candidates(
         chosen = list(dict.fromkeys(codes))
         known = set(chosen)
         missing = [item for item in shown if item not in known]
-        noted["shown items added to the candidates"] += len(missing)
+        noted[ADDED] += len(missing)
         if score_of is None:
             score_of = {item: float(rate_I[item]) for item in (*chosen, *missing)}
         else:
@@ -56,10 +62,6 @@ def candidates(
         score_C += [score_of[item] for item in chosen]
         count_Q.append(len(chosen))
     return np.array(item_C, dtype=np.int64), np.array(count_Q, dtype=np.int64), np.array(score_C)
-
-
-def _parts(text: str) -> list[str]:
-    return [part for part in re.split(LIST_MARKS, text) if part]
 
 
 def _scores(codes: list[int], given: list[float | None]) -> dict[int, float] | None:

@@ -19,7 +19,9 @@ from pyarrow import csv
 
 from goalrank.errors import DataRefused
 from goalrank.impressions import values
+from goalrank.impressions.candidate_texts import CandidateTexts
 from goalrank.impressions.columns import JOIN
+from goalrank.impressions.physical_lines import CountedLines, closes_its_quotes, cut_short, refusal_of_quote, unclosed
 from goalrank.rating_files import PLAIN_INTEGER, decoded, first_line_of, hashed_id, lines_of, refusal
 
 DAY = 86_400_000_000
@@ -42,8 +44,7 @@ ROWS = pa.schema(
     ]
 )
 
-LIST_MARKS = r"""[\s|;,\[\]()"']+"""
-"""What parts the entries of a list in one field."""
+_OPTIONAL = ("like", "watch", "watch_ms", "propensity", "candidates", "scores")
 
 _BLOCK_BYTES = 4 << 20
 _TOLD = 3  # bad rows a refusal quotes
@@ -62,15 +63,15 @@ class BadRows:
         self.counts[reason] += 1
         self.first = sorted([*self.first, (line, f"found {found}, expected {expected}")])[:_TOLD]
 
-    def refuse_more_than(self, most: int) -> None:
-        """Raises DataRefused where more rows could not be read than are allowed to be left out."""
-        if (total := self.counts.total()) <= most:
-            return
+    def refusal(self, most: int, can_be_left_out: bool) -> DataRefused:
+        """More rows could not be read than the `most` that may be left out."""
+        total = self.counts.total()
         told = "; ".join(f"line {line}: {what}" for line, what in self.first)
         more = f"; and {total - len(self.first)} more" if total > len(self.first) else ""
-        raise DataRefused(
+        advice = f", or leave them and their lists out with --max-bad-rows {total}" if can_be_left_out else ""
+        return DataRefused(
             f"{self.file}: {total} unreadable row{'s' * (total != 1)} found, expected {most or 'none'}. {told}{more}. "
-            f"Correct them, name another column with --map, or leave them out with --max-bad-rows {total}"
+            f"Correct them{',' if advice else ' or'} name another column with --map{advice}"
         )
 
 
@@ -123,12 +124,6 @@ class Ids:
         return number_C, True
 
 
-def ids_in(column: pa.Array) -> pa.Array:
-    """Every distinct id that a column of lists names: `[3, 9]`, `3|9`, `3;9` or `3 9`."""
-    parts = pc.unique(pc.list_flatten(pc.split_pattern_regex(pc.unique(column), LIST_MARKS)))
-    return parts.filter(pc.not_equal(parts, ""))
-
-
 def delimiter_of(file: Path) -> str:
     """Tab, comma or semicolon, whichever the first line has most of."""
     head = first_line_of(file)
@@ -141,7 +136,15 @@ def header_of(file: Path) -> list[str]:
     Raises:
         DataRefused: there is no header, or a name stands in it twice.
     """
-    first = next(rows_of_text.reader([first_line_of(file).removeprefix("\ufeff")], delimiter=delimiter_of(file)), [])
+    head, delimiter = first_line_of(file).removeprefix("\ufeff"), delimiter_of(file)
+    if not closes_its_quotes(head, delimiter):
+        raise refusal_of_quote(file, 1)
+    if "\r" in head:
+        raise refusal(file, 1, "line ends of an old Mac (CR)", "LF or CR LF", "save it with line ends of today")
+    try:
+        first = next(rows_of_text.reader([head], delimiter=delimiter), [])
+    except rows_of_text.Error as error:
+        raise refusal(file, 1, f"what is no CSV ({error})", "a header", "put one in front of the rows") from None
     names = [name.strip() for name in first]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -159,9 +162,13 @@ class Reader:
     ) -> None:
         self._file, self.columns, self._time_zone = file, columns, time_zone
         self.users, self.items = users, items
+        self.candidate_texts = CandidateTexts()
         self.bad = BadRows(file)
         self.rows = 0
         self.blank = 0
+        self.damaged: set[str] = set()  # requests with a row that could not be read
+        self._names: list[str] = []
+        self._delimiter = ""
         self._ragged: list[int] = []  # lines of rows with another number of fields, in order
         self._before = 0  # whole rows of earlier batches
 
@@ -169,19 +176,20 @@ class Reader:
         """Readable rows (ROWS), and how many bytes of the file were read by then.
 
         Raises:
-            DataRefused: the file is no UTF-8 text.
+            DataRefused: the file is no UTF-8 text, or a quoted value goes over several lines.
         """
-        names = header_of(self._file)
+        self._names, self._delimiter = names, delimiter = header_of(self._file), delimiter_of(self._file)
         wanted = list(dict.fromkeys(column for columns in self.columns.values() for column in columns))
         with open(self._file, "rb") as packed, pa.input_stream(packed, compression=_compression(self._file)) as stream:
             try:
+                counted = CountedLines(stream)
                 reader = csv.open_csv(
-                    stream,
+                    counted,
                     read_options=csv.ReadOptions(
                         column_names=names, skip_rows=1, use_threads=False, block_size=_BLOCK_BYTES
                     ),
                     parse_options=csv.ParseOptions(
-                        delimiter=delimiter_of(self._file),
+                        delimiter=delimiter,
                         ignore_empty_lines=False,
                         invalid_row_handler=self._ragged_row,
                     ),
@@ -198,13 +206,34 @@ class Reader:
                     self._before += batch.num_rows
             except pa.ArrowInvalid as error:
                 raise self._not_text(error) from None
+            except OSError as error:
+                raise cut_short(self._file, error) from None
+        if (rows := 1 + self._before + len(self._ragged)) != counted.lines:
+            raise unclosed(self._file, delimiter) or refusal(
+                self._file, None, f"{counted.lines} lines read as {rows} rows", "one row a line", "save it again"
+            )
 
     def _ragged_row(self, row: csv.InvalidRow) -> str:
         self._ragged.append(row.number)
         self.rows += 1
         found = f"{row.actual_columns} field{'s' * (row.actual_columns != 1)}"
         self.bad.add(row.number, "fields", found, f"{row.expected_columns}, as in the header")
+        self.damaged.update(self._requests_of(row.text))
         return "skip"
+
+    def _requests_of(self, line: str) -> set[str]:
+        """The list of a line with too few or too many fields: its id's place counted from the front, and from the end,
+        since nobody knows where the field is that is missing or that has been cut."""
+        try:
+            (fields,) = rows_of_text.reader([line], delimiter=self._delimiter)
+        except (rows_of_text.Error, ValueError):
+            return set()
+        found = set()
+        for shift in (0, len(fields) - len(self._names)):
+            at = [self._names.index(name) + shift for name in self.columns["request"]]
+            if all(0 <= place < len(fields) for place in at):
+                found.add(JOIN.join(fields[place].strip() for place in at))
+        return found
 
     def _line(self, row: int) -> int:
         """The line of a row that has all its fields, by its place among those."""
@@ -214,18 +243,20 @@ class Reader:
         return line
 
     def _not_text(self, error: Exception) -> DataRefused:
+        """The refusal of what Arrow could not take apart: by its line, where that can be told."""
         with pa.input_stream(str(self._file)) as stream:
             for line, raw in enumerate(lines_of(stream), start=1):
                 try:
                     decoded(self._file, line, raw)
                 except DataRefused as refused:
                     return refused
-        return refusal(
+        return unclosed(self._file, delimiter_of(self._file)) or refusal(
             self._file, None, f"what cannot be read ({error})", "comma- or tab-separated text", "save it again"
         )
 
     def _checked(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         text = {role: self._text(batch, names) for role, names in self.columns.items()}
+        text |= {role: values.optional(text[role]) for role in _OPTIONAL if role in text}
         blank_R = np.ones(batch.num_rows, dtype=bool)
         for name in batch.schema.names:
             blank_R &= pc.equal(batch[name], "").to_numpy(zero_copy_only=False)
@@ -238,6 +269,7 @@ class Reader:
             for row in np.flatnonzero(bad_R & ~left_out_R).tolist():
                 found = f"{role} {text[role][row].as_py()!r}" if role in self.columns else role
                 self.bad.add(self._line(self._before + row), role, found, expected)
+                self.damaged.add(text["request"][row].as_py())
             left_out_R = left_out_R | bad_R
 
         for role in ("request", "user", "item"):
@@ -280,7 +312,9 @@ class Reader:
             names=ROWS.names,
         ).take(kept)
         if "candidates" in self.columns:
-            self.items.codes(ids_in(rows["candidates"]))  # all codes are known before the first day is written
+            self.items.codes(
+                self.candidate_texts.ids(rows["candidates"])
+            )  # all codes are known before the first day is written
         coded = {"user": self.users.codes(rows["user"]), "item": self.items.codes(rows["item"])}
         return pa.RecordBatch.from_arrays([coded.get(name, rows[name]) for name in ROWS.names], schema=ROWS)
 

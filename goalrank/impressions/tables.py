@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from goalrank.impressions import values
 from goalrank.impressions.columns import ITEM_ROLES, USER_ROLES, choose
+from goalrank.impressions.physical_lines import LINE_END, closes_its_quotes, cut_short, refusal_of_quote
 from goalrank.impressions.reading import delimiter_of, header_of
 from goalrank.rating_files import present, refusal
 
@@ -37,6 +38,8 @@ def read_items(file: Path, given: Mapping[str, tuple[str, ...]], time_zone: str)
     for line, row in _rows(file):
         cell = {role: row[names[0]].strip() for role, names in chosen.items()}
         original = _id(file, line, "item", cell["item"])
+        for role in {"duration", "created"} & cell.keys():
+            cell[role] = values.optional(pa.array([cell[role]]))[0].as_py()
         duration = created = None
         if cell.get("duration"):
             (amount,), (bad,) = values.amounts(pa.array([cell["duration"]]))
@@ -84,14 +87,22 @@ def _rows(file: Path) -> list[tuple[int, dict[str, str]]]:
             text = stream.read().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise refusal(file, None, f"byte {error.start} that is not UTF-8", "UTF-8 text", "convert it") from None
-    reader = csv.reader(text.splitlines(keepends=True), delimiter=delimiter_of(file))
-    for fields in reader:
-        if reader.line_num == 1 or not fields:
+    except OSError as error:
+        raise cut_short(file, error) from None
+    delimiter = delimiter_of(file)
+    for number, line in enumerate(LINE_END.split(text), start=1):
+        if number == 1 or not line:
             continue
+        if not closes_its_quotes(line, delimiter):
+            raise refusal_of_quote(file, number)
+        try:
+            (fields,) = csv.reader([line], delimiter=delimiter, strict=True)
+        except csv.Error as error:
+            raise refusal(file, number, f"what is no CSV ({error})", "values, quoted whole", "correct it") from None
         if len(fields) != len(names):
             found = f"{len(fields)} field{'s' * (len(fields) != 1)}"
-            raise refusal(file, reader.line_num, found, f"{len(names)}, as in the header", "correct the line")
-        rows.append((reader.line_num, dict(zip(names, fields, strict=True))))
+            raise refusal(file, number, found, f"{len(names)}, as in the header", "correct the line")
+        rows.append((number, dict(zip(names, fields, strict=True))))
     return rows
 
 

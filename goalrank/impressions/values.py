@@ -19,6 +19,9 @@ from goalrank.rating_files import EARLIEST_SECOND, LATEST_SECOND
 Bad = npt.NDArray[np.bool_]
 
 YES, NO = ("1", "true", "t", "yes", "y"), ("0", "false", "f", "no", "n", "")
+NOTHING = ("nan", "null", "none", "\\n", "na")
+"""What programs write into an optional column where there is nothing, in any case."""
+
 TIME = "a time such as 2026-01-31T20:15:00Z, or seconds, milliseconds or microseconds since 1970, from 1990 to 2100"
 FLAG = "0 or 1, true or false, yes or no, a count, or nothing"
 WHOLE = "a whole number from 0 up"
@@ -32,6 +35,11 @@ _WITH_ZONE = r"(?:[zZ]|[+-][0-9]{2}:?[0-9]{2})$"
 def stripped(column: pa.Array) -> pa.Array:
     """Without white space at both ends."""
     return pc.utf8_trim_whitespace(column)
+
+
+def optional(column: pa.Array) -> pa.Array:
+    """A column in which nothing may stand: "" where one of NOTHING does."""
+    return pc.if_else(pc.is_in(pc.utf8_lower(column), pa.array(NOTHING)), "", column)
 
 
 def numbers(column: pa.Array) -> tuple[npt.NDArray[np.float64], Bad]:

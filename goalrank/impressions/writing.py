@@ -30,7 +30,7 @@ from goalrank.impressions import logged
 from goalrank.impressions.adding import KIND, Earlier
 from goalrank.impressions.columns import as_flag
 from goalrank.impressions.completion import Completion
-from goalrank.impressions.lists import IntArray, Lists
+from goalrank.impressions.lists import IntArray, Lists, put_together
 from goalrank.impressions.reading import DAY, Reader
 from goalrank.impressions.tables import Item, topic_numbers
 from goalrank.logs_writer import write_partition
@@ -75,19 +75,29 @@ class LogsOfImpressions:
         self._user_announced_U = np.isin(self._user_id_U, earlier.announced("users"))
         self._item_announced_I = np.isin(self._item_id_I, earlier.announced("items"))
         self._rows_of: dict[str, dict[str, int]] = {}
+        self._late_lists = 0
 
     @property
     def item_ids(self) -> IntArray:
         """The number of each item's code."""
         return self._item_id_I
 
+    def leave_out_closed_day(self, day: int, rows: pa.Table) -> None:
+        """Count the whole lists of a day that is there already which it lacks; `rows` are reading.ROWS."""
+        known, days = self._earlier.requests(), (day_text(day - 1), day_text(day))
+        lists = put_together(rows, Counter(), Counter(), {})
+        self._late_lists = sum(
+            1 for request in lists.request_Q if not any(request_id_of(dt, request) in known for dt in days)
+        )
+
     def write_day(self, day: int, lists: Lists, completion: Completion) -> None:
         """Write what happened on one day."""
         if not len(lists):
             return
         rate_I = completion.rates()
-        if "candidates" in self.columns:
-            item_C, count_Q, score_C = logged.candidates(lists, self._reader.items, rate_I, self.noted)
+        texts = self._reader.candidate_texts
+        if texts.seen:
+            item_C, count_Q, score_C = logged.candidates(lists, texts, self._reader.items, rate_I, self.noted)
         else:
             item_C, count_Q = completion.candidates(lists, day)
             score_C = rate_I[item_C]
@@ -205,7 +215,7 @@ class LogsOfImpressions:
         return {
             "format": 1,
             "kind": KIND,
-            "candidates": "logged" if "candidates" in self.columns else "drawn",
+            "candidates": "logged" if reader.candidate_texts.seen else "drawn",
             "seed": told["seed"],
             "source": {path.name: _sha256(path) for path in told["source"]},
             "columns": as_flag(self.columns),
@@ -222,6 +232,7 @@ class LogsOfImpressions:
             "users_without_a_row": self._unknown(self._user_announced_U, self._users, self._known_users),
             "first_unreadable": [f"line {line}: {what}" for line, what in reader.bad.first],
             "days": {"first": days[0], "last": days[-1], "count": len(days), "rows": rows_of},
+            "late_lists": {"day": str(self._earlier.last), "lists": self._late_lists} if self._late_lists else None,
             "added_to": [*before.pop("added_to", []), before["counts"]] if before else [],
         }
 

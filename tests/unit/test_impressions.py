@@ -8,6 +8,7 @@ import io
 import json
 import os
 import re
+import shutil
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,7 +27,7 @@ from goalrank.candidates import CANDIDATES
 from goalrank.errors import DataRefused, UsageError
 from goalrank.impressions import FEWEST_TO_JUDGE, MOST_TORN, import_impressions, reading, values
 from goalrank.impressions.completion import PRIOR_IMPRESSIONS
-from goalrank.impressions.lists import LONGEST_SECONDS
+from goalrank.impressions.lists import LONGEST_SECONDS, MOST_SHOWN
 from goalrank.rating_files import hashed_id
 from goalrank.schema import LOG_TABLES, REQUEST_ID_PATTERN
 from goalrank.verdict import MINIMUM_USERS
@@ -243,6 +244,24 @@ def test_only_the_new_day_is_needed(newspaper: Path, tmp_path: Path) -> None:
         assert len(both) >= LISTS_OF and all(ours[item] == scores[1][request][item] for item in both)
 
 
+def test_lists_that_came_too_late_for_their_day_are_counted_and_warned_of(tmp_path: Path) -> None:
+    """The first import saw half a day; a list that reaches into it from the day before is not late."""
+    across = [("x", "u0", "2026-03-01 23:59:50", 0, 1, 0), ("x", "u0", "2026-03-02 00:00:10", 1, 2, 0)]
+    early, late = ([row for n in range(3) for row in shown(f"{name}{n}", "u1", [1, 2])] for name in "ab")
+    torn = shown("t", "u1", [1, 2]) + shown("t", "u2", [1, 2])
+    import_impressions(write(tmp_path, [*across, *early]), str(tmp_path / "logs"))
+    after = shown("c", "u1", [1, 2], "2026-03-03 10:00:00")
+    for rows, lists in (([*across, *early, *torn, *after], 0), ([*early, *late, *after], 3)):
+        import_impressions(write(tmp_path, [*across, *early]), str(tmp_path / f"logs{lists}"))
+        document = import_impressions(write(tmp_path, rows), str(tmp_path / f"logs{lists}"), add=True)
+        of_that_day = sum(row[2].startswith("2026-03-02") for row in rows)
+        assert document["dropped"]["rows of a day that is there already"] == of_that_day
+        told = [warning for warning in warnings(document) if "that day is closed" in warning]
+        assert len(told) == bool(lists) and all(w.startswith("3 lists of 2026-03-02 are not in the logs") for w in told)
+    with pytest.raises(DataRefused, match="of that day 6 rows, but a day that is there never changes"):
+        import_impressions(write(tmp_path, late), str(tmp_path / "logs"), add=True)
+
+
 def test_add_wants_logs_of_ours(tmp_path: Path) -> None:
     file = write(tmp_path, shown("a", "u", [1, 2]))
     with pytest.raises(UsageError, match="holds no logs that `goalrank import csv` wrote"):
@@ -294,6 +313,15 @@ def test_a_list_that_contradicts_itself_is_left_out(tmp_path: Path, extra: tuple
     assert len(slates(tmp_path / "logs")) == FEWEST_TO_JUDGE
 
 
+def test_a_list_nobody_can_have_seen_is_left_out(tmp_path: Path) -> None:
+    rows = shown("long", "u", range(MOST_SHOWN + 1)) + shown("most", "u", range(MOST_SHOWN))
+    document = import_impressions(write(tmp_path, rows), str(tmp_path / "logs"))
+    assert document["dropped"] == {f"lists: more than {MOST_SHOWN} items": 1}
+    assert set(slates(tmp_path / "logs")) == {"2026-03-02:most"}
+    page = Path(__file__).parents[2] / "docs" / "bring-your-own-logs.md"
+    assert f"lists of more than {MOST_SHOWN} items" in page.read_text()
+
+
 def test_lists_that_share_an_id_are_refused_with_the_way_out(tmp_path: Path) -> None:
     """Every session has two lists: the id does not tell them apart, the time does."""
     rows = []
@@ -335,7 +363,7 @@ def test_logged_candidates_and_scores(tmp_path: Path) -> None:
         for items, candidates, scores in (
             ([3, 5], "[5, 3, 8, 9]", "[0.5, 0.25, 2, -1]"),
             ([3, 5], "8|3|8", "1|2|1"),
-            ([3, 5], "8;3;5", "1;2"),
+            ([3, 5], "8|3|5", "1;2"),
         )
         for row in shown(str(len(scores)), "1", items)
     ]
@@ -351,6 +379,46 @@ def test_logged_candidates_and_scores(tmp_path: Path) -> None:
         "lists with other scores than candidates": 1,
     }
     assert {row["item_id"] for row in logs_of(tmp_path / "logs")["items"]} == {3, 5, 8, 9}
+
+
+@pytest.mark.parametrize(
+    ("candidates", "ids"),
+    [
+        ("red shoe|blue (new) hat, large", ["red shoe", "blue (new) hat, large"]),
+        ("red shoe; blue, old", ["red shoe", "blue, old"]),
+        ("red shoe, [blue]", ["red shoe", "[blue]"]),
+        ("red blue", ["red", "blue"]),
+        ('["red shoe", "a, b", 3, null]', ["red shoe", "a, b", "3"]),
+        ("['red shoe', \"it's\"]", ["red shoe", "it's"]),
+        ("[red shoe, blue]", ["red shoe", "blue"]),
+        ("[a3 9 12]", ["a3", "9", "12"]),
+        ("[3, 9.0, 1e2]", ["3", "9.0", "1e2"]),
+    ],
+)
+def test_ids_of_candidates_stay_whole(tmp_path: Path, candidates: str, ids: list[str]) -> None:
+    rows = [(*row, text) for text in (candidates, ids[0]) for row in shown(text, "u", [ids[0]])]
+    import_impressions(write(tmp_path, rows, (*NEEDED, "candidates")), str(tmp_path / "logs"))
+    found = [row["candidates"] for row in logs_of(tmp_path / "logs")["requests"]]
+    assert sorted(found, key=len) == [[hashed_id(ids[0])], [hashed_id(name) for name in ids]]
+
+
+def test_a_columns_mark_holds_in_every_row_and_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "_BLOCK_BYTES", 4096)
+    rows = [(*row, "a|b" if n < 500 else "a, b") for n in range(1000) for row in shown(f"l{n}", "u", ["a"])]
+    import_impressions(write(tmp_path, rows, (*NEEDED, "candidates")), str(tmp_path / "logs"))
+    assert {row["title"] for row in logs_of(tmp_path / "logs")["items"]} == {"a", "b", "a, b"}
+
+
+def test_candidates_that_are_other_ids_are_refused(tmp_path: Path) -> None:
+    header = (*NEEDED, "candidates")
+    rows = [(*row, "x1|x2|a") for row in shown("l", "u", ["a", "b", "c"])]
+    with pytest.raises(DataRefused, match="2 of 3 shown items are not among the candidates in column candidates") as no:
+        import_impressions(write(tmp_path, rows, header), str(tmp_path / "logs"))
+    assert str(no.value).endswith("--map candidates=") and not (tmp_path / "logs").exists()
+    assert import_impressions(write(tmp_path, rows[:2], header), None)["candidates"] == "logged"
+    assert import_impressions(write(tmp_path, rows, header), None, mapping=["candidates="])["candidates"] == "drawn"
+    empty = [(*row[:6], "") for row in rows]
+    assert import_impressions(write(tmp_path, empty, header), None)["candidates"] == "drawn"
 
 
 def test_few_items_make_few_candidates_and_long_lists_more(tmp_path: Path) -> None:
@@ -432,7 +500,7 @@ def test_a_bad_row_is_refused_by_line_or_left_out_on_demand(tmp_path: Path, row:
         import_impressions(file, str(tmp_path / "logs"))
     assert str(refused.value).startswith(f"{file}: 2 unreadable rows found, expected none. line 5: found 3 fields")
     assert f"line 6: {said}" in str(refused.value)
-    assert str(refused.value).endswith("or leave them out with --max-bad-rows 2")
+    assert str(refused.value).endswith("or leave them and their lists out with --max-bad-rows 2")
     with pytest.raises(DataRefused, match="2 unreadable rows found, expected 1"):
         import_impressions(file, str(tmp_path / "logs"), max_bad_rows=1)
     assert [path.name for path in tmp_path.iterdir()] == ["shown.csv"]
@@ -440,6 +508,41 @@ def test_a_bad_row_is_refused_by_line_or_left_out_on_demand(tmp_path: Path, row:
     dropped = {what: count for what, count in document["dropped"].items() if what.startswith("unreadable")}
     assert sum(dropped.values()) == 2 and document["dropped"]["repeated rows"] == 1
     assert slates(tmp_path / "logs") == {"2026-03-02:g": [hashed_id(f"i{n}") for n in range(3)]}
+
+
+SHORT = ("l0", "u0", NOON, 3, 13)
+LONG = ("l0", "u0", NOON, 3, 13, 0, "", "", "")
+
+
+@pytest.mark.parametrize("row", [SHORT, LONG, ("a", *LONG[:8]), ("l0", "u0", NOON, 3, 13, 0, "-1", "")])
+def test_a_list_that_lost_a_row_goes_whole(tmp_path: Path, row: tuple) -> None:
+    """Else a list would be left with only its clicked rows."""
+    rows = [(*each, "", "") for n in range(3) for each in shown(f"l{n}", f"u{n}", [10, 11, 12], clicked=10)]
+    file = write(tmp_path, [*rows, row], WIDE)
+    document = import_impressions(file, str(tmp_path / "logs"), max_bad_rows=1)
+    assert set(slates(tmp_path / "logs")) == {"2026-03-02:l1", "2026-03-02:l2"}
+    assert document["dropped"]["lists with an unreadable row"] == 1
+
+
+def test_leaving_out_is_advised_only_where_it_leaves_most(tmp_path: Path) -> None:
+    """One bad row in each of many lists: without them no list would be left."""
+    rows = [(*row, "-1" if row[3] else "", "") for n in range(3) for row in shown(f"l{n}", f"u{n}", [1, 2])]
+    with pytest.raises(DataRefused, match="Correct them or name another column with --map$"):
+        import_impressions(write(tmp_path, rows, WIDE), None)
+
+
+@pytest.mark.parametrize("said", ["NaN", "null", "None", r"\N", "NA"])
+def test_words_for_nothing_in_optional_columns(tmp_path: Path, said: str) -> None:
+    header = (*WIDE, "like", "candidates", "candidate_scores")
+    rows = [(*row, *[said] * 5) for row in shown("a", "1", [1, 2])]
+    (tmp_path / "items.csv").write_text(f"id,duration,created\n1,{said},{said}\n")
+    file = write(tmp_path, rows, header)
+    document = import_impressions(file, str(tmp_path / "logs"), items=str(tmp_path / "items.csv"))
+    assert document["dropped"] == {} and document["counts"]["items"] == 2
+    for row in logs_of(tmp_path / "logs")["impressions"]:
+        assert (row["like"], row["watch_seconds"], row["propensity"]) == (0, None, None)
+    with pytest.raises(DataRefused, match="found click"):
+        import_impressions(write(tmp_path, [(*row[:5], said) for row in shown("a", "1", [1, 2])]), None)
 
 
 def test_the_line_is_right_in_every_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -462,6 +565,7 @@ def test_the_line_is_right_in_every_block(tmp_path: Path, monkeypatch: pytest.Mo
             text(shown("a", "u", [1])).encode() + b"b,J\xfcrgen,2026-03-02,1,1,1\n",
             "line 3: found byte 0xfc at column 4",
         ),
+        (text(shown("a", "u", [1])).replace("\n", "\r").encode(), "line 1: found line ends of an old Mac (CR)"),
         (text(shown("a", "u", [1])).encode("utf-16"), "found UTF-16 or binary data"),
     ],
 )
@@ -471,6 +575,94 @@ def test_a_bad_file_is_refused(tmp_path: Path, content: bytes, said: str) -> Non
         import_impressions(str(tmp_path / "shown.csv"), str(tmp_path / "logs"))
     assert said in str(refused.value)
     assert [path.name for path in tmp_path.iterdir()] == ["shown.csv"]
+
+
+def test_a_packed_file_that_is_cut_short_is_refused(tmp_path: Path) -> None:
+    rows = [row for n in range(5000) for row in shown(f"l{n}", f"u{n * n}", [1, 2, 3])]
+    file = write(tmp_path, rows)
+    for name in ("shown.csv.gz", "items.csv.gz"):
+        (tmp_path / name).write_bytes(gzip.compress(Path(file).read_bytes())[:-40])
+    with pytest.raises(DataRefused, match=r"shown.csv.gz: found what cannot be unpacked"):
+        import_impressions(str(tmp_path / "shown.csv.gz"), None)
+    with pytest.raises(DataRefused, match=r"items.csv.gz: found what cannot be unpacked"):
+        import_impressions(file, None, items=str(tmp_path / "items.csv.gz"))
+
+
+def test_a_table_with_a_huge_field_is_refused(tmp_path: Path) -> None:
+    file = write(tmp_path, shown("a", "u", [1, 2]))
+    (tmp_path / "items.csv").write_text(f"id,title\n1,{'x' * 200_000}\n")
+    with pytest.raises(DataRefused, match="line 2: found what is no CSV"):
+        import_impressions(file, None, items=str(tmp_path / "items.csv"))
+
+
+@pytest.mark.parametrize("gone", ["counts", "days", "requests"])
+def test_nothing_is_added_to_damaged_logs(tmp_path: Path, gone: str) -> None:
+    logs = tmp_path / "logs"
+    import_impressions(write(tmp_path, shown("a", "u", [1, 2])), str(logs))
+    if gone == "requests":
+        shutil.rmtree(logs / gone)
+    else:
+        document = json.loads((logs / "import.json").read_text())
+        (logs / "import.json").write_text(json.dumps({key: document[key] for key in document if key != gone}))
+    later = write(tmp_path, shown("b", "u", [1, 2], "2026-03-03 10:00:00"))
+    with pytest.raises(DataRefused, match=gone):
+        import_impressions(later, str(logs), add=True)
+
+
+TITLED = ",".join((*NEEDED, "title"))
+
+
+def titled(titles: Sequence[str], end: str = "\n") -> bytes:
+    """A file with these titles, as they stand, in its last column."""
+    rows = [f"l{n},u{n},{NOON},0,{n + 1},0,{title}" for n, title in enumerate(titles)]
+    return end.join([TITLED, *rows, ""]).encode()
+
+
+@pytest.mark.parametrize("block", [1 << 12, 1 << 20])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize(("bad", "line"), [('"5 inch', 102), ('"two\nlines"', 102), ('"two\rlines"', 102)])
+def test_a_quote_never_swallows_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int, end: str, bad: str, line: int
+) -> None:
+    monkeypatch.setattr(reading, "_BLOCK_BYTES", block)
+    (tmp_path / "shown.csv").write_bytes(titled(["plain"] * 100 + [bad] + ["plain"] * 900, end))
+    with pytest.raises(DataRefused, match=f"line {line}: found a quote that is not closed"):
+        import_impressions(str(tmp_path / "shown.csv"), None, max_bad_rows=1000)
+
+
+@pytest.mark.parametrize("block", [1 << 12, 1 << 20])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("last", [b"", b"\n", b"\n\n"])
+def test_lines_with_quotes_that_are_closed_are_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int, end: str, last: bytes
+) -> None:
+    monkeypatch.setattr(reading, "_BLOCK_BYTES", block)
+    titles = ['"a ""5 inch"", new"', 'a 5" screen', '""', "", '"x"'] * 100
+    (tmp_path / "shown.csv").write_bytes(titled(titles, end).rstrip() + last)
+    assert import_impressions(str(tmp_path / "shown.csv"), None)["counts"]["requests"] == len(titles)
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ('id,title\n1,"bad\n2,ok\n', "line 2: found a quote that is not closed"),
+        ('id,title\n1,"two\nlines"\n', "line 2: found a quote that is not closed"),
+        ('"i\nd",title\n1,a\n', "line 1: found a quote that is not closed"),
+        ('id,title\n1,"a"b\n', "line 2: found what is no CSV"),
+    ],
+)
+def test_a_table_of_items_has_one_item_a_line(tmp_path: Path, table: str, said: str) -> None:
+    file = write(tmp_path, shown("a", "u", [1, 2]))
+    (tmp_path / "items.csv").write_text(table)
+    with pytest.raises(DataRefused, match=said):
+        import_impressions(file, None, items=str(tmp_path / "items.csv"))
+
+
+def test_only_line_ends_part_a_table(tmp_path: Path) -> None:
+    file = write(tmp_path, shown("a", "u", [1, 2]))
+    (tmp_path / "items.csv").write_text("id,title\r\n1,a\u2028b\x0bc\r\n2,d\r\n", newline="")
+    import_impressions(file, str(tmp_path / "logs"), items=str(tmp_path / "items.csv"))
+    assert [row["title"] for row in logs_of(tmp_path / "logs")["items"]] == ["a\u2028b\x0bc", "d"]
 
 
 @pytest.mark.parametrize(
@@ -537,6 +729,8 @@ def test_nothing_to_warn_of(newspaper: Path) -> None:
         (["--out", "logs", "--add", "--dry-run"], 2, "expected one of them"),
         (["--out", "logs", "--since", "soon"], 2, "expected a day such as"),
         (["--out", "logs", "--time-zone", "Mars/Olympus"], 2, "time zone 'Mars/Olympus' found"),
+        (["--out", "logs", "--time-zone", "Europe"], 2, "time zone 'Europe' found"),
+        (["--out", "logs", "--seed", "-1"], 2, "seed -1 found, expected a whole number from 0 up"),
         (["--out", "."], 2, "a folder that is not empty"),
         (["--out", "logs", "--map", "time=click,click=event_time"], 3, "unreadable rows found"),
     ],
