@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from components import night_card
 from components.night_card import FORMAT, KEPT_BY, LONGEST_HOURS, NIGHT, RUNNING, STEPS, WORKSPACE, held
 from components.step import write_atomic
 from goalrank.errors import DataRefused, TryAgain, UsageError
@@ -39,7 +40,15 @@ class Night:
 
     @classmethod
     def read(cls, folder: Path) -> Night:
-        document = json.loads((folder / NIGHT).read_text(encoding="utf-8"))
+        """The night of a folder.
+
+        Raises:
+            UsageError: its card is damaged.
+        """
+        try:
+            document = night_card.read_night(folder / NIGHT)
+        except ValueError as error:
+            raise UsageError(str(error)) from None
         return cls(
             folder,
             document["date"],
@@ -161,7 +170,7 @@ class Workspace:
         """
         try:
             nights = self.nights()
-        except (ValueError, KeyError):
+        except UsageError:
             return  # whoever has to read the damaged card says so
         for night in nights:
             silent = (time.time() - night.heard_of) / 3600
@@ -172,7 +181,11 @@ class Workspace:
                 )
 
     def nights(self) -> list[Night]:
-        """Every try of every night, oldest date first, within a date in the order they were tried."""
+        """Every try of every night, oldest date first, within a date in the order they were tried.
+
+        Raises:
+            UsageError: a night's card is damaged.
+        """
         found = [Night.read(card.parent) for card in self.folder.glob(f"nights/*/*/{NIGHT}")]
         return sorted(found, key=lambda night: (night.date, night.started_at))
 

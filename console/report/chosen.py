@@ -52,12 +52,7 @@ def read_nights(workspace: Workspace) -> list[Night]:
     Raises:
         UsageError: a night's card is damaged.
     """
-    try:
-        return sorted(workspace.nights(), key=lambda night: night.started_at)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(
-            f"a night's card cannot be read ({error}); `goalrank history` names it: move that night's folder away"
-        ) from error
+    return sorted(workspace.nights(), key=lambda night: night.started_at)
 
 
 def document_of(night: Night) -> dict[str, Any]:
