@@ -131,6 +131,27 @@ def end(run_uri: str, result: dict[str, Any]) -> None:
     write_atomic(card, json.dumps(document | kept | {"ended_at": time.time()}, indent=1, default=str))
 
 
+def read_night(card: Path) -> dict[str, Any]:
+    """A night.json in which everything stands that every night's card has.
+
+    Raises:
+        ValueError: it is damaged; says which file, what was found, what was expected and how to mend it.
+    """
+    expected = {"date": str, "verdict": str, "started_at": (int, float), "parameters": dict}
+    try:
+        document = json.loads(card.read_text(encoding="utf-8"))
+        if not isinstance(document, dict):
+            raise ValueError(f"a {type(document).__name__} found, expected an object")
+        if wrong := [name for name, kind in expected.items() if not isinstance(document.get(name), kind)]:
+            raise ValueError(f"{' and '.join(wrong)} found missing or of another type")
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"night's card cannot be read: {card} ({error}); restore it from a copy of the workspace, or move "
+            f"{card.parent} out of the workspace (`goalrank history` lists every such card)"
+        ) from None
+    return document
+
+
 def _read(card: Path) -> dict[str, Any]:
     try:
         document = json.loads(card.read_text(encoding="utf-8"))

@@ -214,6 +214,9 @@ def _shown_in_report(night: Night, result: dict[str, Any], console: Console) -> 
     write_atomic(night.folder / FILE, json.dumps(result, indent=1))
     try:
         republish(night.folder)
+    except UsageError as error:
+        console.print(str(error), markup=False, highlight=False, soft_wrap=True)
+        return None
     except (TemplateError, LookupError, TypeError, ValueError) as error:  # a night that an older release left behind
         said = f"the report of {night.date} is an older release's and was not written again ({error})"
         console.print(said, markup=False, highlight=False, soft_wrap=True)
@@ -227,9 +230,9 @@ def _newest_materialised(workspace: Workspace) -> Night:
     Raises:
         UsageError: no night has brought any.
     """
-    from components.publish_report.result import read_outcomes
+    from components.publish_report.document import readable_outcomes
 
     for night in sorted(workspace.nights(), key=lambda night: night.started_at, reverse=True):
-        if read_outcomes(night.folder).get("materialize_features", {}).get("kind") == "done":
+        if readable_outcomes(night.folder).get("materialize_features", {}).get("kind") == "done":
             return night
     raise UsageError(f"no night of {workspace.folder} has brought features online yet; run `goalrank nightly` first")

@@ -158,10 +158,8 @@ def _chosen(workspace: Workspace, date: str | None, run: str | None) -> Night:
     wanted = parse_date(date) if date is not None else None
     try:
         nights = sorted(workspace.nights(), key=lambda night: night.started_at)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelRefused(
-            f"a night's card cannot be read ({error}); `goalrank history` names it: move that night's folder away"
-        ) from error
+    except UsageError as error:
+        raise ModelRefused(str(error)) from error
     if run is not None:
         meant = [night for night in nights if _run(night) == run]
     elif wanted is not None:

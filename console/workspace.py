@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from components import night_card
 from components.night_card import FORMAT, KEPT_BY, LONGEST_HOURS, NIGHT, RUNNING, STEPS, WORKSPACE, heard_of, held
 from components.step import write_atomic
 from goalrank.errors import DataRefused, TryAgain, UsageError
@@ -39,7 +40,15 @@ class Night:
 
     @classmethod
     def read(cls, folder: Path) -> Night:
-        document = json.loads((folder / NIGHT).read_text(encoding="utf-8"))
+        """The night of a folder.
+
+        Raises:
+            UsageError: its card is damaged.
+        """
+        try:
+            document = night_card.read_night(folder / NIGHT)
+        except ValueError as error:
+            raise UsageError(str(error)) from None
         return cls(
             folder,
             document["date"],
@@ -77,15 +86,21 @@ class Workspace:
         """The logs this workspace learns from: those of its first night, else `logs`, else its own simulated ones.
 
         Raises:
-            UsageError: other logs than the recorded ones are given; the workspace was moved, or is of another release.
+            UsageError: other logs than the recorded ones are given; the workspace was moved, or is of another release;
+                its card is damaged.
         """
         card = self.card()
-        if card and card.get("format") != FORMAT:
+        if card is not None and card.get("format") != FORMAT:
             raise UsageError(_other_format(self.folder, card.get("format")))
         if card and card.get("folder") != str(self.folder):
             raise UsageError(
                 f"{self.folder} was made as {card.get('folder')}, which its stores point to; move it back there, or "
                 "use a new --workspace"
+            )
+        if card is not None and not (isinstance(card.get("logs"), str) and card["logs"]):
+            raise UsageError(
+                f"{self._card} names no logs ({card.get('logs')!r} found, expected the folder this workspace learns "
+                'from); restore it, or add "logs", or use a new --workspace'
             )
         given = str(Path(logs).resolve()) if logs else None
         if card and given and card["logs"] != given:
@@ -99,7 +114,7 @@ class Workspace:
         """What workspace.json says; None before the first night.
 
         Raises:
-            UsageError: it is damaged.
+            UsageError: it is damaged, or the workspace is no folder.
         """
         try:
             card = json.loads(self._card.read_text(encoding="utf-8"))
@@ -107,6 +122,15 @@ class Workspace:
                 raise ValueError(f"a {type(card).__name__}")
         except FileNotFoundError:
             return None
+        except OSError as error:
+            if self.folder.exists() and not self.folder.is_dir():
+                raise UsageError(
+                    f"--workspace {self.folder} found to be a file, expected a folder; choose another"
+                ) from None
+            raise UsageError(
+                f"{self._card} cannot be read ({error}), expected a file; give leave to read it, restore it, or use a "
+                "new --workspace"
+            ) from None
         except ValueError as error:
             raise UsageError(
                 f"{self._card} is no JSON object ({error}); restore it, or use a new --workspace"
@@ -160,7 +184,7 @@ class Workspace:
         """
         try:
             nights = self.nights()
-        except (ValueError, KeyError):
+        except UsageError:
             return  # whoever has to read the damaged card says so
         for night in nights:
             silent = (time.time() - night.heard_of) / 3600
@@ -171,7 +195,11 @@ class Workspace:
                 )
 
     def nights(self) -> list[Night]:
-        """Every try of every night, oldest date first, within a date in the order they were tried."""
+        """Every try of every night, oldest date first, within a date in the order they were tried.
+
+        Raises:
+            UsageError: a night's card is damaged.
+        """
         found = [Night.read(card.parent) for card in self.folder.glob(f"nights/*/*/{NIGHT}")]
         return sorted(found, key=lambda night: (night.date, night.started_at))
 

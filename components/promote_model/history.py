@@ -11,13 +11,12 @@ interrupted   a move was begun and not finished: the next promotion or roll-back
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from components import registry
+from components import night_card, registry
 from components.promote_model import journal, lineage
 
 
@@ -90,13 +89,13 @@ def _moved(intent: dict[str, Any], end: dict[str, Any] | None) -> Entry:
 
 def _night(card: Path) -> Entry:
     try:
-        document = json.loads(card.read_text(encoding="utf-8"))
+        document = night_card.read_night(card)
         at = datetime.fromtimestamp(document.get("ended_at") or document["started_at"], UTC)
         what, version = str(document["verdict"]), document.get("model_version")
         reason, date = str(document.get("reason") or ""), str(document["date"])
-    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
+    except (OSError, ValueError, TypeError, OverflowError) as error:
         at = datetime.fromtimestamp(card.stat().st_mtime, UTC)
-        what, version, reason, date = "failed", None, f"{card} cannot be read ({error})", card.parts[-3]
+        what, version, reason, date = "failed", None, str(error), card.parts[-3]
     return Entry(
         date=date,
         at=at.isoformat(timespec="seconds"),

@@ -13,6 +13,7 @@ from components import night_card, the_night
 from components.publish_report import versions
 from components.publish_report.document import collect, plain, summary
 from components.publish_report.notify import notify
+from components.publish_report.published import require_outcomes
 from components.publish_report.result import as_ended
 from components.step import Step, give_back_reserve, run_alone, write_atomic
 from goalrank import naming
@@ -68,9 +69,11 @@ def republish(folder: Path) -> None:
 
     Raises:
         OSError, ValueError: it was never published.
+        UsageError: outcomes of it are gone; the report is left as it is.
     """
     published = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     document = collect(folder, published["date"], published["state"])
+    require_outcomes(folder, document)
     document["versions"] = published.get("versions") or versions.beside(folder, document)
     write(folder, document)
 

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from goalrank.errors import GoalRankError
+
 OK, WARNING, PROBLEM = "ok", "warning", "problem"
 
 
@@ -39,10 +41,12 @@ class Check:
     group: str
     name: str
     ask: Callable[..., list[Finding]]
+    unforeseen: str = WARNING
+    """What an exception that nobody foresaw is: a problem where it is about the folder that every command works in."""
 
     def of(self, *arguments: Any) -> Check:
         """The same question about something."""
-        return Check(self.group, self.name, lambda: self.ask(*arguments))
+        return Check(self.group, self.name, lambda: self.ask(*arguments), self.unforeseen)
 
 
 def examine(checks: Sequence[Check], seconds: float) -> list[Finding]:
@@ -55,9 +59,11 @@ def examine(checks: Sequence[Check], seconds: float) -> list[Finding]:
     def ask(number: int, check: Check) -> None:
         try:
             answers[number] = check.ask()
+        except GoalRankError as error:
+            answers[number] = [problem(check.group, check.name, error)]
         except Exception as error:  # whatever is broken, the other checks go on
             found = f"could not be looked at ({type(error).__name__}: {error})"
-            answers[number] = [Finding(check.group, check.name, WARNING, found, "mend what the message says")]
+            answers[number] = [Finding(check.group, check.name, check.unforeseen, found, "mend what the message says")]
 
     threads = [
         threading.Thread(target=ask, args=(number, check), daemon=True, name=f"doctor {check.name}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from components.night_card import NIGHT
 from console.doctor.findings import OK, PROBLEM, WARNING, Check, Finding, problem
 from console.next_steps import ours
 from console.settings import Settings
@@ -38,7 +39,10 @@ def _logs(workspace: Workspace, logs: Path) -> Finding:
         return Finding(GROUP, "logs", OK, "none yet; without --logs the first night simulates some")
     if not days:
         return Finding(GROUP, "logs", PROBLEM, f"{logs} holds no day", "let a day arrive (docs/data-contract.md)")
-    last_good = workspace.last_good_date()
+    try:
+        last_good = workspace.last_good_date()
+    except UsageError:
+        last_good = None  # last_night says which card is damaged
     waiting = [day for day in days if last_good is not None and day > last_good]
     found = f"{len(days)} days, {days[0]} to {days[-1]}, in {logs}"
     if len(waiting) >= LATE_DAYS:
@@ -76,9 +80,8 @@ def last_night(settings: Settings) -> list[Finding]:
     workspace = Workspace(settings.workspace)
     try:
         night = workspace.newest_night()
-    except (OSError, ValueError, KeyError) as error:
-        mend = "`goalrank history` names the night: move its folder away"
-        return [Finding(GROUP, "last night", PROBLEM, f"a night's card cannot be read ({error})", mend)]
+    except UsageError as error:
+        return [problem(GROUP, "last night", error)]
     if night is None:
         return []
     report = night.folder / "report.html"
@@ -101,7 +104,7 @@ def champion(settings: Settings) -> list[Finding]:
     """Who is champion by the journal of promotions."""
     from components.promote_model import journal, lineage
 
-    if not Workspace(settings.workspace).nights():
+    if not any(settings.workspace.glob(f"nights/*/*/{NIGHT}")):
         return []
     try:
         events = journal.read(settings.journal_uri)
@@ -122,4 +125,6 @@ def champion(settings: Settings) -> list[Finding]:
     return [Finding(GROUP, "champion", OK, found)]
 
 
-CHECKS = tuple(Check(GROUP, ask.__name__.replace("_", " "), ask) for ask in (folder, lock, last_night, champion))
+CHECKS = tuple(
+    Check(GROUP, ask.__name__.replace("_", " "), ask, PROBLEM) for ask in (folder, lock, last_night, champion)
+)

@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 from components.publish_report.document import collect
+from components.publish_report.published import require_outcomes
 from components.publish_report.report import DATA
 from console.workspace import RUNNING, Night, Workspace
 from goalrank.errors import UsageError
@@ -51,16 +52,21 @@ def read_nights(workspace: Workspace) -> list[Night]:
     Raises:
         UsageError: a night's card is damaged.
     """
-    try:
-        return sorted(workspace.nights(), key=lambda night: night.started_at)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(
-            f"a night's card cannot be read ({error}); `goalrank history` names it: move that night's folder away"
-        ) from error
+    return sorted(workspace.nights(), key=lambda night: night.started_at)
 
 
 def document_of(night: Night) -> dict[str, Any]:
-    """What the night's report.json says, or, where it was never published, what its steps left."""
+    """What the night's report.json says, or, where it was never published, what its steps left.
+
+    Raises:
+        UsageError: what its steps left is gone, though the night has a verdict.
+    """
+    document = _collected(night)
+    require_outcomes(night.folder, document)
+    return document
+
+
+def _collected(night: Night) -> dict[str, Any]:
     try:
         document = json.loads((night.folder / DATA).read_text(encoding="utf-8"))
         if isinstance(document, dict) and isinstance(document.get("outcomes"), dict):

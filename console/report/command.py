@@ -24,7 +24,7 @@ def report(settings: Settings, run: str | None) -> dict[str, Any]:
     """Write a night's report again from what its steps left, and the page of all nights; where they are.
 
     Raises:
-        UsageError: there is no such night, or no workspace.
+        UsageError: there is no such night, or no workspace; or outcomes are gone of a night that has a report.
         TryAgain: that night is running.
     """
     workspace = Workspace(settings.workspace)
@@ -51,7 +51,7 @@ def compare(settings: Settings, runs: tuple[str, str]) -> dict[str, Any]:
     """Write the page of two nights side by side, and the page of all nights; where they are.
 
     Raises:
-        UsageError: both are the same, or one is no night of this workspace.
+        UsageError: both are the same, or one is no night of this workspace; or outcomes of one are gone.
         TryAgain: one of them is running.
     """
     workspace = Workspace(settings.workspace)

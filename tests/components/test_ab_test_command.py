@@ -137,6 +137,25 @@ def test_the_report_of_the_night_shows_the_newest_test(workspace: Path) -> None:
     assert "A/B test" not in report.read_text()
 
 
+def test_a_promoted_nights_report_outlives_its_outcomes(workspace: Path) -> None:
+    (night,) = Workspace(workspace).nights()
+    card, report = night.folder / "night.json", night.folder / "report.json"
+    kept = {file: file.read_bytes() for file in (card, report)}
+    card.write_text(json.dumps(json.loads(card.read_text()) | {"verdict": "promoted"}))
+    report.write_text(json.dumps(json.loads(report.read_text()) | {"verdict": "promoted"}))
+    published = report.read_bytes()
+    damaged = night.folder / "outcomes" / "promote_model.json"
+    damaged.write_text("{")
+    try:
+        code, result, said = run(workspace, "--policies", "champion,retriever", "--days", "1")
+        assert (code, result["report"]) == (0, None)
+        assert "left as it is" in said and report.read_bytes() == published
+    finally:
+        damaged.unlink()
+        for file, text in kept.items():
+            file.write_bytes(text)
+
+
 def test_the_same_again_is_the_same_and_another_seed_another_split(workspace: Path) -> None:
     flags = ("--policies", "champion,retriever", "--days", "1")
     first, again, other = run(workspace, *flags), run(workspace, *flags), run(workspace, *flags, "--seed", "1")

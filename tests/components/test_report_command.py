@@ -49,6 +49,51 @@ def test_a_report_that_is_gone_is_written_again_as_it_was(nights: ReportedNights
     assert page.read_bytes() == before
 
 
+@pytest.mark.parametrize("lost", ["all", "last", "damaged", "half", "report too", "overwritten"])
+def test_a_report_outlives_its_outcomes(nights: ReportedNights, tmp_path: Path, lost: str) -> None:
+    """Where they are gone or damaged, what was published is not overwritten with "failed"."""
+    place = Workspace(tmp_path / "w")
+    place.folder.mkdir()
+    place.record_logs(tmp_path / "logs")
+    night = place.folder / "nights" / nights.date / "1"
+    shutil.copytree(nights.promoted, night, ignore=shutil.ignore_patterns("artifacts", "docs", "checkpoints"))
+    promotion = night / "outcomes" / "promote_model.json"
+    if lost == "last":
+        promotion.unlink()
+    elif lost == "damaged":
+        promotion.write_text("{")
+    elif lost == "half":
+        promotion.write_text(json.dumps({"step": "promote_model"}))
+    else:
+        shutil.rmtree(night / "outcomes")
+    if lost == "report too":
+        (night / "report.json").unlink()
+    if lost == "overwritten":  # by a release that did not look
+        (night / "report.json").write_text(json.dumps({"verdict": "failed", "outcomes": {}}))
+    before = {file: file.read_bytes() for file in night.glob("*") if file.is_file()}
+    for flags in ((), ("--run", f"{nights.date}/1")):
+        code, document = run(place.folder, *flags)
+        assert (code, document["kind"]) == (2, "usage")
+        assert "found gone or unreadable" in document["reason"] and "left as it is" in document["reason"]
+    assert {file: file.read_bytes() for file in night.glob("*") if file.is_file()} == before
+    shutil.copytree(nights.kept, night.with_name("2"), ignore=shutil.ignore_patterns("artifacts", "docs"))
+    assert run(place.folder, "--compare", f"{nights.date}/1", f"{nights.date}/2")[0] == 2
+
+
+def test_a_night_promoted_by_hand_whose_outcomes_say_failed_has_its_report_again(
+    nights: ReportedNights, tmp_path: Path
+) -> None:
+    place = Workspace(tmp_path / "w")
+    place.folder.mkdir()
+    place.record_logs(tmp_path / "logs")
+    night = place.folder / "nights" / nights.date / "1"
+    shutil.copytree(nights.failed, night, ignore=shutil.ignore_patterns("artifacts", "docs", "checkpoints"))
+    card = json.loads((night / "night.json").read_text())
+    (night / "night.json").write_text(json.dumps(card | {"verdict": "promoted", "promoted_by": "hand"}))
+    code, done = run(place.folder)
+    assert (code, done["verdict"]) == (0, "failed")
+
+
 def test_a_person_is_told_where_the_pages_are(nights: ReportedNights) -> None:
     result = CliRunner().invoke(app, ["report", "--workspace", str(nights.workspace), "--run", f"{nights.date}/1"])
     assert result.exit_code == 0

@@ -14,6 +14,7 @@ import psutil
 import pytest
 from typer.testing import CliRunner
 
+from components.night_card import FORMAT
 from console.main import app
 from tests.command_tree import walk
 
@@ -64,6 +65,22 @@ def test_a_file_as_workspace(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["nightly", "--workspace", str(tmp_path / "w")])
     assert result.exit_code == 2
     assert "cannot be a folder" in result.stderr
+
+
+@pytest.mark.parametrize("command", [["report"], ["ui", "--no-open", "--port", "0"], ["clean"], ["migrate"]])
+def test_no_command_takes_a_file_for_a_workspace(tmp_path: Path, command: list[str]) -> None:
+    (tmp_path / "w").write_text("")
+    result = CliRunner().invoke(app, [*command, "--workspace", str(tmp_path / "w")])
+    assert result.exit_code == 2
+    assert "found to be a file, expected a folder" in result.stderr and "choose another" in result.stderr
+
+
+@pytest.mark.parametrize("logs", [{}, {"logs": None}, {"logs": ""}, {"logs": 7}])
+def test_a_workspace_card_without_logs_is_usage(tmp_path: Path, logs: dict[str, Any]) -> None:
+    (tmp_path / "workspace.json").write_text(json.dumps({"format": FORMAT, "folder": str(tmp_path)} | logs))
+    result = CliRunner().invoke(app, ["ui", "--no-open", "--port", "0", "--workspace", str(tmp_path)])
+    assert result.exit_code == 2
+    assert "workspace.json names no logs" in result.stderr and "restore it" in result.stderr
 
 
 @pytest.mark.parametrize("request_text", ["{", "[1]", "[" * 100_000])

@@ -26,6 +26,7 @@ from console.doctor import diagnose, machine, network, stores, versions, workspa
 from console.doctor.findings import OK, PROBLEM, WARNING, Check, Finding, examine
 from console.main import app
 from console.workspace import FORMAT, Workspace
+from goalrank.errors import UsageError
 from tests.unit.test_workspace import logs_with
 
 
@@ -171,6 +172,13 @@ def test_a_check_that_hangs_or_raises_does_not_stop_the_others() -> None:
     def raises() -> list[Finding]:
         raise RuntimeError("broken")
 
+    def refuses() -> list[Finding]:
+        raise UsageError("that found, expected this; do so")
+
+    (answer,) = examine([Check("g", "folder", lambda _: raises(), PROBLEM).of(1)], 5)
+    assert answer.status == PROBLEM
+    (answer,) = examine([Check("g", "ours", refuses)], 5)
+    assert (answer.status, answer.found, answer.mend) == (PROBLEM, "that found, expected this", "do so")
     fine = Finding("g", "fine", OK, "yes")
     begun = time.monotonic()
     seen = examine([Check("g", "slow", hangs), Check("g", "bad", raises), Check("g", "fine", lambda: [fine])], 0.3)
@@ -291,6 +299,8 @@ BROKEN: list[tuple[str, Callable[[Path], object], str, str, str]] = [
     ("night failed", ended("failed"), "last night", WARNING, "failed"),
     ("night killed", ended("running"), "last night", WARNING, "was interrupted"),
     ("night's card", write(NIGHTS_CARD, "{"), "last night", PROBLEM, "card cannot be read"),
+    ("night's card a list", write(NIGHTS_CARD, "[]"), "last night", PROBLEM, "2026-01-08/1/night.json (a list found"),
+    ("night's card empty", write(NIGHTS_CARD, "{}"), "last night", PROBLEM, "date and verdict and started_at"),
     ("journal", write(JOURNAL, "{\n{}\n"), "champion", PROBLEM, "is no event of format"),
     ("move begun", begun, "champion", WARNING, "not finished"),
     ("nobody", remove(JOURNAL), "champion", WARNING, "nobody"),
@@ -313,6 +323,20 @@ def test_what_is_broken_is_named_with_its_mend(
     assert finding["status"] == status and said in finding["found"], finding
     assert finding["mend"]
     assert diagnose(place)["problems"] >= (status == PROBLEM)
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", "null", '{"date": "2026-01-08", "verdict": "kept", "started_at": "now"}'])
+def test_every_command_names_a_damaged_card(place: Path, text: str) -> None:
+    (place / NIGHTS_CARD).write_text(text)
+    result = CliRunner().invoke(app, ["history", "--workspace", str(place), "--json"])
+    assert result.exit_code == 0
+    reasons = [entry["reason"] for entry in json.loads(result.stdout)["entries"]]
+    assert any(str(place / NIGHTS_CARD) in reason and "restore it" in reason for reason in reasons)
+    for command in (["report"], ["nightly"], ["clean"]):
+        result = CliRunner().invoke(app, [*command, "--workspace", str(place)])
+        assert result.exit_code == 2 and NIGHTS_CARD in result.stderr and "restore it" in result.stderr
+    problems = [each for each in diagnose(place)["findings"] if each["status"] == PROBLEM and each["name"] != "Java"]
+    assert [each["name"] for each in problems] == ["last night"]
 
 
 def test_days_that_wait_for_their_night(place: Path, tmp_path: Path) -> None:
