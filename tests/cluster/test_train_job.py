@@ -229,7 +229,8 @@ def test_a_job_that_fails_is_asked_for_anew(server: Trainer, tmp_path: Path) -> 
 
 def test_a_step_that_was_killed_finds_its_job(server: Trainer, tmp_path: Path) -> None:
     server.work = trains
-    original, killed = server.look, []
+    original = server.look
+    killed: list[str] = []
 
     def look(name: str) -> None:
         if not killed:
