@@ -30,8 +30,8 @@ def refusal(path: Path, line: int | None, found: str, expected: str, mend: str, 
     return DataRefused(f"{where}: found {found}, expected {expected}; {mend}")
 
 
-def present(path: Path) -> Path:
-    """The path itself.
+def present(path: Path, what: str = "a file of ratings") -> Path:
+    """The path itself, which should be `what`.
 
     Raises:
         DataRefused: no such file, a folder, or an empty file.
@@ -39,7 +39,7 @@ def present(path: Path) -> Path:
     if path.is_dir():
         raise refusal(path, None, "a folder", "a file", "name the file itself")
     if not path.exists():
-        raise refusal(path, None, "no such file", "a file of ratings", "check the path")
+        raise refusal(path, None, "no such file", what, "check the path")
     if path.stat().st_size == 0:
         raise refusal(path, None, "an empty file", "one row a line", "download it again")
     return path

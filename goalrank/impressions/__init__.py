@@ -1,6 +1,7 @@
 """Impressions of any service (a CSV, its own column names) as logs of the data contract.
 
     columns.py         which column is what
+    header.py          the first line
     values.py          text as times, flags, amounts
     physical_lines.py  every line is one row
     reading.py         the file as a stream of checked rows
@@ -37,9 +38,10 @@ from goalrank.importing import Progress
 from goalrank.impressions.adding import Earlier, added_to
 from goalrank.impressions.columns import IMPRESSION_ROLES, ITEM_ROLES, JOIN, USER_ROLES, choose, parse_mapping
 from goalrank.impressions.completion import Completion
+from goalrank.impressions.header import header_of
 from goalrank.impressions.lists import TORN, after_midnight, of_lists, put_together, without
 from goalrank.impressions.logged import ADDED
-from goalrank.impressions.reading import DAY, Ids, Reader, header_of
+from goalrank.impressions.reading import DAY, Ids, Reader
 from goalrank.impressions.spool import Spool
 from goalrank.impressions.tables import read_items, read_users
 from goalrank.impressions.writing import LogsOfImpressions, day_text
@@ -81,7 +83,8 @@ def import_impressions(
     """Turn a file of impressions into logs.
 
     Args:
-        path: CSV, TSV or semicolons, with a header; gzip and the like are read through. One row for each item shown.
+        path: CSV, TSV, semicolons or bars, with a header; gzip and the like are read through. One row for each item
+            shown.
         out: the logs' folder, empty or not there yet; None reads and checks everything and keeps nothing.
         add: ``out`` holds logs of an earlier import, and gets the days after its newest one.
         mapping: ROLE=COLUMN (columns.IMPRESSION_ROLES) where a column is not recognised by its name.
@@ -110,7 +113,7 @@ def import_impressions(
         raise UsageError(f"time zone {time_zone!r} found, expected a name such as UTC or Europe/Paris") from None
     if seed < 0:
         raise UsageError(f"seed {seed} found, expected a whole number from 0 up")
-    file = present(Path(path))
+    file = present(Path(path), "a CSV of impressions")
     columns = choose(path, header_of(file), parse_mapping(mapping, IMPRESSION_ROLES), IMPRESSION_ROLES)
     known_items = (
         read_items(Path(items), parse_mapping(items_mapping, ITEM_ROLES), time_zone) if items is not None else {}
@@ -128,6 +131,10 @@ def import_impressions(
             left = sum(int((~of_lists(spool.read(day), reader.damaged)).sum()) for day in spool.days)
             raise reader.bad.refusal(max_bad_rows, can_be_left_out=2 * left > reader.rows)
         done = None if earlier.last is None else (earlier.last - _EPOCH).days
+        if not reader.rows:
+            raise DataRefused(
+                f"{file}: a header and no row found, expected one row for each item shown; export it anew"
+            )
         if not any(day != done for day in spool.days):
             after = f" after {earlier.last}, the newest day that is there" if earlier.last else ""
             if done in spool.rows:

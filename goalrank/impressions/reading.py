@@ -21,8 +21,9 @@ from goalrank.errors import DataRefused
 from goalrank.impressions import values
 from goalrank.impressions.candidate_texts import CandidateTexts
 from goalrank.impressions.columns import JOIN
-from goalrank.impressions.physical_lines import CountedLines, closes_its_quotes, cut_short, refusal_of_quote, unclosed
-from goalrank.rating_files import PLAIN_INTEGER, decoded, first_line_of, hashed_id, lines_of, refusal
+from goalrank.impressions.header import compression_of, delimiter_of, header_of
+from goalrank.impressions.physical_lines import CountedLines, cut_short, unclosed
+from goalrank.rating_files import PLAIN_INTEGER, decoded, hashed_id, lines_of, refusal
 
 DAY = 86_400_000_000
 """Microseconds."""
@@ -124,36 +125,6 @@ class Ids:
         return number_C, True
 
 
-def delimiter_of(file: Path) -> str:
-    """Tab, comma or semicolon, whichever the first line has most of."""
-    head = first_line_of(file)
-    return max("\t,;", key=lambda mark: (head.count(mark), mark == ","))
-
-
-def header_of(file: Path) -> list[str]:
-    """Names of the columns.
-
-    Raises:
-        DataRefused: there is no header, or a name stands in it twice.
-    """
-    head, delimiter = first_line_of(file).removeprefix("\ufeff"), delimiter_of(file)
-    if not closes_its_quotes(head, delimiter):
-        raise refusal_of_quote(file, 1)
-    if "\r" in head:
-        raise refusal(file, 1, "line ends of an old Mac (CR)", "LF or CR LF", "save it with line ends of today")
-    try:
-        first = next(rows_of_text.reader([head], delimiter=delimiter), [])
-    except rows_of_text.Error as error:
-        raise refusal(file, 1, f"what is no CSV ({error})", "a header", "put one in front of the rows") from None
-    names = [name.strip() for name in first]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise refusal(file, 1, f"column {twice[0]!r} twice", "each name once", "rename one of them")
-    if not names or all(values.number(name) is not None for name in names):
-        raise refusal(file, 1, "no names of columns", "a header", "put one in front of the rows")
-    return names
-
-
 class Reader:
     """One file of impressions, read once from front to back."""
 
@@ -180,7 +151,10 @@ class Reader:
         """
         self._names, self._delimiter = names, delimiter = header_of(self._file), delimiter_of(self._file)
         wanted = list(dict.fromkeys(column for columns in self.columns.values() for column in columns))
-        with open(self._file, "rb") as packed, pa.input_stream(packed, compression=_compression(self._file)) as stream:
+        with (
+            open(self._file, "rb") as packed,
+            pa.input_stream(packed, compression=compression_of(self._file)) as stream,
+        ):
             try:
                 counted = CountedLines(stream)
                 reader = csv.open_csv(
@@ -322,11 +296,3 @@ class Reader:
     def _text(batch: pa.RecordBatch, names: tuple[str, ...]) -> pa.Array:
         parts = [values.stripped(batch[name]) for name in names]
         return parts[0] if len(parts) == 1 else pc.binary_join_element_wise(*parts, JOIN)
-
-
-def _compression(file: Path) -> str | None:
-    """By the name, as pyarrow itself tells it."""
-    try:
-        return pa.Codec.detect(str(file)).name
-    except (TypeError, ValueError):  # no name of a packed file
-        return None

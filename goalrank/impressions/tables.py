@@ -11,8 +11,8 @@ import pyarrow as pa
 
 from goalrank.impressions import values
 from goalrank.impressions.columns import ITEM_ROLES, USER_ROLES, choose
+from goalrank.impressions.header import delimiter_of, header_of
 from goalrank.impressions.physical_lines import LINE_END, closes_its_quotes, cut_short, refusal_of_quote
-from goalrank.impressions.reading import delimiter_of, header_of
 from goalrank.rating_files import present, refusal
 
 
@@ -33,7 +33,7 @@ def read_items(file: Path, given: Mapping[str, tuple[str, ...]], time_zone: str)
         UsageError: no column was recognised as the id.
         DataRefused: a row cannot be read; the message names the line.
     """
-    chosen = choose(str(file), header_of(present(file)), given, ITEM_ROLES)
+    chosen = choose(str(file), header_of(present(file, "a CSV of items")), given, ITEM_ROLES)
     items = {}
     for line, row in _rows(file):
         cell = {role: row[names[0]].strip() for role, names in chosen.items()}
@@ -62,7 +62,7 @@ def read_users(file: Path, given: Mapping[str, tuple[str, ...]]) -> dict[str, li
     Raises:
         UsageError, DataRefused: as for :func:`read_items`.
     """
-    (user,) = choose(str(file), header_of(present(file)), given, USER_ROLES)["user"]
+    (user,) = choose(str(file), header_of(present(file, "a CSV of users")), given, USER_ROLES)["user"]
     users = {}
     for line, row in _rows(file):
         original = _id(file, line, "user", row.pop(user).strip())

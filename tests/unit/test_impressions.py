@@ -560,7 +560,11 @@ def test_the_line_is_right_in_every_block(tmp_path: Path, monkeypatch: pytest.Mo
         (b"", "found an empty file"),
         (b"request_id,user_id,user_id\n", "found column 'user_id' twice"),
         (b"1,2,3,4,5,6\n", "found no names of columns, expected a header"),
-        (text([]).encode(), "0 rows found"),
+        (text([]).encode(), "a header and no row found"),
+        (b"sep=;\n" + text([], delimiter=";").encode(), "line 1: found 'sep=;', which is for a spreadsheet"),
+        (gzip.compress(text([]).encode()), "expected a name that ends in .gz; rename it to shown.csv.gz"),
+        (b"PAR1\x15\x04", "found a Parquet file, expected CSV text"),
+        (b"PK\x03\x04\x14\0", "found a zip archive or a spreadsheet, expected CSV text"),
         (
             text(shown("a", "u", [1])).encode() + b"b,J\xfcrgen,2026-03-02,1,1,1\n",
             "line 3: found byte 0xfc at column 4",
@@ -690,6 +694,20 @@ def test_a_guess_can_be_taken_back(tmp_path: Path) -> None:
     with pytest.raises(DataRefused, match="found like 'many'"):
         import_impressions(file, None)
     assert "like" not in import_impressions(file, None, mapping=["like="])["columns"]
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_what_parts_the_fields_is_found(tmp_path: Path, delimiter: str) -> None:
+    (tmp_path / "shown.csv").write_text(text(shown("a", "u", ["x y", "z"]), delimiter=delimiter))
+    assert import_impressions(str(tmp_path / "shown.csv"), None)["counts"]["impressions"] == 2
+
+
+def test_a_name_that_promises_something_else(tmp_path: Path) -> None:
+    with pytest.raises(DataRefused, match="found no such file, expected a CSV of impressions; check the path"):
+        import_impressions(str(tmp_path / "shown.csv"), None)
+    (tmp_path / "shown.csv.gz").write_text(text(shown("a", "u", [1, 2])))
+    with pytest.raises(DataRefused, match="found a file that is not packed"):
+        import_impressions(str(tmp_path / "shown.csv.gz"), None)
 
 
 def test_names_are_compared_without_case_and_punctuation(tmp_path: Path) -> None:
