@@ -102,7 +102,12 @@ def read_night(card: Path) -> dict[str, Any]:
     Raises:
         ValueError: it is damaged; says which file, what was found, what was expected and how to mend it.
     """
-    expected = {"date": str, "verdict": str, "started_at": (int, float), "parameters": dict}
+    expected: dict[str, type | tuple[type, ...]] = {
+        "date": str,
+        "verdict": str,
+        "started_at": (int, float),
+        "parameters": dict,
+    }
     try:
         document = json.loads(card.read_text(encoding="utf-8"))
         if not isinstance(document, dict):
