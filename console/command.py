@@ -16,14 +16,28 @@ from rich.console import Console
 
 from components.step import disk_is_full
 from goalrank.errors import EXIT_BUG, EXIT_DATA_REFUSED, EXIT_DONE, EXIT_TRY_AGAIN, GoalRankError, UsageError
+from goalrank.naming import require_workspace_named
 
 stderr = Console(stderr=True)
 stdout = Console()
 
+
+def _workspace(text: str) -> Path:
+    try:
+        require_workspace_named(text)
+    except UsageError as error:
+        raise typer.BadParameter(str(error)) from None
+    return Path(text)
+
+
 WorkspaceOption = Annotated[
     Path | None,
     typer.Option(
-        "--workspace", metavar="FOLDER", help="Folder of all that is kept.  [default: .goalrank]", show_default=False
+        "--workspace",
+        metavar="FOLDER",
+        help="Folder of all that is kept.  [default: .goalrank]",
+        show_default=False,
+        parser=_workspace,
     ),
 ]
 JsonOption = Annotated[

@@ -10,11 +10,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from goalrank.errors import UsageError
-from goalrank.naming import require_address, require_folder
+from goalrank.naming import require_address, require_folder, require_workspace_named
 from goalrank.presets import preset as preset_named
 from goalrank.verdict import LATENCY_BUDGET_MS, SIZE_BUDGET_MB
 
@@ -84,6 +84,13 @@ class Settings(BaseSettings):
     canary_service: str = Field("", description="InferenceService a promotion drives by stages; empty: no canary")
     prometheus: str = Field("", description="address of Prometheus, by whose figures a canary is judged")
     volume_claim: str = Field("goalrank-workspace", description="claim of the volume that all steps share")
+
+    @field_validator("workspace", mode="before")
+    @classmethod
+    def _named(cls, folder: object) -> object:
+        if isinstance(folder, str):
+            require_workspace_named(folder)
+        return folder
 
     @classmethod
     def load(cls, **overrides: object) -> Settings:

@@ -106,5 +106,18 @@ def require_folder(what: str, folder: Path | str, error: type[GoalRankError] = U
     return Path(text)
 
 
+def require_workspace_named(text: str) -> None:
+    """Refuse an empty --workspace: a path made of it would be the current folder.
+
+    Raises:
+        UsageError: it is empty.
+    """
+    if not text.strip():
+        raise UsageError(
+            f"--workspace (or GOALRANK_WORKSPACE) {text!r} found, expected a folder; is a shell variable not set? Give "
+            "'.' for the current folder, or leave it out"
+        )
+
+
 def _shown(text: Any) -> str:
     return repr(text if len(str(text)) <= 80 else f"{str(text)[:77]}...")

@@ -10,6 +10,7 @@ that had its name point here (DNS rebinding): refused.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
 from typing import Any
@@ -122,9 +123,11 @@ def create_app(settings: Settings, played: playground.Playground, host: str = "1
     return app
 
 
-def _host(scope: Scope) -> str:
-    """The name in the Host header, without port and brackets."""
-    named = next((value for name, value in scope["headers"] if name == b"host"), b"").decode("latin-1")
-    if named.startswith("["):
-        return named[1:].partition("]")[0]
-    return named.rpartition(":")[0] if ":" in named else named
+_HOST = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([^:\[\]]+))(?::[0-9]{1,5})?")
+
+
+def _host(scope: Scope) -> str | None:
+    """The name in the Host header, without port and brackets; None: there is not one such header of that form."""
+    given = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
+    named = _HOST.fullmatch(given[0]) if len(given) == 1 else None
+    return (named[1] or named[2]) if named else None

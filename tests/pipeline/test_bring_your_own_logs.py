@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +17,7 @@ PAGE = REPOSITORY / "docs" / "bring-your-own-logs.md"
 
 pytestmark = pytest.mark.timeout(3600)  # all nights are run by whichever test comes first
 
+EXPORTED = re.compile(r"^export (\w+)=(\S+)$", re.MULTILINE)
 
 TO_THE_CHAMPION = 4
 """Blocks until a model is promoted and asked: look, import, night, rank. What is left is the next day."""
@@ -36,6 +38,7 @@ class Followed:
             result = typed(block.text, self.environment, self.folder)
             assert result.returncode == 0, f"{block.place}\n{block.text}{result.stdout[-3000:]}{result.stderr[-3000:]}"
             self.said.append(result.stdout)
+            self.environment |= dict(EXPORTED.findall(block.text))  # the next block is typed in the same terminal
 
     @property
     def verdicts(self) -> list[str]:
@@ -49,7 +52,8 @@ def followed(tmp_path_factory: pytest.TempPathFactory) -> Followed:
     """The page up to the champion, in a folder that holds the two files it speaks of, and the next day's."""
     folder = tmp_path_factory.mktemp("stranger")
     write_foreign_log(folder)
-    done = Followed(folder, write_commands(folder / "bin") | {"GOALRANK_PRESET": "tiny"})
+    done = Followed(folder, write_commands(folder / "bin"))
+    done.environment.pop("GOALRANK_PRESET", None)  # the page says which
     done.type(shell_blocks(PAGE)[:TO_THE_CHAMPION])
     return done
 
@@ -61,6 +65,10 @@ def test_the_files_example_is_the_file(followed: Followed) -> None:
 
 def test_the_look_prints_what_the_page_shows(followed: Followed) -> None:
     assert followed.said[0] == blocks(PAGE, "")[1].text
+
+
+def test_the_page_says_which_preset_its_minutes_are_of(followed: Followed) -> None:
+    assert followed.environment["GOALRANK_PRESET"] == "tiny"
 
 
 def test_a_model_is_promoted(followed: Followed) -> None:

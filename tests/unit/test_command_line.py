@@ -75,6 +75,18 @@ def test_no_command_takes_a_file_for_a_workspace(tmp_path: Path, command: list[s
     assert "found to be a file, expected a folder" in result.stderr and "choose another" in result.stderr
 
 
+@pytest.mark.parametrize("command", ["doctor", "report", "nightly", "ui", "clean", "history"])
+def test_an_empty_workspace_is_not_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    typed = CliRunner().invoke(app, [command, "--workspace", ""])
+    assert typed.exit_code == 2 and "shell variable" in " ".join(typed.stderr.split())
+    in_environment = CliRunner().invoke(app, [command], env={"GOALRANK_WORKSPACE": ""})
+    assert in_environment.exit_code == 2 and "shell" in in_environment.stderr + in_environment.stdout
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("logs", [{}, {"logs": None}, {"logs": ""}, {"logs": 7}])
 def test_a_workspace_card_without_logs_is_usage(tmp_path: Path, logs: dict[str, Any]) -> None:
     (tmp_path / "workspace.json").write_text(json.dumps({"format": FORMAT, "folder": str(tmp_path)} | logs))
