@@ -22,7 +22,7 @@ from goalrank.errors import ModelRefused, TryAgain, UsageError
 from tests.cluster.exported import metrics, read_by
 from tests.cluster.kserve_server import NAME, NAMESPACE, TOKEN, KServe, serving
 
-PLAN = Plan(stage_seconds=0.02, longest_seconds=0.2, ready_seconds=0.5, poll_seconds=0.005, least_requests=100)
+PLAN = Plan(stage_seconds=0.02, longest_seconds=0.2, ready_seconds=4, poll_seconds=0.005, least_requests=100)
 WELL = Reading(1000, 1, 20.0)
 SICK = Reading(1000, 11, 20.0)
 SLOW = Reading(1000, 0, PLAN.slowest_p99_ms + 1)
