@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
@@ -40,24 +44,59 @@ def watch(settings: Settings, every: float, dry_run: bool, console: Console, as_
     """
     said: tuple[str, str | None] | None = None
     kept = Kept()
-    while True:
-        try:
-            seen = _look(settings, dry_run, kept)
-            now: tuple[str, str | None] = (seen.state, seen.champion)
-            if now != said:
-                _print(seen, console)
-            document: dict[str, Any] = asdict(seen)
-        except GoalRankError as error:
-            if said is None and isinstance(error, UsageError):
-                raise
-            now = (error.kind, str(error))
-            if now != said:
-                console.print(f"{error.kind.replace('_', ' ').capitalize()}: {error}", markup=False, highlight=False)
-            document = {"state": "away" if isinstance(error, TryAgain) else "alert", "reason": str(error)}
-        if as_json:
-            print(json.dumps(document), flush=True)
-        said = now
-        time.sleep(every)
+    with _interrupts() as interrupted:
+        while True:
+            said = _look_and_say(settings, dry_run, console, as_json, kept, said)
+            if interrupted.is_set():
+                raise KeyboardInterrupt
+            time.sleep(every)
+
+
+@contextmanager
+def _interrupts() -> Iterator[threading.Event]:
+    """Set once somebody interrupts: an exception raised inside a destructor or a callback of a library is lost, and the
+    watch would go on."""
+    interrupted = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupted
+        return
+
+    def interrupt(*_: object) -> None:
+        interrupted.set()
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield interrupted
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _look_and_say(
+    settings: Settings,
+    dry_run: bool,
+    console: Console,
+    as_json: bool,
+    kept: Kept,
+    said: tuple[str, str | None] | None,
+) -> tuple[str, str | None]:
+    """One look; says what it saw unless that was `said` before, and returns it."""
+    try:
+        seen = _look(settings, dry_run, kept)
+        now: tuple[str, str | None] = (seen.state, seen.champion)
+        if now != said:
+            _print(seen, console)
+        document: dict[str, Any] = asdict(seen)
+    except GoalRankError as error:
+        if said is None and isinstance(error, UsageError):
+            raise
+        now = (error.kind, str(error))
+        if now != said:
+            console.print(f"{error.kind.replace('_', ' ').capitalize()}: {error}", markup=False, highlight=False)
+        document = {"state": "away" if isinstance(error, TryAgain) else "alert", "reason": str(error)}
+    if as_json:
+        print(json.dumps(document), flush=True)
+    return now
 
 
 def _look(settings: Settings, dry_run: bool, kept: Kept | None = None) -> Look:
