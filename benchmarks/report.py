@@ -27,6 +27,14 @@ def claim(name: str, value: float, target: str, bound: float) -> Claim:
     return {"name": name, "value": value, "target": f"{target} {bound:g}", "holds": TARGETS[target](value, bound)}
 
 
+def positive(text: str) -> int:
+    """A count on the command line, for argparse."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} found, expected 1 or more")
+    return value
+
+
 def progress(text: str) -> None:
     """A line on standard error."""
     print(text, file=sys.stderr, flush=True)

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from components import restricted
 from goalrank.errors import UsageError
 
 PREFIX = "k8s://"
@@ -103,22 +104,12 @@ def pod_template() -> dict[str, Any]:
         "kind": "Pod",
         "spec": {
             "automountServiceAccountToken": False,
-            "securityContext": {
-                "runAsNonRoot": True,
-                "runAsUser": 1000,
-                "runAsGroup": 1000,
-                "fsGroup": 1000,
-                "seccompProfile": {"type": "RuntimeDefault"},
-            },
+            "securityContext": restricted.POD,
             "containers": [
                 {
                     "name": "executor",
                     "command": ["python", "-m", "components.spark_executor"],
-                    "securityContext": {
-                        "allowPrivilegeEscalation": False,
-                        "readOnlyRootFilesystem": True,
-                        "capabilities": {"drop": ["ALL"]},
-                    },
+                    "securityContext": restricted.CONTAINER,
                     "volumeMounts": [{"name": LOCAL_DIR, "mountPath": SCRATCH}],
                 }
             ],

@@ -13,7 +13,7 @@ from benchmarks.ablations import bound, ceiling, group_size, helpers, normalisat
 from benchmarks.ablations.settings import FULL, QUICK
 from benchmarks.ablations.study import Study
 from benchmarks.quality.stages import SIMULATOR, Place
-from benchmarks.report import Claim, Row, run
+from benchmarks.report import Claim, Row, positive, run
 
 STUDIES = {
     "normalisation": normalisation.study,
@@ -69,17 +69,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ablations", description=__doc__)
     parser.add_argument("--study", choices=(*STUDIES, ALL), required=True)
     parser.add_argument("--cache", type=Path, default=CACHE, help="finished runs; a study goes on from them")
-    parser.add_argument("--jobs", type=_positive, default=1, help="processes, one torch thread each")
+    parser.add_argument("--jobs", type=positive, default=1, help="processes, one torch thread each")
     parser.add_argument("--quick", action="store_true", help="minutes on one core: shows that it runs, no result")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there, tables, figures beside")
     return parser
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} found, expected 1 or more")
-    return value
 
 
 if __name__ == "__main__":

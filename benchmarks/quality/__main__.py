@@ -18,7 +18,7 @@ from benchmarks.quality.settings import FULL, OURS, QUICK
 from benchmarks.quality.stages import KINDS, MOVIELENS, Place
 from benchmarks.quality.study import conduct
 from benchmarks.quality.tables import compare, rows_of
-from benchmarks.report import Claim, Row, run
+from benchmarks.report import Claim, Row, positive, run
 from goalrank.errors import GoalRankError, UsageError
 
 CACHE = Path(__file__).parents[2] / ".goalrank" / "benchmarks" / "quality"
@@ -54,8 +54,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", type=Path, default=movielens.DATA, help="GroupLens' MovieLens-1M files")
     parser.add_argument("--cache", type=Path, default=CACHE, help="finished runs; a study goes on from them")
     parser.add_argument("--methods", default="", help=f"some of {','.join(METHODS)}; the orders always")
-    parser.add_argument("--seeds", type=_positive, help=f"instead of {FULL.seeds}")
-    parser.add_argument("--jobs", type=_positive, default=1, help="processes, one torch thread each")
+    parser.add_argument("--seeds", type=positive, help=f"instead of {FULL.seeds}")
+    parser.add_argument("--jobs", type=positive, default=1, help="processes, one torch thread each")
     parser.add_argument("--quick", action="store_true", help="minutes on one core: shows that it runs, no result")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there, and a figure beside it")
     return parser
@@ -72,13 +72,6 @@ def _methods(named: str) -> tuple[str, ...]:
     if unknown:
         raise UsageError(f"method {unknown[0]!r} found, expected some of {', '.join(METHODS)}")
     return tuple(name for name in METHODS if not wanted or name in wanted or name in ORDERS or name == OURS)
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} found, expected 1 or more")
-    return value
 
 
 if __name__ == "__main__":

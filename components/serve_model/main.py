@@ -10,6 +10,7 @@ from components.feature_store import OnlineReader
 from components.serve_model.bodies import parse_rank
 from components.serve_model.champion import HOLDBACK, Models, load_champion, on_trial
 from components.serve_model.feature_rows import KEEP_SECONDS, FeatureRows
+from components.serve_model.listening import listen
 from components.serve_model.ranking import Ranking
 from components.step import run_alone
 from goalrank.errors import TryAgain, UsageError
@@ -67,7 +68,7 @@ def serve(
     if not 0.0 <= holdback <= 1.0:
         raise UsageError(f"holdback is {holdback}, expected a share between 0 and 1")
     torch.set_num_threads(1)  # one core answers, batch by batch; more threads cost small matrices more than they bring
-    listening = _listen(host, port)
+    listening = listen(host, port)
     try:
         features = FeatureRows(OnlineReader(feast_uri), keep_seconds)
         models = on_trial(tracking_uri, version, holdback) if version else _following(tracking_uri, holdback)
@@ -129,17 +130,6 @@ def rank_once(feast_uri: str, tracking_uri: str, request: dict[str, Any]) -> dic
 
 def _following(tracking_uri: str, holdback: float) -> Models:
     return Models(load_champion(tracking_uri), holdback=holdback)
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listening = socket.socket(family, kind, protocol)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(address)
-    except OSError as error:
-        raise UsageError(f"cannot listen on {host}:{port} ({error}); choose another with --port or --host") from error
-    return listening
 
 
 if __name__ == "__main__":

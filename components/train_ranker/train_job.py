@@ -24,6 +24,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from components import restricted
 from goalrank.errors import TryAgain, UsageError
 
 GROUP, API_VERSION, PLURAL, KIND = "trainer.kubeflow.org", "v1alpha1", "trainjobs", "TrainJob"
@@ -135,21 +136,11 @@ def manifest(name: str, machines: Machines, arguments: Mapping[str, Any]) -> dic
     flags = [f"--{key.replace('_', '-')}={value}" for key, value in arguments.items()]
     pod: dict[str, Any] = {
         "serviceAccountName": PODS_ACCOUNT,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": 1000,
-            "runAsGroup": 1000,
-            "fsGroup": 1000,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": restricted.POD,
         "containers": [
             {
                 "name": NODE,
-                "securityContext": {
-                    "allowPrivilegeEscalation": False,
-                    "readOnlyRootFilesystem": True,
-                    "capabilities": {"drop": ["ALL"]},
-                },
+                "securityContext": restricted.CONTAINER,
                 "volumeMounts": [
                     {"name": "workspace", "mountPath": WORKSPACE},
                     {"name": "scratch", "mountPath": SCRATCH},

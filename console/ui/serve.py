@@ -6,12 +6,12 @@ import contextlib
 import socket
 import webbrowser
 
+from components.serve_model.listening import listen
 from console.command import stderr
 from console.settings import Settings
 from console.ui.app import EVERYWHERE, LOOPBACK, create_app
 from console.ui.playground import Playground
 from console.workspace import Workspace
-from goalrank.errors import UsageError
 
 
 def serve(settings: Settings, host: str, port: int, open_browser: bool) -> None:
@@ -27,7 +27,7 @@ def serve(settings: Settings, host: str, port: int, open_browser: bool) -> None:
     import uvicorn
 
     Workspace(settings.workspace).logs()
-    listening = _listen(host, port)
+    listening = listen(host, port)
     try:
         if host not in LOOPBACK:
             stderr.print(
@@ -58,14 +58,3 @@ def serve(settings: Settings, host: str, port: int, open_browser: bool) -> None:
             Server(config).run(sockets=[listening])
     finally:
         listening.close()
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listening = socket.socket(family, kind, protocol)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(address)
-    except OSError as error:
-        raise UsageError(f"cannot listen on {host}:{port} ({error}); choose another with --port or --host") from error
-    return listening
