@@ -8,16 +8,17 @@ In the simulated world, judged by the true reward: regret to the best list found
 that what grows is the ranker and no reward model's ceiling is in it, and from the guide, in which it is (in "data" from
 one that learnt from the same requests). Steps, batch and groups are the same at every point; nothing is tuned. Runs are
 kept one by one in the cache of benchmarks/ablations, whose world this is. --gpu adds sizes up to about 100 M
-parameters, and computes all of "size" on it.
+parameters and computes everything on it; what a GPU has added stays in the table of a run without one.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from benchmarks.quality import stages
 from benchmarks.quality.problem import TEST, TRAIN
 from benchmarks.quality.settings import Scale
 from benchmarks.quality.stages import SIMULATOR, Place, code_digest
-from benchmarks.report import Claim, Row, claim, progress, run
+from benchmarks.report import Claim, Row, claim, positive, progress, run
 from benchmarks.scaling_figure import draw
 from benchmarks.scaling_generators import generators_and_evaluator, judged, size_of
 from benchmarks.scaling_law import Law, fitted, sized, trained
@@ -96,7 +97,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return error.exit_code
     size = QUICK if given.quick else FULL
-    place = Place(SIMULATOR, size.scale, given.cache.resolve(), Path("unused"))
+    device = "cuda" if given.gpu else "cpu"
+    place = Place(SIMULATOR, size.scale, given.cache.resolve(), Path("unused"), device)
     parts = PARTS if given.part == "all" else (given.part,)
     torch.set_num_threads(1)
 
@@ -104,11 +106,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         runs.prepare(place, size.seeds)
         rows: list[Row] = []
         if "generators" in parts:
-            rows += generator_rows(place, size)
+            rows += generator_rows(place, size, given.jobs)
         if "size" in parts:
-            rows += size_rows(place, size, "cuda" if given.gpu else "cpu")
+            rows += size_rows(place, size, given.jobs)
         if "data" in parts:
-            rows += data_rows(place, size)
+            rows += data_rows(place, size, given.jobs)
         return rows, claims_of(rows)
 
     options = ["--quick"] * given.quick + (["--json", str(given.json)] if given.json else [])
@@ -116,22 +118,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def generator_rows(place: Place, size: Size) -> list[Row]:
+def generator_rows(place: Place, size: Size, jobs: int = 1) -> list[Row]:
     """One row for each number of generators and of lists, and GoalRank's as a night makes it."""
     best = runs.best_reward(place)
     problem, preset = runs.problem_of(place), place.scale.preset
     first = problem.best(TEST)[: size.judged_requests]
-    truth = Truth(problem, TEST)
     rows: list[Row] = []
+    seeds = range(size.seeds)
+    wanted = [(place, size, count, seed) for count in reversed(size.generators) for seed in seeds]  # the longest first
+    made = dict(zip([one[2:] for one in wanted], _spread(_generators, wanted, jobs), strict=True))
     for count in size.generators:
-
-        def work(_: Path, seed: int, count: int = count) -> dict[str, Any]:
-            encoder = stages.encoder_of(place, runs.encoder_task(seed))
-            model = generators_and_evaluator(problem, runs.guide_of(place, seed), encoder, preset, seed, count)
-            return {**size_of(model), "by lists": judged(model, problem, truth, size.judged_requests, size.lists)}
-
-        depends = {"generators": count, "lists": size.lists, "requests": size.judged_requests}
-        found = [_kept(place, "generators", depends, seed, partial(work, seed=seed)) for seed in range(size.seeds)]
+        found = [made[count, seed] for seed in seeds]
         for lists in size.lists:
             by_seed = [one["by lists"][str(lists)] for one in found]
             mean = {name: float(np.mean([one[name] for one in by_seed])) for name in by_seed[0]}
@@ -153,7 +150,7 @@ def generator_rows(place: Place, size: Size) -> list[Row]:
                 }
             )
     ours = [runs.Run(Arm("goalrank"), seed) for seed in range(size.seeds)]
-    runs.conduct(place, ours, 1, "goalrank")
+    runs.conduct(place, ours, jobs, "goalrank")
     rewards = [float(runs.figures_of(place, one)["reward"][: size.judged_requests].mean()) for one in ours]
     sized_like = _parameters(preset)
     row = {"part": "generators", "method": "goalrank", "scored": 0, "seeds": size.seeds, "sd": _sd(rewards)}
@@ -162,30 +159,26 @@ def generator_rows(place: Place, size: Size) -> list[Row]:
     return [*rows, {**row, "regret": regret, **sized_like, "parts": 1}]
 
 
-def size_rows(place: Place, size: Size, device: str) -> list[Row]:
+def size_rows(place: Place, size: Size, jobs: int = 1) -> list[Row]:
     """GoalRank at each size, with r* and with the guide, and the laws."""
-    wanted = size.sizes + (size.gpu_sizes if device != "cpu" else ())
     requests = len(runs.problem_of(place).rows[TRAIN])
-    rows: list[Row] = []
-    for name, signal in SIGNALS.items():
-        points = []
-        for width, layers in wanted:
-            preset = sized(place.scale.preset, width, layers)
-            points.append([_point(place, preset, seed, requests, signal, device) for seed in range(size.seeds)])
-        rows += _series(place, f"size, {name}", "without embeddings", points)
-    return rows
+    presets = [sized(place.scale.preset, *one) for one in size.sizes]
+    presets += [
+        preset
+        for preset in (sized(place.scale.preset, *one) for one in size.gpu_sizes)
+        if place.device != "cpu"
+        or all(
+            _is_kept(place, preset, seed, requests, signal) for seed in range(size.seeds) for signal in SIGNALS.values()
+        )
+    ]
+    found = _points(place, presets, [requests] * len(presets), size.seeds, jobs)
+    return [row for name in SIGNALS for row in _series(place, f"size, {name}", "without embeddings", found[name])]
 
 
-def data_rows(place: Place, size: Size) -> list[Row]:
+def data_rows(place: Place, size: Size, jobs: int = 1) -> list[Row]:
     """GoalRank on each amount of data, with r* and with a guide that learnt from the same requests, and the laws."""
-    rows: list[Row] = []
-    for name, signal in SIGNALS.items():
-        points = [
-            [_point(place, place.scale.preset, seed, requests, signal, "cpu", True) for seed in range(size.seeds)]
-            for requests in size.requests
-        ]
-        rows += _series(place, f"data, {name}", "requests", points)
-    return rows
+    found = _points(place, [place.scale.preset] * len(size.requests), size.requests, size.seeds, jobs, own_guide=True)
+    return [row for name in SIGNALS for row in _series(place, f"data, {name}", "requests", found[name])]
 
 
 def claims_of(rows: list[Row]) -> list[Claim]:
@@ -222,7 +215,7 @@ def _series(place: Place, part: str, across: str, points: list[list[dict[str, An
             rows.append({"part": part, "refused": next(one["refused"] for one in found if "refused" in one)})
             continue
         regret = best - float(np.mean([one["reward"] for one in sound]))
-        row = {name: sound[0][name] for name in ("requests", "parameters", "without embeddings")}
+        row = {name: sound[0][name] for name in ("requests", "parameters", "without embeddings", "device")}
         sd = _sd([one["reward"] for one in sound])
         rows.append({"part": part, **row, "seeds": len(sound), "regret": round(regret, 4), "sd": sd})
     whole = [found for found in points if not any("refused" in one for one in found)]
@@ -233,12 +226,69 @@ def _series(place: Place, part: str, across: str, points: list[list[dict[str, An
     return rows
 
 
-def _point(
-    place: Place, preset: Preset, seed: int, requests: int, signal: Signal, device: str, own_guide: bool = False
-) -> dict[str, Any]:
-    """One ranker, kept."""
-    sized_place = replace(place, scale=replace(place.scale, preset=preset))
+def _points(
+    place: Place, presets: Sequence[Preset], requests: Sequence[int], seeds: int, jobs: int, own_guide: bool = False
+) -> dict[str, list[list[dict[str, Any]]]]:
+    """By signal, then point by point, a result a seed; the largest are begun first."""
+    points = list(zip(presets, requests, strict=True))
+    wanted = [
+        (place, preset, seed, count, signal, own_guide)
+        for preset, count in reversed(points)
+        for signal in SIGNALS.values()
+        for seed in range(seeds)
+    ]
+    encoders = {(_sized(place, one[1]), one[2]): None for one in wanted if not _is_kept(*one)}
+    _spread(_encoder, list(encoders), jobs)  # two points must not both make one
+    made = iter(_spread(_point, wanted, jobs))
+    found: dict[str, list[list[dict[str, Any]]]] = {name: [] for name in SIGNALS}
+    for _ in points:
+        for name in SIGNALS:
+            found[name].insert(0, [next(made) for _ in range(seeds)])
+    return found
+
+
+def _spread(work: Callable[..., Any], arguments: Sequence[tuple[Any, ...]], jobs: int) -> list[Any]:
+    """work(*one) of each, in their order, by so many processes; what each makes it keeps."""
+    if jobs == 1:
+        return [work(*one) for one in arguments]
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+        return [waiting.result() for waiting in [pool.submit(work, *one) for one in arguments]]
+
+
+def _generators(place: Place, size: Size, count: int, seed: int) -> dict[str, Any]:
+    """MG-E of so many generators, kept."""
+
+    def work(_: Path) -> dict[str, Any]:
+        problem, preset = runs.problem_of(place), place.scale.preset
+        encoder = stages.encoder_of(place, runs.encoder_task(seed))
+        guide = runs.guide_of(place, seed)
+        model = generators_and_evaluator(problem, guide, encoder, preset, seed, count, place.device)
+        truth = Truth(problem, TEST)
+        return {**size_of(model), "by lists": judged(model, problem, truth, size.judged_requests, size.lists)}
+
+    depends = {"generators": count, "lists": size.lists, "requests": size.judged_requests}
+    return _kept(place, "generators", depends, seed, work)
+
+
+def _sized(place: Place, preset: Preset) -> Place:
+    return replace(place, scale=replace(place.scale, preset=preset))
+
+
+def _encoder(sized_place: Place, seed: int) -> None:
     stages.perform(sized_place, runs.encoder_task(seed))
+
+
+def _is_kept(place: Place, preset: Preset, seed: int, requests: int, signal: Signal, own_guide: bool = False) -> bool:
+    """Is this point in the cache?"""
+    depends = _of_point(place, preset, seed, requests, signal, own_guide)
+    return (_folder(place, "point", depends, seed) / "result.json").is_file()
+
+
+def _point(
+    place: Place, preset: Preset, seed: int, requests: int, signal: Signal, own_guide: bool = False
+) -> dict[str, Any]:
+    """One ranker, kept; its encoder is there."""
+    sized_place = _sized(place, preset)
 
     def work(_: Path) -> dict[str, Any]:
         guide = runs.guide_of(place, seed)
@@ -247,19 +297,24 @@ def _point(
         encoder = stages.encoder_of(sized_place, runs.encoder_task(seed))
         problem, truth = runs.problem_of(place), runs.truth_of(place)
         try:
-            return trained(problem, truth, guide, encoder, preset, seed, requests, signal, device)
+            return trained(problem, truth, guide, encoder, preset, seed, requests, signal, place.device)
         except ModelRefused as error:
             return {"refused": str(error)}
 
-    depends = {
+    return _kept(place, "point", _of_point(place, preset, seed, requests, signal, own_guide), seed, work)
+
+
+def _of_point(
+    place: Place, preset: Preset, seed: int, requests: int, signal: Signal, own_guide: bool
+) -> dict[str, Any]:
+    """What a point depends on beside world and guide; not the device, which it names."""
+    return {
         "preset": asdict(preset),
-        "encoder": stages.digest(sized_place, runs.encoder_task(seed)),
+        "encoder": stages.digest(_sized(place, preset), runs.encoder_task(seed)),
         "requests": requests,
         "signal": Arm("", signal=signal).to_dict()["signal"],
-        "device": device,
         "own_guide": own_guide and not signal.truth,
     }
-    return _kept(place, "point", depends, seed, work)
 
 
 def _guide_of(place: Place, seed: int, requests: int) -> RewardModel:
@@ -271,7 +326,7 @@ def _guide_of(place: Place, seed: int, requests: int) -> RewardModel:
         torch.manual_seed(seed)
         model = RewardModel(ModelSizes.from_preset(preset))
         copy_pretrained(stages.encoder_of(place, runs.encoder_task(seed)), model.encoder)
-        figures = train_reward(model, problem.data, rows_R, preset, seed)
+        figures = train_reward(model, problem.data, rows_R, preset, seed, device=place.device)
         save_model(folder / "model", model, "reward", model.sizes.to_dict(), {"seed": seed}, {})
         return {"steps": figures["steps"], "best_step": figures["best_step"]}
 
@@ -314,7 +369,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--part", choices=(*PARTS, "all"), default="all")
     parser.add_argument("--cache", type=Path, default=CACHE, help="finished runs; the study goes on from them")
-    parser.add_argument("--gpu", action="store_true", help="larger sizes, and all of them on the GPU")
+    parser.add_argument("--jobs", type=positive, default=1, help="processes, one torch thread each")
+    parser.add_argument("--gpu", action="store_true", help="larger sizes, and everything on the GPU")
     parser.add_argument("--quick", action="store_true", help="minutes on one core: shows that it runs, no result")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there, and the figure beside it")
     return parser

@@ -37,14 +37,20 @@ _SEED = 41
 
 
 def generators_and_evaluator(
-    problem: Simulated, guide: RewardModel, encoder: RequestEncoder, preset: Preset, seed: int, generators: int
+    problem: Simulated,
+    guide: RewardModel,
+    encoder: RequestEncoder,
+    preset: Preset,
+    seed: int,
+    generators: int,
+    device: str = "cpu",
 ) -> MultiGeneratorEvaluator:
     """Trained on the training requests, the generators for as many steps as GoalRank's ranker."""
-    lesson = Lesson(problem.data, problem.rows[TRAIN], encoder, preset, seed, guide, preset.ranker_steps)
+    lesson = Lesson(problem.data, problem.rows[TRAIN], encoder, preset, seed, guide, preset.ranker_steps, device)
     seeded(lesson)
     trained = MultiGeneratorEvaluator(ModelSizes.from_preset(preset), generators).learn(lesson).policy
     assert isinstance(trained, MultiGeneratorEvaluator)
-    return trained
+    return trained.to(device)
 
 
 @torch.inference_mode()
@@ -62,13 +68,15 @@ def judged(
     rows_R = problem.rows[TEST][:requests]
     generators, most = model.generators.count, lists[-1]
     at_once = max(1, _LISTS_AT_ONCE // (generators * most))
+    device = next(model.parameters()).device
     totals = {count: np.zeros(5) for count in lists}
     chance = torch.Generator().manual_seed(_SEED)
     for begin in range(0, len(rows_R), at_once):
-        batch = problem.data.batch(rows_R[begin : begin + at_once])
+        batch = problem.data.batch(rows_R[begin : begin + at_once]).to(device)
         lists_BSKL = proposals(model, batch, most, chance)
         flat_BGL = lists_BSKL.flatten(1, 2)
-        opinion_BG = model.evaluator.reward(model.evaluator.encode(batch), flat_BGL).numpy()
+        opinion_BG = model.evaluator.reward(model.evaluator.encode(batch), flat_BGL).cpu().numpy()
+        flat_BGL = flat_BGL.cpu()
         true_BG = truth.reward(truth.rows(batch), flat_BGL.numpy())
         for count in lists:
             within = slice(0, count * generators)
@@ -87,7 +95,8 @@ def proposals(model: MultiGeneratorEvaluator, batch: RequestBatch, count: int, c
     z_BKN = z_scored(scores_BKN.reshape(-1, N), mask_XN).view(B, K, N)
     made = [diverse_lists(scores_BKN, batch, LIST_LENGTH, model.generators.diversity_K)]
     for _ in range(count - 1):
-        gumbel_BKN = -(-torch.rand(z_BKN.shape, generator=chance).clamp(1e-7, 1 - 1e-7).log()).log()
+        uniform_BKN = torch.rand(z_BKN.shape, generator=chance).clamp(1e-7, 1 - 1e-7).to(z_BKN.device)
+        gumbel_BKN = -(-uniform_BKN.log()).log()
         noisy_BKN = z_BKN / PERTURBATION_TEMPERATURE + gumbel_BKN
         made.append(diverse_lists(noisy_BKN, batch, LIST_LENGTH, model.generators.diversity_K))
     return torch.stack(made, dim=1)

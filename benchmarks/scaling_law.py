@@ -23,6 +23,7 @@ from benchmarks.ablations.signals import Truth
 from benchmarks.ablations.training import greedy_lists, reward_of
 from benchmarks.quality.problem import TEST, TRAIN
 from benchmarks.quality.simulated import Simulated
+from benchmarks.quality.stages import name_of
 from goalrank.encoders import ModelSizes, RequestEncoder
 from goalrank.execution import Execution
 from goalrank.groups import build_groups
@@ -101,6 +102,7 @@ def trained(
         "parameters": total,
         "without embeddings": total - ranker.encoder.items.embedding.weight.numel(),
         "requests": len(rows_R),
+        "device": name_of(device),
     }
 
 

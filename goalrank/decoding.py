@@ -41,6 +41,30 @@ def sinusoid(length: int, width: int, device: torch.device) -> Tensor:
     return torch.cat([angle_LD.sin(), angle_LD.cos()], dim=1)[:, :width]
 
 
+PACKED = 128
+"""Tokens that a GPU's attention kernels take at once, however few a list has."""
+
+
+def lists_a_row(group: int, length: int, device: torch.device) -> int:
+    """How many of a request's lists attend as one sequence, each seeing itself alone: a divisor of the group.
+
+    A GPU starts a block of threads for each sequence and head: one that holds a list of six leaves most of it idle. A
+    CPU would only compute what the mask then hides.
+    """
+    if device.type == "cpu":
+        return 1
+    return max(
+        count for count in range(1, group + 1) if group % count == 0 and (count == 1 or count * length <= PACKED)
+    )
+
+
+def own_past(lists: int, length: int, device: torch.device) -> Tensor:
+    """seen_TT, bool, of so many lists in one sequence: a token sees itself and those of its list before it."""
+    list_T = torch.arange(lists, device=device).repeat_interleave(length)
+    same_TT = list_T.unsqueeze(1) == list_T
+    return same_TT & torch.ones_like(same_TT).tril()
+
+
 class DecoderLayer(nn.Module):
     """Pre-norm causal self-attention over the list so far, then a two-layer perceptron."""
 
@@ -55,10 +79,11 @@ class DecoderLayer(nn.Module):
             nn.Linear(width, EXPANSION * width), nn.ReLU(inplace=True), nn.Linear(EXPANSION * width, width)
         )
 
-    def forward(self, tokens_MTD: Tensor) -> Tensor:
-        """tokens_MTD -> tokens_MTD, each token seeing itself and those before it."""
+    def forward(self, tokens_MTD: Tensor, seen_TT: Tensor | None = None) -> Tensor:
+        """tokens_MTD -> tokens_MTD, each token seeing itself and those before it, or those that seen_TT says."""
         q, k, v = self.qkv(self.norm_attention(tokens_MTD)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        attended_MTD = scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2)
+        attended_MTD = scaled_dot_product_attention(q, k, v, seen_TT, is_causal=seen_TT is None)
+        attended_MTD = attended_MTD.transpose(1, 2).flatten(2)
         tokens_MTD = tokens_MTD + dropout(self.out(attended_MTD), self.dropout, self.training)
         return tokens_MTD + dropout(self.mlp(self.norm_mlp(tokens_MTD)), self.dropout, self.training)
 
@@ -169,8 +194,12 @@ class PointerDecoder(nn.Module):
         start_BGD = self.start(user_BD).unsqueeze(1).expand(-1, group, -1)
         tokens_BGLD = torch.cat([start_BGD.unsqueeze(2), chosen_BGTD], dim=2)
         tokens_MLD = tokens_BGLD.flatten(0, 1) + self.position(sinusoid(length, self.width, user_BD.device))
+        together, seen_TT = lists_a_row(group, length, tokens_MLD.device), None
+        if together > 1:
+            tokens_MLD = tokens_MLD.reshape(-1, together * length, self.width)
+            seen_TT = own_past(together, length, tokens_MLD.device)
         for layer in self.layers:
-            tokens_MLD = layer(tokens_MLD)
+            tokens_MLD = layer(tokens_MLD, seen_TT)
         query_BXD = self.query(self.norm(tokens_MLD)).reshape(batch, group * length, self.width)
         logits_BGLN = torch.bmm(query_BXD, self.keys(candidates_BND).transpose(1, 2)).unflatten(1, (group, length))
 

@@ -3,6 +3,8 @@
     helpers   the mix of helper policies, each with the number of its lists or without (policies.helper_columns)
     lists     helper lists of a group
     own       lists of the ranker in training; 0: none, groups are the helpers' alone
+    generators  light rankers that learn from the logged feedback and propose a list each, beside `lists`; 0: none
+    taught    optimiser steps that they learn for
     refresh   steps for which own lists come from one and the same ranker: 1 (anew at every step), 50, ..., or `never`,
               from the ranker before its first step: the same lists whenever a request comes by
 
@@ -12,14 +14,37 @@ what helpers proposed, so it has at least one helper list.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from goalrank.errors import UsageError
 from goalrank.policies import helper_columns, shares_of
 from goalrank.presets import NEVER, Preset
 
-KEYS = ("helpers", "lists", "own", "refresh")
+KEYS = ("helpers", "lists", "own", "refresh", "generators", "taught")
 _NEVER = "never"
+
+
+@dataclass(frozen=True)
+class Taught:
+    """Light rankers among the helpers (goalrank/taught_helpers.py)."""
+
+    generators: int = 0
+    steps: int = 0
+
+
+def taught_by(plan: str) -> Taught:
+    """What the plan says of generators; none of them where it says nothing.
+
+    Raises:
+        UsageError: the plan cannot be read, or names one of `generators` and `taught` without the other.
+    """
+    said = _read(plan)
+    count = _number("generators", said.get("generators", "0"), 0)
+    if (count > 0) != ("taught" in said):
+        raise UsageError(
+            f"group plan {plan!r} found, expected generators=N and taught=STEPS together; leave both out for none"
+        )
+    return Taught(count, _number("taught", said["taught"], 1)) if count else Taught()
 
 
 def planned(preset: Preset, plan: str) -> Preset:
@@ -34,6 +59,7 @@ def planned(preset: Preset, plan: str) -> Preset:
     said = _read(plan)
     if not said:
         return preset
+    taught_by(plan)  # refuses what does not fit together
     mix = tuple(name for name in said.get("helpers", "").split(",") if name) or preset.helpers
     numbered = "helpers" in said and any(":" in name for name in mix)
     if "lists" in said:

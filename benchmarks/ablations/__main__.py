@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     size = QUICK if given.quick else FULL
     names = list(STUDIES) if given.study == ALL else [given.study]
     studies = [STUDIES[name](size.thin) for name in names]
-    place = Place(SIMULATOR, size.scale, given.cache.resolve(), Path("unused"))
+    place = Place(SIMULATOR, size.scale, given.cache.resolve(), Path("unused"), given.device)
     torch.set_num_threads(1)
     claims: dict[str, list[Claim]] = {}
 
@@ -70,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--study", choices=(*STUDIES, ALL), required=True)
     parser.add_argument("--cache", type=Path, default=CACHE, help="finished runs; a study goes on from them")
     parser.add_argument("--jobs", type=positive, default=1, help="processes, one torch thread each")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="what models learn on")
     parser.add_argument("--quick", action="store_true", help="minutes on one core: shows that it runs, no result")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there, tables, figures beside")
     return parser

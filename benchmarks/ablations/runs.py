@@ -136,7 +136,8 @@ def _perform(place: Place, run: Run) -> dict[str, Any]:
     def work(folder: Path) -> dict[str, Any]:
         guide, preset = guide_of(place, run.seed), place.scale.preset
         try:
-            found, figures = trained_arm(problem_of(place), truth_of(place), guide, preset, run.seed, run.arm)
+            problem, truth = problem_of(place), truth_of(place)
+            found, figures = trained_arm(problem, truth, guide, preset, run.seed, run.arm, place.device)
         except ModelRefused as error:
             return {"refused": str(error)}  # an arm that diverges is a result
         columns = {name: np.asarray(figures[name], dtype=np.float32) for name in KEPT_FIGURES}

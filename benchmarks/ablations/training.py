@@ -16,10 +16,12 @@ from benchmarks.ablations.arms import Arm, Signal
 from benchmarks.ablations.signals import PlantedReward, Truth
 from benchmarks.quality.problem import TEST, TRAIN, Figures
 from benchmarks.quality.simulated import Simulated
+from goalrank.execution import Execution
 from goalrank.group_plan import planned
 from goalrank.groups import Groups, build_groups
 from goalrank.objective import first_occurrence, group_reference, sharpness
 from goalrank.presets import Preset
+from goalrank.processes import Processes
 from goalrank.ranker import Ranker
 from goalrank.reward import RewardModel
 from goalrank.schema import LIST_LENGTH
@@ -36,19 +38,27 @@ def reward_of(signal: Signal, guide: RewardModel, truth: Truth) -> RewardModel:
 
 
 def trained_arm(
-    problem: Simulated, truth: Truth, guide: RewardModel, preset: Preset, seed: int, arm: Arm
+    problem: Simulated,
+    truth: Truth,
+    guide: RewardModel,
+    preset: Preset,
+    seed: int,
+    arm: Arm,
+    device: str = "cpu",
 ) -> tuple[dict[str, Any], Figures]:
-    """Train the arm's ranker; what it came to, and its figures on each test request.
+    """Train the arm's ranker on a device; what it came to, and its figures on each test request.
 
     Raises:
         ModelRefused: a loss or a weight is not finite.
     """
     chosen = planned(preset, arm.plan)
     model = reward_of(arm.signal, guide, truth)
-    groups = build_groups(problem.data, problem.rows[TRAIN], model, chosen.helper_lists, seed, mix=chosen.helpers)
+    rows_R, mix = problem.rows[TRAIN], chosen.helpers
+    groups = build_groups(problem.data, rows_R, model, chosen.helper_lists, seed, mix=mix, device=device)
     if arm.without_helpers:
         groups = _without_helpers(groups)
-    trained = train_ranker(problem.data, groups, model, chosen, seed, objective=arm.objective)
+    execution = Execution(Processes(device=device))
+    trained = train_ranker(problem.data, groups, model, chosen, seed, objective=arm.objective, execution=execution)
     figures = problem.figures(TEST, greedy_lists(trained.ranker, problem), None)
     found = {
         "group_size": chosen.on_policy_lists + groups.lists_RGL.shape[1],
@@ -66,17 +76,17 @@ def trained_arm(
 def greedy_lists(ranker: Ranker, problem: Simulated) -> np.ndarray:
     """lists_RL of all test requests, as they would be served."""
     rows_R = problem.rows[TEST]
-    lists = []
+    lists, device = [], next(ranker.parameters()).device
     for begin in range(0, len(rows_R), _BATCH):
-        batch = problem.data.batch(rows_R[begin : begin + _BATCH])
-        lists.append(ranker.greedy(ranker.encode(batch), LIST_LENGTH).numpy())
+        batch = problem.data.batch(rows_R[begin : begin + _BATCH]).to(device)
+        lists.append(ranker.greedy(ranker.encode(batch), LIST_LENGTH).cpu().numpy())
     return np.concatenate(lists)
 
 
 def measured_groups(problem: Simulated, model: RewardModel, requests: int) -> Groups:
     """The same lists for every signal: MEASURED_LISTS a request of some training requests, scored by the model."""
     rows_R = problem.rows[TRAIN][:: max(1, len(problem.rows[TRAIN]) // requests)][:requests]
-    return build_groups(problem.data, rows_R, model, MEASURED_LISTS, seed=0)
+    return build_groups(problem.data, rows_R, model.to("cpu"), MEASURED_LISTS, seed=0)
 
 
 def order_of(problem: Simulated, truth: Truth, model: RewardModel, requests: int) -> dict[str, float]:

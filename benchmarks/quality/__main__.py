@@ -14,7 +14,7 @@ from benchmarks.quality import movielens
 from benchmarks.quality.claims import claims_of
 from benchmarks.quality.figure import draw
 from benchmarks.quality.methods import METHODS, ORDERS
-from benchmarks.quality.settings import FULL, OURS, QUICK
+from benchmarks.quality.settings import FULL, LONG, OURS, QUICK
 from benchmarks.quality.stages import KINDS, MOVIELENS, Place
 from benchmarks.quality.study import conduct
 from benchmarks.quality.tables import compare, rows_of
@@ -34,8 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except GoalRankError as error:
         print(f"{error}", file=sys.stderr)
         return error.exit_code
-    scale = QUICK if given.quick else FULL
-    place = Place(given.world, scale, given.cache.resolve(), given.data.resolve())
+    scale = QUICK if given.quick else LONG if given.long else FULL
+    place = Place(given.world, scale, given.cache.resolve(), given.data.resolve(), given.device)
     torch.set_num_threads(1)
 
     def measured(_: bool) -> tuple[list[Row], list[Claim]]:
@@ -44,7 +44,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return rows_of(found, comparisons), claims_of(given.world, comparisons)
 
     options = ["--quick"] * given.quick + (["--json", str(given.json)] if given.json else [])
-    run(f"quality_{given.world}", measured, argv=options, figure=partial(draw, given.world))
+    run(
+        f"quality_{given.world}{'_long' if given.long else ''}",
+        measured,
+        argv=options,
+        figure=partial(draw, given.world),
+    )
     return 0
 
 
@@ -56,6 +61,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--methods", default="", help=f"some of {','.join(METHODS)}; the orders always")
     parser.add_argument("--seeds", type=positive, help=f"instead of {FULL.seeds}")
     parser.add_argument("--jobs", type=positive, default=1, help="processes, one torch thread each")
+    parser.add_argument("--long", action="store_true", help="four times the steps; for a GPU")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="what models learn and answer on")
     parser.add_argument("--quick", action="store_true", help="minutes on one core: shows that it runs, no result")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there, and a figure beside it")
     return parser

@@ -31,14 +31,11 @@ from goalrank import baselines
 from goalrank.baselines.harness import Lesson
 from goalrank.dataset import RequestBatch
 from goalrank.encoders import ModelSizes, RequestEncoder, z_scored
-from goalrank.groups import build_groups
-from goalrank.objective import ObjectiveConfig
 from goalrank.policies import top_lists
 from goalrank.presets import Preset
 from goalrank.ranker import Ranker
 from goalrank.reward import RewardModel
 from goalrank.schema import LIST_LENGTH
-from goalrank.train import train_ranker
 
 BATCH = 256
 
@@ -70,6 +67,7 @@ class Method:
     answer: Callable[[RequestBatch, bool], Answer]  # (batch, scores wanted)
     parameters: int  # of all that is needed to answer
     figures: dict[str, Any] = field(default_factory=dict)
+    device: str = "cpu"  # that it answers on
 
 
 def _sequence_scores(batch: RequestBatch, encoder: RequestEncoder) -> Tensor:
@@ -79,7 +77,7 @@ def _sequence_scores(batch: RequestBatch, encoder: RequestEncoder) -> Tensor:
 
 def _random_scores(batch: RequestBatch, _: RequestEncoder) -> Tensor:
     drawn = torch.Generator().manual_seed(int(batch.item_id_BN.sum()) % 2**31)
-    return torch.rand(batch.mask_BN.shape, generator=drawn)
+    return torch.rand(batch.mask_BN.shape, generator=drawn).to(batch.mask_BN.device)
 
 
 ORDERS: dict[str, Callable[[RequestBatch, RequestEncoder], Tensor]] = {
@@ -133,6 +131,7 @@ def train(
     seed: int,
     trial: Trial,
     watch: Callable[[int, Ranker], None] | None = None,
+    device: str = "cpu",
 ) -> Method:
     """Train the method of that name on the problem's training requests.
 
@@ -145,58 +144,42 @@ def train(
         seed: of everything random.
         trial: changes the preset's learning rate, and GoalRank's objective.
         watch: of GoalRank alone, as goalrank.train.train_ranker's.
+        device: where to train, and to answer later; encoder and guide may come from the CPU.
 
     Raises:
         ModelRefused: a loss or a weight is not finite.
     """
     if name in ORDERS:
-        return _ordered(name, encoder)
+        return _ordered(name, encoder, device)
     preset = replace(preset, learning_rate=preset.learning_rate * trial.rate)
     if name == OURS:
-        return train_ours(problem, guide, preset, seed, trial, watch)
+        from benchmarks.quality.ours import train_ours  # it is made of this module's Method
+
+        return train_ours(problem, guide, preset, seed, trial, watch, device)
     steps = preset.ranker_steps if needs_guide(name, preset) else preset.ranker_steps + preset.reward_steps
-    lesson = Lesson(problem.data, problem.rows[TRAIN], encoder, preset, seed, guide, steps)
+    lesson = Lesson(problem.data, problem.rows[TRAIN], encoder, preset, seed, guide, steps, device)
     trained = baselines.train(name, lesson)
-    policy = trained.policy
+    policy = trained.policy.to(device)
 
     def answer(batch: RequestBatch, scored: bool) -> Answer:
         return policy.rank(batch, LIST_LENGTH), item_scores(policy, batch) if scored else None
 
-    return Method(answer, _size(policy), {"parts": trained.figures})
+    return Method(answer, size_of(policy), {"parts": trained.figures}, device)
 
 
-def train_ours(
-    problem: Problem,
-    guide: RewardModel,
-    preset: Preset,
-    seed: int,
-    trial: Trial,
-    watch: Callable[[int, Ranker], None] | None = None,
-) -> Method:
-    """GoalRank as a night trains it: groups of helper lists scored by the guide, then the ranker."""
-    assert trial.temperature is not None
-    groups = build_groups(problem.data, problem.rows[TRAIN], guide, preset.helper_lists, seed, mix=preset.helpers)
-    objective = ObjectiveConfig(temperature=trial.temperature, supervised_weight=trial.supervised)
-    trained = train_ranker(problem.data, groups, guide, preset, seed, objective=objective, watch=watch)
-    ranker = trained.ranker
+def _ordered(name: str, encoder: RequestEncoder, device: str) -> Method:
+    encoder = encoder.to(device)
 
-    def answer(batch: RequestBatch, scored: bool) -> Answer:
-        encoded = ranker.encode(batch)
-        return ranker.greedy(encoded, LIST_LENGTH), ranker.first_step_logits(encoded) if scored else None
-
-    return Method(answer, _size(ranker), {"curves": trained.curves})
-
-
-def _ordered(name: str, encoder: RequestEncoder) -> Method:
     def answer(batch: RequestBatch, scored: bool) -> Answer:
         scores_BN = ORDERS[name](batch, encoder)
         return top_lists(scores_BN, batch.mask_BN, LIST_LENGTH), scores_BN
 
-    size = _size(encoder.items) + _size(encoder.history) if name == "sequence" else 0
-    return Method(answer, size)
+    size = size_of(encoder.items) + size_of(encoder.history) if name == "sequence" else 0
+    return Method(answer, size, device=device)
 
 
-def _size(module: nn.Module) -> int:
+def size_of(module: nn.Module) -> int:
+    """Its weights."""
     return sum(weight.numel() for weight in module.parameters())
 
 
@@ -228,11 +211,11 @@ def ask(method: Method, problem: Problem, split: str, *, scored: bool) -> tuple[
     rows_R = problem.rows[split]
     width = int(problem.data.candidates.lengths[rows_R].max(initial=1))
     lists, scores = [], []
-    for batch in batches(problem, rows_R):
+    for batch in batches(problem, rows_R, method.device):
         lists_BL, scores_BN = method.answer(batch, scored)
-        lists.append(lists_BL.numpy())
+        lists.append(lists_BL.cpu().numpy())
         if scored and scores_BN is not None:
-            scores.append(np.pad(scores_BN.numpy(), ((0, 0), (0, width - scores_BN.shape[1]))))
+            scores.append(np.pad(scores_BN.cpu().numpy(), ((0, 0), (0, width - scores_BN.shape[1]))))
     return np.concatenate(lists), np.concatenate(scores) if scores else None
 
 
@@ -240,14 +223,19 @@ def ask(method: Method, problem: Problem, split: str, *, scored: bool) -> tuple[
 def opinion(guide: RewardModel, problem: Problem, split: str, lists_RL: np.ndarray) -> float:
     """The mean of what a reward model expects of a list for each request of a split."""
     total, done = 0.0, 0
-    for batch in batches(problem, problem.rows[split]):
-        lists_B1L = torch.from_numpy(lists_RL[done : done + len(batch), None])
+    for batch in batches(problem, problem.rows[split], device_of(guide)):
+        lists_B1L = torch.from_numpy(lists_RL[done : done + len(batch), None]).to(batch.mask_BN.device)
         total += float(guide.reward(guide.encode(batch), lists_B1L).double().sum())
         done += len(batch)
     return total / max(done, 1)
 
 
-def batches(problem: Problem, rows_R: np.ndarray) -> Iterator[RequestBatch]:
+def batches(problem: Problem, rows_R: np.ndarray, device: torch.device | str = "cpu") -> Iterator[RequestBatch]:
     """The requests, BATCH at a time."""
     for begin in range(0, len(rows_R), BATCH):
-        yield problem.data.batch(rows_R[begin : begin + BATCH])
+        yield problem.data.batch(rows_R[begin : begin + BATCH]).to(device)
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Where its weights are."""
+    return next(module.parameters()).device

@@ -50,15 +50,16 @@ def long_search(
         lists_RL (int64 candidate indices) and reward_R.
     """
     chance = torch.Generator().manual_seed(seed)
+    device = next(model.parameters()).device
     lists, rewards = [], []
     for begin in range(0, len(rows_R), _REQUESTS_AT_ONCE):
-        batch = data.batch(rows_R[begin : begin + _REQUESTS_AT_ONCE])
+        batch = data.batch(rows_R[begin : begin + _REQUESTS_AT_ONCE]).to(device)
         encoded = model.encode(batch)
         lists_BSL, reward_BS = climb(model, encoded, starts(model, encoded, batch, length, chance))
         best_B = reward_BS.argmax(dim=1)
-        at_B = torch.arange(len(best_B))
-        lists.append(lists_BSL[at_B, best_B].numpy())
-        rewards.append(reward_BS[at_B, best_B].numpy())
+        at_B = torch.arange(len(best_B), device=device)
+        lists.append(lists_BSL[at_B, best_B].cpu().numpy())
+        rewards.append(reward_BS[at_B, best_B].cpu().numpy())
         if progress is not None:
             progress(min(begin + _REQUESTS_AT_ONCE, len(rows_R)), len(rows_R))
     return np.concatenate(lists), np.concatenate(rewards)
@@ -67,11 +68,12 @@ def long_search(
 def starts(model: RewardModel, encoded: Encoded, batch: RequestBatch, length: int, chance: torch.Generator) -> Tensor:
     """lists_BSL to climb from."""
     B, N = batch.mask_BN.shape
-    single_BN = model.reward(encoded, torch.arange(N).expand(B, N)[..., None])
+    device = batch.mask_BN.device
+    single_BN = model.reward(encoded, torch.arange(N, device=device).expand(B, N)[..., None])
     spread_B1 = single_BN.masked_fill(~batch.mask_BN, 0.0).std(dim=1, keepdim=True).clamp_min(1e-6)
     made = [top_lists(single_BN, batch.mask_BN, length), top_lists(batch.score_BN, batch.mask_BN, length)]
     for _ in range(STARTS - len(made)):
-        gumbel_BN = -(-torch.rand(B, N, generator=chance).clamp(1e-7, 1 - 1e-7).log()).log()
+        gumbel_BN = -(-torch.rand(B, N, generator=chance).clamp(1e-7, 1 - 1e-7).log()).log().to(device)
         noisy_BN = single_BN / (spread_B1 * PERTURBATION_TEMPERATURE) + gumbel_BN
         made.append(top_lists(noisy_BN, batch.mask_BN, length))
     return torch.stack(made, dim=1)
@@ -82,7 +84,7 @@ def climb(model: RewardModel, encoded: Encoded, lists_BSL: Tensor) -> tuple[Tens
     B, S, L = lists_BSL.shape
     N = encoded.mask_BN.shape[1]
     reward_BS = model.reward(encoded, lists_BSL)
-    newcomer_N = torch.arange(N)
+    newcomer_N = torch.arange(N, device=lists_BSL.device)
     for _ in range(SWEEPS):
         before_BS = reward_BS
         for place in range(L):

@@ -21,12 +21,10 @@ class Trial:
     rate: float = 1.0  # learning rate, as a share of the preset's
     temperature: float | None = None  # of GoalRank's reference policy
     supervised: float = 0.0  # weight of GoalRank's supervised term
+    plan: str = ""  # of GoalRank's groups, where not as the preset makes them (goalrank/group_plan.py)
 
 
 FIELD_TRIALS = (Trial(1.0), Trial(2.0), Trial(4.0), Trial(0.5))
-OUR_TRIALS = (Trial(1.0, 0.25), Trial(2.0, 0.25, 10.0), Trial(4.0, 0.25, 10.0), Trial(1.0, 1.0))
-"""A list's log-likelihood is some 12 nats, an item's some 3: at weight 10 the supervised term counts twice as much as
-the group-relative one; in the authors' public code it counts a hundred times as much."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +47,6 @@ class Scale:
     stand_in_steps: int
     watched_requests: int  # validation requests on which the ranker in training is asked
     overtraining: int  # the over-optimisation check trains so many times as long
-
-    def trials_of(self, method: str) -> tuple[Trial, ...]:
-        """The method's trials, the default first."""
-        return (OUR_TRIALS if method == OURS else FIELD_TRIALS)[: self.trials]
 
 
 FULL = Scale(
@@ -79,6 +73,9 @@ FULL = Scale(
     watched_requests=500,
     overtraining=4,
 )
+
+LONG = replace(FULL, name="long", preset=replace(FULL.preset, reward_steps=2000, ranker_steps=2000))
+"""Four times the steps, for a GPU: by FULL's last step most methods are still getting better."""
 
 QUICK = Scale(
     name="quick",

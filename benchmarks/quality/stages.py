@@ -32,7 +32,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from benchmarks.quality import movielens, simulated
-from benchmarks.quality.methods import ask, batches, modules_of, opinion, train
+from benchmarks.quality.methods import ask, batches, device_of, modules_of, opinion, train
 from benchmarks.quality.problem import TEST, TRAIN, VALIDATION, Problem
 from benchmarks.quality.search import long_search
 from benchmarks.quality.settings import OURS, Scale, Trial
@@ -52,6 +52,7 @@ KINDS = {MOVIELENS: movielens.KINDS, SIMULATOR: simulated.KINDS}
 REPORTED_CURVE = 20
 """Points of the curve of true reward against steps."""
 
+_OURS_CODE = "benchmarks.quality.ours"
 _OWN_CODE = ("benchmarks.quality.methods", "benchmarks.quality.simulated", "benchmarks.quality.movielens")
 
 
@@ -63,6 +64,8 @@ class Place:
     scale: Scale
     cache: Path
     data: Path
+    device: str = "cpu"
+    """What models are trained and asked on. No part of a digest: the same up to rounding, and each result names it."""
 
 
 @dataclass(frozen=True)
@@ -99,8 +102,15 @@ def perform(place: Place, task: Task) -> dict[str, Any]:
                 raise
             result = {"refused": str(error)}  # a setting that diverges loses; the study goes on
         result["seconds"] = round(time.perf_counter() - begun, 2)
+        if task.stage != "data":
+            result["device"] = name_of(place.device)
         (aside / "result.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
     return {**result, "cached": False}
+
+
+def name_of(device: str) -> str:
+    """The device as its maker calls it."""
+    return torch.cuda.get_device_name() if device == "cuda" else device
 
 
 def cached(place: Place, task: Task) -> bool:
@@ -152,7 +162,8 @@ def _depends_on(place: Place, task: Task) -> dict[str, Any]:
         if task.stage == "stand_in":
             made |= {"random_lists": scale.random_lists, "steps": scale.stand_in_steps}
         return made
-    made["code"] = code_digest((*_OWN_CODE, *modules_of(task.method, scale.preset)))
+    own = (_OURS_CODE,) if task.method == OURS else modules_of(task.method, scale.preset)
+    made["code"] = code_digest((*_OWN_CODE, *own))
     if task.stage == "search":
         made["model"] = digest(place, _searched(task))
         return made | {"search": code_digest(("benchmarks.quality.search",))}
@@ -175,20 +186,20 @@ _UNUSED_BY = {
 def code_digest(modules: Iterable[str]) -> str:
     """16 hex digits over the code of these modules and of every project module that they import, wherever.
 
-    goalrank.baselines, which imports the whole field, is not followed: a method's own modules are named.
+    goalrank.baselines, which imports the whole field, and GoalRank's training are not followed: a method's own modules
+    are named.
     """
     found: dict[str, str] = {}
     waiting = list(modules)
     while waiting:
         name = waiting.pop()
-        if name in found or name in _NOT_FOLLOWED:
-            continue
-        found[name], imported = _module(name)
-        waiting += imported
+        if name not in found:
+            found[name], imported = _module(name)
+            waiting += [one for one in imported if one not in _NOT_FOLLOWED]
     return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()[:16]
 
 
-_NOT_FOLLOWED = ("goalrank", "benchmarks", "benchmarks.quality", "goalrank.baselines")
+_NOT_FOLLOWED = ("goalrank", "benchmarks", "benchmarks.quality", "goalrank.baselines", _OURS_CODE)
 
 
 @lru_cache(maxsize=256)
@@ -206,7 +217,18 @@ def _module(name: str) -> tuple[str, tuple[str, ...]]:
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
             node.body = node.body[1:] or [ast.Pass()]
     ours = sorted(one for one in imported if one.split(".")[0] in ("goalrank", "benchmarks") and _path_of(one))
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), tuple(ours)
+    return hashlib.sha256(_dumped(tree).encode()).hexdigest(), tuple(ours)
+
+
+def _dumped(node: Any) -> str:
+    """As ast.dump, less what is empty: which empty fields there are depends on Python's version, and runs of one
+    machine are gone on with on another."""
+    if isinstance(node, list):
+        return f"[{', '.join(_dumped(one) for one in node)}]"
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    told = ((name, value) for name, value in ast.iter_fields(node) if value not in (None, []))
+    return f"{type(node).__name__}({', '.join(f'{name}={_dumped(value)}' for name, value in told)})"
 
 
 def _path_of(module: str) -> Path | None:
@@ -287,7 +309,8 @@ def _make_data(place: Place, task: Task, folder: Path) -> dict[str, Any]:
 
 def _pretrain(place: Place, task: Task, folder: Path) -> dict[str, Any]:
     histories = histories_of(*problem_of(place, task.kind).windows)
-    encoder, figures = pretrain_on(histories, place.scale.preset, task.seed, places=place.scale.pretrain_places)
+    places, device = place.scale.pretrain_places, place.device
+    encoder, figures = pretrain_on(histories, place.scale.preset, task.seed, device=device, places=places)
     save_file(dict(encoder.state_dict()), folder / "encoder.safetensors")
     return figures
 
@@ -311,7 +334,7 @@ def _reward(place: Place, task: Task, data: Any, rows: np.ndarray, steps: int, f
     torch.manual_seed(task.seed)
     model = RewardModel(ModelSizes.from_preset(preset))
     copy_pretrained(encoder_of(place, _encoder(task)), model.encoder)
-    figures = train_reward(model, data, rows, preset, task.seed, steps=steps)
+    figures = train_reward(model, data, rows, preset, task.seed, steps=steps, device=place.device)
     save_model(folder / "model", model, "reward", model.sizes.to_dict(), {"seed": task.seed}, {})
     figures.pop("reliability")
     return {**figures, "held_out_loss": min(loss for _, loss in figures["curves"]["held_out_loss"])}
@@ -321,7 +344,7 @@ def _run(place: Place, task: Task, folder: Path) -> dict[str, Any]:
     problem = problem_of(place, task.kind)
     guide = _reward_model(place, _guide(task))
     encoder = encoder_of(place, _encoder(task))
-    method = train(task.method, problem, encoder, guide, place.scale.preset, task.seed, task.trial)
+    method = train(task.method, problem, encoder, guide, place.scale.preset, task.seed, task.trial, device=place.device)
     validation = problem.figures(VALIDATION, *ask(method, problem, VALIDATION, scored=False))
     lists_RL, scores_RN = ask(method, problem, TEST, scored=True)
     test = problem.figures(TEST, lists_RL, scores_RN)
@@ -339,7 +362,7 @@ def _search(place: Place, task: Task, folder: Path) -> dict[str, Any]:
     """Judge the best lists that long search finds for a reward model."""
     problem = problem_of(place, task.kind)
     model = _reward_model(place, _searched(task))
-    lists_RL, expected_R = long_search(model, problem.data, problem.rows[TEST], LIST_LENGTH, task.seed)
+    lists_RL, expected_R = long_search(model.to(place.device), problem.data, problem.rows[TEST], LIST_LENGTH, task.seed)
     figures = problem.figures(TEST, lists_RL, None)
     _write_figures(folder, figures)
     return {"test": _means(figures), "expected": float(expected_R.mean())}
@@ -354,7 +377,7 @@ def _overtrain(place: Place, task: Task, folder: Path) -> dict[str, Any]:
     steps = preset.ranker_steps * place.scale.overtraining
     longer = preset.__class__(**{**asdict(preset), "ranker_steps": steps})
     watcher = Watcher(problem, guide, place.scale.watched_requests, max(1, steps // REPORTED_CURVE))
-    train(OURS, problem, encoder_of(place, _encoder(task)), guide, longer, task.seed, task.trial, watcher)
+    train(OURS, problem, encoder_of(place, _encoder(task)), guide, longer, task.seed, task.trial, watcher, place.device)
     return {"curve": watcher.points, "steps": steps}
 
 
@@ -371,10 +394,10 @@ class Watcher:
             return
         every_R = self.problem.rows[VALIDATION]
         lists, expected = [], 0.0
-        for batch in batches(self.problem, every_R[: self.requests]):
+        for batch in batches(self.problem, every_R[: self.requests], device_of(ranker)):
             lists_BL = ranker.greedy(ranker.encode(batch), LIST_LENGTH)
             expected += float(self.guide.reward(self.guide.encode(batch), lists_BL[:, None]).double().sum())
-            lists.append(lists_BL.numpy())
+            lists.append(lists_BL.cpu().numpy())
         found_RL = np.concatenate(lists)
         padded_RL = np.concatenate([found_RL, np.tile(np.arange(LIST_LENGTH), (len(every_R) - len(found_RL), 1))])
         true = float(self.problem.true_reward(VALIDATION, padded_RL)[: len(found_RL)].mean())

@@ -15,8 +15,9 @@ from typing import Any
 
 import torch
 
+from benchmarks.quality import ours
 from benchmarks.quality.methods import ORDERS
-from benchmarks.quality.settings import OURS, Trial
+from benchmarks.quality.settings import FIELD_TRIALS, OURS, Scale, Trial
 from benchmarks.quality.stages import KINDS, SIMULATOR, STAND_IN, Place, Task, cached, perform, problem_of
 from benchmarks.report import progress
 
@@ -37,6 +38,11 @@ class Results:
     overtrained: dict[str, Task] = field(default_factory=dict)
     results: dict[Task, dict[str, Any]] = field(default_factory=dict)
     begun: float = field(default_factory=time.perf_counter)
+
+
+def trials_of(scale: Scale, method: str) -> tuple[Trial, ...]:
+    """The method's trials, the default first."""
+    return (ours.TRIALS if method == OURS else FIELD_TRIALS)[: scale.trials]
 
 
 def conduct(place: Place, methods: Sequence[str], seeds: int, jobs: int) -> Results:
@@ -62,7 +68,7 @@ def _conduct(found: Results, methods: Sequence[str], pool: Executor | None) -> R
     _wave(found, "data", [Task("data", kind) for kind in kinds], pool)
     _wave(found, "encoders", [Task("encoder", kinds[0], seed) for seed in seeds], pool)
 
-    tried = {kind: [Task("guide", kind, trial=trial) for trial in scale.trials_of(GUIDE)] for kind in kinds}
+    tried = {kind: [Task("guide", kind, trial=trial) for trial in trials_of(scale, GUIDE)] for kind in kinds}
     _wave(found, "guides: trials", [task for tasks in tried.values() for task in tasks], pool)
     guides = {kind: _best(found, tasks, "held_out_loss", largest=False) for kind, tasks in tried.items()}
     others = [Task("guide", kind, seed, trial=guides[kind].trial) for kind in kinds for seed in seeds[1:]]
@@ -71,7 +77,7 @@ def _conduct(found: Results, methods: Sequence[str], pool: Executor | None) -> R
     runs: dict[str, dict[str, list[Task]]] = {kind: {} for kind in kinds}
     for kind in kinds:
         for method in methods:
-            trials = (Trial(),) if method in ORDERS else scale.trials_of(method)
+            trials = (Trial(),) if method in ORDERS else trials_of(scale, method)
             runs[kind][method] = [Task("run", kind, 0, method, trial, guides[kind].trial) for trial in trials]
     _wave(found, "methods: trials", [task for one in runs.values() for tasks in one.values() for task in tasks], pool)
     for kind in kinds:

@@ -110,6 +110,7 @@ def _method_row(found: Results, kind: str, method: str, compared: Comparison) ->
             row[f"{metric} sd"] = round(spread(values_SR), 4)
     row |= _against(compared, method)
     row["r_hat"] = round(float(np.mean([result["r_hat"] for result in results])), 4)
+    row["device"] = results[0]["device"]
     row["seconds"] = round(float(np.median([result["seconds"] for result in results])), 1)
     return row
 
@@ -189,7 +190,8 @@ def _setting(trial: Trial) -> str:
     text = f"rate x{trial.rate:g}"
     if trial.temperature is None:
         return text
-    return f"{text}, temperature {trial.temperature:g}, supervised {trial.supervised:g}"
+    text = f"{text}, temperature {trial.temperature:g}, supervised {trial.supervised:g}"
+    return f"{text}, {trial.plan}" if trial.plan else text
 
 
 def lost_by_optimisation(compared: Comparison, method: str) -> float:

@@ -36,7 +36,8 @@ def run(
         group_plan: how groups are made where not as the preset says (goalrank/group_plan.py).
         data_docs: folder for Great Expectations' static site, in the run's folder by default; written when the groups
             are refused, too.
-        part, parts: make that one of so many parts alone; join_groups puts them together and checks them.
+        part, parts: make that one of so many parts alone; join_groups puts them together and checks them. Each trains
+            the same generators, where the plan asks for them.
 
     Raises:
         DataRefused: there is no request to learn from, or the groups failed a critical check (suites.py).
@@ -51,15 +52,17 @@ def run(
             from goalrank.dataset import TrainingSet
             from goalrank.errors import ModelRefused
             from goalrank.group_parts import write_part
-            from goalrank.group_plan import planned
+            from goalrank.group_plan import planned, taught_by
             from goalrank.groups import build_groups, write_groups
             from goalrank.presets import preset as preset_named
             from goalrank.reward import RewardModel
-        chosen = planned(preset_named(preset), group_plan)
+            from goalrank.taught_helpers import taught_generators, with_lists_of
+        chosen, taught = planned(preset_named(preset), group_plan), taught_by(group_plan)
         data = TrainingSet.load(training_set)
         reward = load_model(reward_model)
         if not isinstance(reward, RewardModel):
             raise ModelRefused(f"{reward_model} holds a {type(reward).__name__}, expected a reward model")
+        device = "cuda" if torch.cuda.is_available() else "cpu"
         built = build_groups(
             data,
             data.guide_indices(),
@@ -69,16 +72,30 @@ def run(
             mix=chosen.helpers,
             part=part,
             parts=parts,
-            device="cuda" if torch.cuda.is_available() else "cpu",
+            device=device,
             progress=lambda done, total: step.progress(done, total, "requests"),
         )
+        if taught.generators:
+            generators = taught_generators(
+                data,
+                data.guide_indices(),
+                reward,
+                chosen,
+                seed,
+                taught.generators,
+                taught.steps,
+                device=device,
+                progress=lambda done, total: step.progress(done, total, "steps of the generators"),
+            )
+            built = with_lists_of(generators, built, data, reward, device=device)
         if parts > 1:
             write_part(groups, built, part, parts)
             step.figures["requests"] = len(built)
             return
         card = write_groups(groups, built)
         step.figures.update({**card["counts"], "helpers": card["helpers"], **card["statistics"]})
-        check(step, built, data, chosen.helper_lists, card, data_docs or f"{run_uri}/data_docs/generate_groups")
+        lists = chosen.helper_lists + taught.generators
+        check(step, built, data, lists, card, data_docs or f"{run_uri}/data_docs/generate_groups")
 
 
 def check(

@@ -34,10 +34,10 @@ def run(
         with step.tool("torch"):
             from goalrank.dataset import TrainingSet
             from goalrank.group_parts import read_parts
-            from goalrank.group_plan import planned
+            from goalrank.group_plan import planned, taught_by
             from goalrank.groups import write_groups
             from goalrank.presets import preset as preset_named
-        helper_lists = planned(preset_named(preset), group_plan).helper_lists
+        helper_lists = planned(preset_named(preset), group_plan).helper_lists + taught_by(group_plan).generators
         data = TrainingSet.load(training_set)
         joined = read_parts(parts.split(","))
         card = write_groups(groups, joined)

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from benchmarks.quality import __main__ as command
-from benchmarks.quality import claims, stages, study
+from benchmarks.quality import claims, ours, stages, study
 from benchmarks.quality.methods import FIELD, METHODS, ORDERS, WITH_REWARD, family, modules_of, needs_guide
 from benchmarks.quality.problem import TEST, VALIDATION
-from benchmarks.quality.settings import FIELD_TRIALS, FULL, OUR_TRIALS, OURS, QUICK, Scale, Trial
+from benchmarks.quality.settings import FIELD_TRIALS, FULL, OURS, QUICK, Scale, Trial
 from benchmarks.quality.simulated import Simulated, engagement_figures, randomly_shown
 from benchmarks.quality.stages import MOVIELENS, SIMULATOR, Place, Task, code_digest, digest, perform
 from benchmarks.quality.statistics import paired
@@ -127,8 +127,8 @@ def test_every_method_has_a_family_and_as_many_trials() -> None:
     assert {name for name in METHODS if family(name) == "other"} == set()
     assert len(set(METHODS)) == len(METHODS)
     for scale in (FULL, QUICK):
-        assert {len(scale.trials_of(name)) for name in (*FIELD, OURS, study.GUIDE)} == {scale.trials}
-    assert len(set(FIELD_TRIALS)) == len(FIELD_TRIALS) >= FULL.trials <= len(set(OUR_TRIALS))
+        assert {len(study.trials_of(scale, name)) for name in (*FIELD, OURS, study.GUIDE)} == {scale.trials}
+    assert len(set(FIELD_TRIALS)) == len(FIELD_TRIALS) >= FULL.trials <= len(set(ours.TRIALS))
 
 
 @pytest.mark.parametrize("name", FIELD)

@@ -6,7 +6,7 @@ import pytest
 
 from console.settings import Settings
 from goalrank.errors import UsageError
-from goalrank.group_plan import planned
+from goalrank.group_plan import Taught, planned, taught_by
 from goalrank.policies import helper_columns
 from goalrank.presets import EVERY_STEP, NEVER, PRESETS, preset
 
@@ -69,3 +69,13 @@ def test_the_settings_check_preset_and_plan() -> None:
     Settings(group_plan="own=4").require_groups()
     with pytest.raises(UsageError, match="preset 'huge' found"):
         Settings(preset="huge").require_groups()
+
+
+def test_generators_are_told_with_how_long_they_learn() -> None:
+    assert taught_by("generators=20 taught=250 own=2") == Taught(20, 250)
+    assert taught_by("") == taught_by("own=2") == taught_by("generators=0") == Taught()
+    assert planned(SMALL, "generators=20 taught=250") == SMALL  # beside its lists, none of which they replace
+    for half in ("generators=20", "taught=250", "generators=0 taught=5", "generators=3 taught=0"):
+        for read in (taught_by, lambda plan: planned(SMALL, plan)):
+            with pytest.raises(UsageError, match="generators=|taught="):
+                read(half)

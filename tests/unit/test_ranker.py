@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from goalrank import decoding
 from goalrank.dataset import TrainingSet
-from goalrank.decoding import BLOCKED
+from goalrank.decoding import BLOCKED, PACKED, lists_a_row
 from goalrank.encoders import Encoded, ModelSizes
 from goalrank.presets import preset
 from goalrank.ranker import Ranker
@@ -78,6 +79,36 @@ def test_teacher_forcing_is_step_by_step(ranker: Ranker) -> None:
             np.testing.assert_allclose(steps[b, g, : len(row)], expected, atol=1e-5)
             assert (steps[b, g, len(row) :] == 0).all()
             assert log_prob[b, g].item() == pytest.approx(float(sum(expected)), abs=1e-4)
+
+
+@pytest.mark.parametrize("together", [2, 4])
+def test_lists_that_attend_as_one_sequence_do_not_see_each_other(
+    ranker: Ranker, monkeypatch: pytest.MonkeyPatch, together: int
+) -> None:
+    counts = [7, 4, 9]
+    lists_BGL = random_lists(counts, 4, 4)
+
+    def answer() -> tuple[Tensor, Tensor]:
+        ranker.zero_grad()
+        log_prob_BG, _ = ranker.log_prob(make_encoded(ranker, counts, 9), lists_BGL)
+        log_prob_BG.sum().backward()
+        gradients = [weight.grad.flatten() for weight in ranker.decoder.parameters() if weight.grad is not None]
+        ranker.zero_grad()
+        return log_prob_BG.detach(), torch.cat(gradients)
+
+    apart, slope = answer()
+    monkeypatch.setattr(decoding, "lists_a_row", lambda *_: together)
+    packed, packed_slope = answer()
+    torch.testing.assert_close(packed, apart)
+    torch.testing.assert_close(packed_slope, slope, atol=1e-5, rtol=1e-4)
+
+
+def test_a_gpu_takes_as_many_lists_at_once_as_fit() -> None:
+    gpu, cpu = torch.device("cuda"), torch.device("cpu")
+    assert lists_a_row(20, 6, gpu) == 20 and lists_a_row(16, 6, gpu) == 16 and PACKED >= 20 * 6
+    assert lists_a_row(50, 6, gpu) == 10  # of the divisors of 50 the largest that fits
+    assert lists_a_row(23, 6, gpu) == 1 and lists_a_row(1, 200, gpu) == 1 and lists_a_row(4, 200, gpu) == 1
+    assert lists_a_row(20, 6, cpu) == 1
 
 
 @torch.no_grad()
