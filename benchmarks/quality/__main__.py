@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command line; its exit code."""
     given = _parser().parse_args(argv)
     try:
-        methods = _methods(given.methods)
+        methods, kinds = _methods(given.methods), _kinds(given.world, given.kinds)
         if given.world == MOVIELENS:
             movielens.require_files(given.data)
     except GoalRankError as error:
@@ -39,8 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)
 
     def measured(_: bool) -> tuple[list[Row], list[Claim]]:
-        found = conduct(place, methods, given.seeds or scale.seeds, given.jobs)
-        comparisons = {kind: compare(found, kind) for kind in KINDS[given.world]}
+        found = conduct(place, methods, given.seeds or scale.seeds, given.jobs, kinds)
+        comparisons = {kind: compare(found, kind) for kind in kinds}
         return rows_of(found, comparisons), claims_of(given.world, comparisons)
 
     options = ["--quick"] * given.quick + (["--json", str(given.json)] if given.json else [])
@@ -59,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", type=Path, default=movielens.DATA, help="GroupLens' MovieLens-1M files")
     parser.add_argument("--cache", type=Path, default=CACHE, help="finished runs; a study goes on from them")
     parser.add_argument("--methods", default="", help=f"some of {','.join(METHODS)}; the orders always")
+    parser.add_argument("--kinds", default="", help=f"some of {','.join(KINDS[MOVIELENS])}, of MovieLens' candidates")
     parser.add_argument("--seeds", type=positive, help=f"instead of {FULL.seeds}")
     parser.add_argument("--jobs", type=positive, default=1, help="processes, one torch thread each")
     parser.add_argument("--long", action="store_true", help="four times the steps; for a GPU")
@@ -79,6 +80,19 @@ def _methods(named: str) -> tuple[str, ...]:
     if unknown:
         raise UsageError(f"method {unknown[0]!r} found, expected some of {', '.join(METHODS)}")
     return tuple(name for name in METHODS if not wanted or name in wanted or name in ORDERS or name == OURS)
+
+
+def _kinds(world: str, named: str) -> tuple[str, ...]:
+    """The kinds of candidates to compare on, in the world's order.
+
+    Raises:
+        UsageError: the world has no such kind.
+    """
+    wanted = [kind for kind in named.split(",") if kind]
+    unknown = [kind for kind in wanted if kind not in KINDS[world]]
+    if unknown:
+        raise UsageError(f"kind {unknown[0]!r} found, expected some of {', '.join(KINDS[world])} in world {world}")
+    return tuple(kind for kind in KINDS[world] if not wanted or kind in wanted)
 
 
 if __name__ == "__main__":

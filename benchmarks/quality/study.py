@@ -45,28 +45,29 @@ def trials_of(scale: Scale, method: str) -> tuple[Trial, ...]:
     return (ours.TRIALS if method == OURS else FIELD_TRIALS)[: scale.trials]
 
 
-def conduct(place: Place, methods: Sequence[str], seeds: int, jobs: int) -> Results:
-    """Do what is not in the cache yet, for all kinds of candidates of the world.
+def conduct(place: Place, methods: Sequence[str], seeds: int, jobs: int, kinds: Sequence[str] | None = None) -> Results:
+    """Do what is not in the cache yet.
 
     Args:
         place: world, scale, cache and data.
         methods: of methods.METHODS.
         seeds: 0, 1, ... so many.
         jobs: processes, each with one torch thread; 1: in this one.
+        kinds: of candidates; all of the world's where none is named.
     """
+    kinds = kinds or KINDS[place.world]
     place.cache.mkdir(parents=True, exist_ok=True)
     found = Results(place, tuple(range(seeds)))
     if jobs == 1:
-        return _conduct(found, methods, None)
+        return _conduct(found, methods, kinds, None)
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _one_thread) as pool:
-        return _conduct(found, methods, pool)
+        return _conduct(found, methods, kinds, pool)
 
 
-def _conduct(found: Results, methods: Sequence[str], pool: Executor | None) -> Results:
-    place, seeds = found.place, found.seeds
-    scale, kinds = place.scale, KINDS[place.world]
+def _conduct(found: Results, methods: Sequence[str], kinds: Sequence[str], pool: Executor | None) -> Results:
+    place, seeds, scale = found.place, found.seeds, found.place.scale
     _wave(found, "data", [Task("data", kind) for kind in kinds], pool)
-    _wave(found, "encoders", [Task("encoder", kinds[0], seed) for seed in seeds], pool)
+    _wave(found, "encoders", [Task("encoder", KINDS[place.world][0], seed) for seed in seeds], pool)
 
     tried = {kind: [Task("guide", kind, trial=trial) for trial in trials_of(scale, GUIDE)] for kind in kinds}
     _wave(found, "guides: trials", [task for tasks in tried.values() for task in tasks], pool)
