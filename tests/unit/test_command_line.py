@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -104,6 +105,29 @@ def test_a_request_that_is_no_object(tmp_path: Path, request_text: str) -> None:
     result = CliRunner().invoke(app, ["rank", "--workspace", str(tmp_path), "-"], input=request_text)
     assert result.exit_code == 2
     assert "expected an object with user_id and candidates" in result.stderr
+
+
+@pytest.mark.parametrize("words", ["nightly", "history", "report --workspace {}", "migrate --workspace {}"])
+def test_a_current_folder_that_was_deleted_is_usage(tmp_path: Path, words: str) -> None:
+    """Of any workspace: torch cannot be loaded there."""
+    (tmp_path / "workspace").mkdir()
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    command = [sys.executable, "-m", "goalrank_platform", *words.format(tmp_path / "workspace").split(), "--json"]
+    leaving = f"import os, sys; os.rmdir({str(gone)!r}); os.execv(sys.executable, {command!r})"
+    path = str(Path(__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, "-c", leaving],
+        cwd=gone,
+        env={**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    document = json.loads(done.stdout)
+    assert "the current folder was deleted" in document["reason"] and "cd into one" in document["reason"]
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(("logged", "asked"), [("live-7", "live-7"), (f"{ISSUED_PREFIX}7", None)])
