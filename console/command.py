@@ -85,6 +85,7 @@ def errors_as_exit_codes(as_json: bool = False, document: Stopped = stopped) -> 
 
     try:
         with _sigterm_as_interrupt():
+            _require_a_current_folder()
             yield
     except GoalRankError as error:
         raise _end(error.kind, str(error), error.exit_code, as_json, document) from error
@@ -103,6 +104,20 @@ def errors_as_exit_codes(as_json: bool = False, document: Stopped = stopped) -> 
         if as_json:
             print(json.dumps(document("failed", f"{type(error).__name__}: {error}", EXIT_BUG)))
         raise
+
+
+def _require_a_current_folder() -> None:
+    """Refuse to begin in a folder that was deleted: relative paths lead nowhere, and torch's libraries end the process.
+
+    Raises:
+        UsageError: it was.
+    """
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise UsageError(
+            "the current folder was deleted, expected one that is there; cd into one and type the command again"
+        ) from None
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
+from components.serve_model.bodies import as_sent
 from console.settings import Settings
 from console.workspace import Workspace, arrival_days
 from goalrank.errors import UsageError
@@ -67,16 +68,20 @@ def collect(settings: Settings, console: Console) -> dict[str, Any]:
 
 
 def rank(settings: Settings, text: str | None) -> str:
-    """Rank one request (JSON text; None: a logged one) and return the answer as JSON.
+    """Rank one request (JSON text; None: a logged one, whose id the answer bears) and return the answer as JSON.
 
     Raises:
         UsageError: the text is no JSON object, or there is no logged request.
     """
     Workspace(settings.workspace).logs()  # refuses one of another release
-    request = _example(settings) if text is None else _parsed(text)
+    if text is None:
+        logged = _example(settings)
+        request, name = as_sent(logged), {"request_id": logged["request_id"]}
+    else:
+        request, name = _parsed(text), {}
     from components.serve_model.main import rank_once  # torch: a wrong request need not wait for it
 
-    return json.dumps(rank_once(settings.feast_uri, settings.tracking_uri, request))
+    return json.dumps(name | rank_once(settings.feast_uri, settings.tracking_uri, request))
 
 
 def _parsed(text: str) -> dict[str, object]:
@@ -89,7 +94,7 @@ def _parsed(text: str) -> dict[str, object]:
     return request
 
 
-def _example(settings: Settings) -> dict[str, object]:
+def _example(settings: Settings) -> dict[str, Any]:
     """The first request of the newest day in the workspace's logs."""
     import pyarrow.parquet as pq
 
@@ -103,4 +108,4 @@ def _example(settings: Settings) -> dict[str, object]:
         {"item_id": item, "score": score}
         for item, score in zip(row["candidates"], row["candidate_scores"], strict=True)
     ]
-    return {"user_id": row["user_id"], "candidates": candidates}
+    return {"request_id": row["request_id"], "user_id": row["user_id"], "candidates": candidates}

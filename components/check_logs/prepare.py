@@ -19,6 +19,9 @@ from components.check_logs.partitions import Reading
 from components.extract_features.locations import for_spark
 from goalrank import schema
 
+REQUEST_ID = schema.REQUEST_ID_PATTERN.removesuffix("$") + r"\z"
+"""The contract's pattern for Java, whose $ lets a line break follow."""
+
 
 def read_logs(spark: SparkSession, logs: Path, reading: Reading, table: str, recent: bool = False) -> DataFrame:
     """Rows of one table of tonight's days (and of the recent days before), with their arrival day as `dt`."""
@@ -40,6 +43,7 @@ def requests(spark: SparkSession, logs: Path, reading: Reading) -> DataFrame:
         "user_id",
         "event_time",
         "policy",
+        (~sf.col("request_id").rlike(REQUEST_ID)).cast("int").alias("request_id_malformed"),
         *_nullness("candidates", "candidate_scores"),
         sf.size("candidates").alias("candidates_count"),
         sf.size(sf.filter("candidates", lambda item: item.isNull())).alias("candidates_null"),

@@ -102,6 +102,12 @@ def requests() -> list[Expectation]:
     return [
         *_not_null("requests"),
         _id("user_id"),
+        _exactly(
+            0,
+            "request_id_malformed",
+            f"each request_id to match {schema.REQUEST_ID_PATTERN}",
+            "give requests such ids, in impressions too (`goalrank import csv` does): the service answers no other",
+        ),
         _exactly(1, "times_logged", "each request_id once", "keep one row of each request_id"),
         gxe.ExpectColumnValuesToBeBetween(
             column="candidates_count",

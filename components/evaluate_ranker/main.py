@@ -84,7 +84,8 @@ def run(
         require_off_policy_setting(off_policy)
         with step.tool("torch"):
             from components.evaluate_ranker import anchor as anchors
-            from components.evaluate_ranker import models, outputs, scoring
+            from components.evaluate_ranker import differences, models, outputs, scoring
+            from components.evaluate_ranker.differences import TRUE
             from components.evaluate_ranker.off_policy import compare
             from goalrank.checkpoint import load_model
             from goalrank.dataset import TrainingSet
@@ -128,9 +129,12 @@ def run(
             raise ModelRefused(f"the judge is a {type(judge).__name__}, expected a RewardModel; train it again")
         indices_R = data.evaluation_indices()
         answers = scoring.answer_all(data, indices_R, rankers, judge, seed, step.progress)
+        users_R = data.examples.column("user_id").to_numpy()[indices_R]
         positives_RN, mask_RN = scoring.positives(data, indices_R)
         measured = {name: scoring.measure(answer, positives_RN, mask_RN) for name, answer in answers.items()}
-        add_true_rewards(measured, answers, data, indices_R, world_uri)
+        true_rewards = true_rewards_of(answers, data, indices_R, world_uri)
+        for name, true_R in true_rewards.items():
+            measured[name][TRUE] = float(true_R.mean())
         latency = scoring.latency_ms(data, indices_R, rankers["challenger"])
         section = off_policy_section(
             compare(data, indices_R, rankers["challenger"], rankers.get("champion"), judge, seed), off_policy
@@ -138,7 +142,7 @@ def run(
         decided = decide(
             **about,
             rewards={name: answer.rewards_R for name, answer in answers.items()},
-            users_R=data.examples.column("user_id").to_numpy()[indices_R],
+            users_R=users_R,
             metrics={name: measured.get(name) for name in ("challenger", "champion", "anchor", "retriever", "random")},
             gates=[
                 off_policy_gate(section),
@@ -151,16 +155,17 @@ def run(
             off_policy=section,
         )
         outputs.write_lists(lists, data, indices_R, answers)
-        differences = outputs.metric_differences(
-            answers,
-            outputs.compared_with(decided),
-            positives_RN,
-            mask_RN,
-            data.examples.column("user_id").to_numpy()[indices_R],
-            seed,
-        )
+        values = {
+            name: differences.values(answers[name], positives_RN, mask_RN, true_rewards.get(name))
+            for name in ("challenger", *{"retriever", outputs.compared_with(decided)})
+        }
+        over = {
+            name: differences.differences(values["challenger"], theirs, users_R, seed)
+            for name, theirs in values.items()
+            if name != "challenger"
+        }
         items = outputs.read_items(training_set)
-        step.figures |= outputs.figures(decided, latency, data, indices_R, answers, items, differences)
+        step.figures |= outputs.figures(decided, latency, data, indices_R, answers, items, over)
         write_atomic(Path(verdict), to_json(decided))
         with registry.reaching(tracking_uri):
             outputs.log(client, document["run_id"], decided, latency)
@@ -191,25 +196,20 @@ def _require_same_night(document: dict[str, Any], data: TrainingSet, date: str) 
             )
 
 
-def add_true_rewards(
-    measured: dict[str, dict[str, float | None]],
-    answers: dict[str, Answers],
-    data: TrainingSet,
-    indices_R: np.ndarray,
-    world_uri: str,
-) -> None:
-    """In a simulated world, the exact expected reward of each policy's lists: a figure, not a gate."""
+def true_rewards_of(
+    answers: dict[str, Answers], data: TrainingSet, indices_R: np.ndarray, world_uri: str
+) -> dict[str, np.ndarray]:
+    """In a simulated world, by policy the exact expected reward of its lists [R]: figures, no gate's; else nothing."""
     from components.evaluate_ranker.outputs import item_ids
     from goalrank.simulator.logs import load_world
     from goalrank.simulator.truth import true_reward
 
     world = load_world(world_uri) if world_uri else None
     if world is None or not len(indices_R):
-        return
+        return {}
     ids_RPL = np.stack([item_ids(data, indices_R, answer.lists_RL) for answer in answers.values()], axis=1)
     rewards_RP = true_reward(world, data.examples.take(pa.array(indices_R)), ids_RPL)
-    for column, name in enumerate(answers):
-        measured[name]["true_reward"] = float(rewards_RP[:, column].mean())
+    return {name: rewards_RP[:, column] for column, name in enumerate(answers)}
 
 
 if __name__ == "__main__":

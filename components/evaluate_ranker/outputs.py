@@ -14,11 +14,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from components.evaluate_ranker import scoring
+from components.evaluate_ranker.differences import JUDGED
 from goalrank.dataset import TrainingSet
 from goalrank.schema import TOPIC_BUCKETS
 from goalrank.verdict import EvaluationVerdict, to_json
-from goalrank.verdict.statistics import Comparisons
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -64,30 +63,6 @@ def read_items(training_set: str) -> dict[int, Item]:
     }
 
 
-def metric_differences(
-    answers: dict[str, Answers],
-    other: str,
-    positives_RN: np.ndarray,
-    mask_RN: np.ndarray,
-    users_R: np.ndarray,
-    seed: int,
-) -> dict[str, dict[str, Any]]:
-    """By ranking measure, challenger minus the other over the requests that define it, bootstrapped by users as the
-    verdict's differences are. Measures that nothing defines, or that are not finite, are left out: no gate reads them.
-    """
-    ours, theirs = (scoring.ranking_measures(answers[name], positives_RN, mask_RN) for name in ("challenger", other))
-    found = {}
-    for name in ours:
-        with np.errstate(invalid="ignore"):  # infinity minus infinity is not defined, and left out
-            difference_R = ours[name] - theirs[name]
-        defined_R = np.isfinite(difference_R)
-        if defined_R.any():
-            compared = Comparisons(len(difference_R), users_R, metric=name, seed=seed)
-            compared.add(name, np.where(defined_R, difference_R, 0.0), defined_R)
-            found[name] = compared.interval(name).model_dump() | {"requests": int(defined_R.sum())}
-    return found
-
-
 def figures(
     decided: EvaluationVerdict,
     latency: dict[str, float],
@@ -95,9 +70,13 @@ def figures(
     indices_R: np.ndarray,
     answers: dict[str, Answers],
     items: dict[int, Item],
-    differences: dict[str, dict[str, Any]],
+    differences: dict[str, dict[str, dict[str, Any]]],
 ) -> dict[str, Any]:
-    """What the report shows."""
+    """What the report shows.
+
+    Args:
+        differences: challenger minus the other, by who that is and by metric (differences.py).
+    """
     plain = decided.model_dump(mode="json")
     other = compared_with(decided)
     return {
@@ -110,7 +89,9 @@ def figures(
         "users": decided.users,
         "metrics": plain["metrics"],
         "difference": {**plain["difference"], "against": other} if plain["difference"] else None,
-        "metric_differences": differences,
+        # The judged reward's own is the verdict's, at the confidence that promotes.
+        "metric_differences": {name: one for name, one in differences[other].items() if name != JUDGED},
+        "retriever_differences": differences["retriever"],
         "checks": plain["checks"],
         "slices": plain["slices"],
         "anchor": plain["anchor"],

@@ -21,6 +21,8 @@ MAIN = (
     "snapshot_id",
     "metrics",
     "difference",
+    "metric_differences",
+    "retriever_differences",
     "off_policy",
     "checks",
     "reward_models",
@@ -30,6 +32,7 @@ MAIN = (
 """Keys of report.json that are a night's main figures; MLflow's run of the night has the same as tags, dotted."""
 
 DIFFERENCE = ("metric", "mean", "low", "high", "confidence", "against")
+METRIC_DIFFERENCE = ("mean", "low", "high", "confidence")
 ESTIMATE = ("estimator", "value", "low", "high", "effective_sample_size")
 JOINED = "join_groups"
 """The step that tells of the groups and holds their data gate where generate_groups made them in parts."""
@@ -57,6 +60,8 @@ def collect(folder: Path, date: str, state: str) -> dict[str, Any]:
         | {"date": date, "state": state}
         | {
             "difference": _some(evaluation.get("difference"), DIFFERENCE),
+            "metric_differences": _by_metric(evaluation.get("metric_differences")),
+            "retriever_differences": _by_metric(evaluation.get("retriever_differences")),
             "off_policy": _off_policy(evaluation.get("off_policy")),
             "checks": _statuses(evaluation.get("checks")) | _statuses(figures(outcomes, "smoke_serve").get("checks")),
             "reward_models": {
@@ -163,6 +168,12 @@ def _is_number(value: Any) -> bool:
 
 def _some(found: Any, names: tuple[str, ...]) -> dict[str, Any] | None:
     return {name: found.get(name) for name in names} if isinstance(found, dict) else None
+
+
+def _by_metric(found: Any) -> dict[str, dict[str, Any] | None]:
+    """Of every metric the interval of its difference."""
+    known = found if isinstance(found, dict) else {}
+    return {str(metric): _some(difference, METRIC_DIFFERENCE) for metric, difference in known.items()}
 
 
 def _off_policy(found: Any) -> dict[str, Any] | None:

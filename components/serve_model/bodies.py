@@ -132,6 +132,12 @@ def reason_of(errors: list[dict[str, Any]] | list[Any]) -> str:
     return "; ".join(parts) + more
 
 
+def as_sent(logged: dict[str, Any]) -> dict[str, Any]:
+    """A logged request as its client sent it: an id that the service made was not in it, and is taken from nobody."""
+    issued = str(logged.get("request_id")).startswith(ISSUED_PREFIX)
+    return {name: value for name, value in logged.items() if name != "request_id" or not issued}
+
+
 def parse_rank(document: object) -> RankBody:
     """A request that came from elsewhere than HTTP.
 

@@ -108,6 +108,8 @@ def serve(
 def rank_once(feast_uri: str, tracking_uri: str, request: dict[str, Any]) -> dict[str, Any]:
     """Answer one request as the service would, without exploring and without logging it.
 
+    A request without `request_id` is answered without one: nobody could come back to it.
+
     Raises:
         UsageError: the request is not valid.
         ModelRefused: nothing has been promoted yet.
@@ -118,8 +120,7 @@ def rank_once(feast_uri: str, tracking_uri: str, request: dict[str, Any]) -> dic
     body = parse_rank(request)
     torch.set_num_threads(1)
     ranked = Ranking(FeatureRows(OnlineReader(feast_uri), read_seconds=60.0), load_champion(tracking_uri)).rank(body)
-    return {
-        "request_id": body.request_id,
+    return ({} if body.request_id is None else {"request_id": body.request_id}) | {
         "model_name": ranked.model_name,
         "model_version": ranked.model_version,
         "items": ranked.items,

@@ -15,16 +15,18 @@ import uuid
 from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.serve_model.bodies import ISSUED_PREFIX, FeedbackBody, RankBody
 from components.serve_model.journal import SUFFIX, Segment
-from components.serve_model.ranking import Ranked
 from goalrank import schema
 from goalrank.errors import GoalRankError
+
+if TYPE_CHECKING:
+    from components.serve_model.ranking import Ranked  # torch: whoever brings the rows in need not have it
 
 FEEDBACK_WINDOW_SECONDS = 1800.0
 """How long after its segment is closed a request still takes feedback."""

@@ -31,7 +31,7 @@ def answer(question: dict[str, Any]) -> list[dict[str, Any]]:
 
     from components import registry
     from components.feature_store import OnlineReader
-    from components.serve_model.bodies import parse_rank
+    from components.serve_model.bodies import as_sent, parse_rank
     from components.serve_model.champion import loaded
     from components.serve_model.feature_rows import FeatureRows
     from components.serve_model.ranking import Ranking
@@ -48,7 +48,7 @@ def answer(question: dict[str, Any]) -> list[dict[str, Any]]:
     for request in question["requests"]:
         begun = time.perf_counter()
         try:
-            ranked = ranking.rank(parse_rank(request))
+            ranked = ranking.rank(parse_rank(as_sent(request)))
         except UsageError as refusal:
             answers.append({"refused": str(refusal)})
             continue

@@ -15,18 +15,15 @@ from components.publish_report.sections.lineage import lineage
 from components.step import write_atomic
 from console.report.chosen import document_of, run_id
 from console.report.nights import TEMPLATES
+from console.report.pairs import FOLDER, Pair
 from console.workspace import Night
-
-FOLDER = "comparisons"
-"""In the workspace; a page is named by both nights."""
 
 
 def write_comparison(workspace: Path, one: Night, other: Night) -> Path:
     """Write the page of two nights and return its path; the differences are the second's minus the first's."""
     nights = (one, other)
     documents = [document_of(night) for night in nights]
-    name = "_".join(run_id(night).replace("/", "-") for night in nights)
-    path = workspace / FOLDER / f"{name}.html"
+    path = workspace / FOLDER / Pair(run_id(one), run_id(other)).file
     page = (
         environment(TEMPLATES)
         .get_template("compare.html.jinja")

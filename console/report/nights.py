@@ -1,4 +1,5 @@
-"""The page of all nights: how the last one went, the trend, every night with its verdict, the champion's moves."""
+"""The page of all nights: how the last one went, the trend, every night with its verdict, the champion's moves, and the
+nights that were compared."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ from components.publish_report.plots.style import made, numbered
 from components.publish_report.plots.versions import over_versions
 from components.publish_report.report import CARD, DATA, INDEX, PAGE
 from components.step import write_atomic
+from console.report import pairs
 from goalrank.errors import ModelRefused
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -55,6 +57,8 @@ def write_index(workspace: Path, journal_uri: str) -> Path:
             },
             moves=[move | {"reason": without_rows(move["reason"])} for move in moves[::-1][:MOVES]],
             note=note,
+            pairs=pairs.newest(workspace),
+            compared=f"../{pairs.FOLDER}",
             plots=numbered(made([lambda: over_versions(trend)]), "i"),
         )
     )

@@ -2,6 +2,7 @@
 
     /                    the nights         /nights/...        a report, a page of Data Docs
     /playground          the playground     /api/...           what it asks for (playground.py)
+    /comparisons/...     two nights side by side
     /static/...          its script and style
 
 A page may load nothing from elsewhere. A request that names another host than ours comes from a page of somebody else's
@@ -23,9 +24,10 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from console.report.pairs import FOLDER
 from console.settings import Settings
 from console.ui import nights, playground
-from console.ui.files import TYPES, servable
+from console.ui.files import TYPES, compared, servable
 from goalrank.errors import GoalRankError
 
 STATIC = Path(__file__).with_name("static")
@@ -42,7 +44,7 @@ THEIRS = (
     "default-src 'none'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src 'self' data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-"""Of reports and Data Docs: no script at all runs in them."""
+"""Of reports, comparisons and Data Docs: no script at all runs in them."""
 HEADERS = {
     b"x-content-type-options": b"nosniff",
     b"referrer-policy": b"no-referrer",
@@ -99,10 +101,12 @@ def create_app(settings: Settings, played: playground.Playground, host: str = "1
         return Response(status_code=204)  # browsers ask for it wherever a page names none
 
     async def of_night(request: Request) -> Response:
-        file = await run_in_threadpool(servable, settings.workspace / "nights", request.path_params["path"])
-        if file is None:
-            raise HTTPException(404)
-        return FileResponse(file, media_type=TYPES[file.suffix], headers={"content-security-policy": THEIRS})
+        return _their_page(
+            await run_in_threadpool(servable, settings.workspace / "nights", request.path_params["path"])
+        )
+
+    async def of_two(request: Request) -> Response:
+        return _their_page(await run_in_threadpool(compared, settings.workspace / FOLDER, request.path_params["name"]))
 
     async def failed(request: Request, error: Exception) -> Response:
         return PlainTextResponse("this page could not be made; the terminal says why", 500)
@@ -114,6 +118,7 @@ def create_app(settings: Settings, played: playground.Playground, host: str = "1
             Route("/static/{name}", static),
             Route("/favicon.ico", icon),
             Route("/nights/{path:path}", of_night),
+            Route("/comparisons/{name}", of_two),
             *playground.routes(played),
         ],
         middleware=[Middleware(OnlyOurHosts, hosts=None if host in EVERYWHERE else LOOPBACK | {host})],
@@ -121,6 +126,12 @@ def create_app(settings: Settings, played: playground.Playground, host: str = "1
     )
     app.router.redirect_slashes = False
     return app
+
+
+def _their_page(file: Path | None) -> Response:
+    if file is None:
+        raise HTTPException(404)
+    return FileResponse(file, media_type=TYPES[file.suffix], headers={"content-security-policy": THEIRS})
 
 
 _HOST = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([^:\[\]]+))(?::[0-9]{1,5})?")

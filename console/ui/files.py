@@ -5,12 +5,16 @@ What is served below /nights/:
     index.html                      the page of all nights, which every night writes
     <date>/<n>/report.html          and its other files of REPORT_FILES
     <date>/<n>/.../data_docs/...    Great Expectations' site, its scripts taken out already (components/data_docs.py)
+
+And below /comparisons/: the pages of two nights, <date>-<n>_<date>-<n>.html.
 """
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
+
+from console.report.pairs import Pair
 
 INDEX = "index.html"
 REPORT_FILES = {"report.html", "report.json", "model_card.md", "experiment.json"}
@@ -31,11 +35,18 @@ _TRY = re.compile(r"\d{4}-\d{2}-\d{2}/[1-9]\d{0,5}/(.+)")
 
 def servable(nights: Path, path: str) -> Path | None:
     """The file of that path below WORKSPACE/nights that may be shown; None for anything else, there or not."""
-    if path != INDEX and not _of_a_night(path):
-        return None
+    return _within(nights, path) if path == INDEX or _of_a_night(path) else None
+
+
+def compared(folder: Path, name: str) -> Path | None:
+    """The page of two nights of that name in WORKSPACE/comparisons; None for anything else."""
+    return _within(folder, name) if Pair.of_file(name) else None
+
+
+def _within(folder: Path, path: str) -> Path | None:
+    """The file of that path, if there is one and it lies in the folder once links are followed."""
     try:
-        # Links are followed before it is decided where a file lies.
-        root, file = nights.resolve(strict=True), (nights / path).resolve(strict=True)
+        root, file = folder.resolve(strict=True), (folder / path).resolve(strict=True)
     except (OSError, ValueError, RuntimeError):
         return None
     return file if file.is_file() and file.is_relative_to(root) else None

@@ -1,4 +1,4 @@
-"""The front page: every night, newest first, with its report and Data Docs, and where MLflow shows the runs."""
+"""The front page: nights, newest first, with reports and Data Docs, comparisons, and where MLflow shows the runs."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from components import registry
 from components.publish_report.notify import without_rows
 from console.doctor import network
 from console.next_steps import typed
+from console.report import pairs
 from console.settings import Settings
 from console.ui.files import DOCS, INDEX
 
@@ -55,6 +56,7 @@ def page(settings: Settings) -> str:
         workspace=str(settings.workspace),
         nights=rows(nights),
         index=(nights / INDEX).is_file(),
+        pairs=pairs.newest(settings.workspace),
         mlflow=_mlflow(settings),
     )
 

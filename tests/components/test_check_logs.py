@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 
 from components.check_logs import partitions
 from components.check_logs.main import run
+from components.data_gate import EXAMPLE_ROWS
 from components.extract_features import day_decisions, version
 from components.gate_limits import LATE_ROWS, SILENT_HOURS, VOLUME
 from goalrank import schema
@@ -415,6 +417,15 @@ def test_later_than_that_an_impression_without_a_request_is_refused(tmp_path: Pa
         night(tmp_path, DAYS[4])
 
 
+WELL_FORMED = ("7", "a.b_c:d-e", "r" * 64)
+MALFORMED = ("r" * 65, "two words", "line\n", "", "-begins", "caf\u00e9")
+
+
+def test_the_services_pattern_is_that_of_the_gates_samples() -> None:
+    assert all(re.fullmatch(schema.REQUEST_ID_PATTERN, name) for name in WELL_FORMED)
+    assert not any(re.fullmatch(schema.REQUEST_ID_PATTERN, name) for name in MALFORMED)
+
+
 def faulty_requests(dt: str) -> list[dict[str, Any]]:
     return [
         *(a_request(dt, name) for name in "abcdefghijklmnopq"),
@@ -431,6 +442,8 @@ def faulty_requests(dt: str) -> list[dict[str, Any]]:
         a_request(dt, "tomorrow", event_time=at(dt, 24)),
         a_request(dt, "padding", candidates=[11, 0, 13, 14, 15, 16]),
         a_request(dt, "user-0", user_id=0),
+        *(a_request(dt, "", request_id=name) for name in MALFORMED),
+        *(a_request(dt, "", request_id=name) for name in WELL_FORMED),
     ]
 
 
@@ -493,6 +506,7 @@ def faulty(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any
     ("check", "rows"),
     [
         ("requests: expected user_id never null", ["03-nobody"]),
+        ("requests: expected each request_id to match", [f"found {len(MALFORMED)} of", "request_id_malformed=1"]),
         ("requests: expected each request_id once", ["03-twice", "01-a"]),
         ("requests: expected at least one candidate", ["03-none"]),
         ("requests: expected no null among the candidates", ["03-null"]),
@@ -536,10 +550,18 @@ def test_a_row_defect_is_named_with_its_rows_and_how_to_mend_it(
     assert named[0] in message
 
 
+def test_three_malformed_request_ids_are_quoted(faulty: tuple[str, dict[str, Any], Path]) -> None:
+    message, _, _ = faulty
+    _, _, told = message.partition("each request_id to match")
+    quoted = told.partition("To mend:")[0]
+    assert quoted.count("request_id_malformed=1") == EXAMPLE_ROWS == 3
+    assert sum(f"request_id={name}" in quoted for name in MALFORMED if name) >= EXAMPLE_ROWS - 1
+
+
 def test_a_refusal_lists_nothing_else_and_keeps_its_data_docs(faulty: tuple[str, dict[str, Any], Path]) -> None:
     message, outcome, folder = faulty
     assert message.startswith(f"the logs of {DAYS[2]} break the data contract: requests: expected")
     assert (outcome["kind"], outcome["exit_code"]) == ("data_refused", 3)
-    assert len(outcome["figures"]["refused"]) == 31  # one a row of the table above
+    assert len(outcome["figures"]["refused"]) == 32  # one a row of the table above
     assert not outcome["figures"]["warnings"]
     assert (folder / "docs" / "index.html").is_file()

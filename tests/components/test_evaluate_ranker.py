@@ -11,8 +11,8 @@ import pyarrow as pa
 import pytest
 
 from components import registry
-from components.evaluate_ranker import anchor, models, off_policy, outputs, scoring
-from components.evaluate_ranker.main import add_true_rewards
+from components.evaluate_ranker import anchor, differences, models, off_policy, outputs, scoring
+from components.evaluate_ranker.main import true_rewards_of
 from components.promote_model import journal
 from goalrank.errors import CheckpointDamaged, ModelRefused, UsageError
 from goalrank.off_policy import OffPolicyResult
@@ -22,7 +22,17 @@ from goalrank.simulator.logs import write_day
 from goalrank.simulator.truth import true_reward
 from goalrank.simulator.world import FIRST_ITEM_ID
 from goalrank.slices import slices_of
-from goalrank.verdict import ANCHOR_DAYS, FLOOR, SUPERIORITY, decision, load_verdict, require_about, thresholds
+from goalrank.verdict import (
+    ANCHOR_DAYS,
+    CONFIDENCE,
+    FLOOR,
+    SUPERIORITY,
+    decision,
+    load_verdict,
+    require_about,
+    thresholds,
+)
+from goalrank.verdict.statistics import paired_bootstrap
 from tests.components.graded_night import shared_night
 from tests.components.untrained_models import NightInputs, random_ranker
 
@@ -298,6 +308,36 @@ def test_figures_and_tracking_run_say_what_the_report_shows(evaluate, crown, cli
     assert tracked.data.tags["decision"] == "promote"
 
 
+def test_the_retrievers_order_is_compared_by_every_metric_as_the_floor_is(evaluate, crown, inputs):
+    crown("good")
+    night = evaluate("better")
+    found, metrics = night.figures["retriever_differences"], night.verdict.metrics
+    assert found.keys() == metrics["challenger"].keys()
+    for name, difference in found.items():
+        assert difference["mean"] == pytest.approx(metrics["challenger"][name] - metrics["retriever"][name])
+        assert (difference["metric"], difference["confidence"]) == (name, CONFIDENCE)
+        assert difference["low"] < difference["mean"] < difference["high"]
+    floor = next(check for check in night.verdict.checks if check.name == "floor")
+    assert found["judged_reward"]["low"] == pytest.approx(floor.value)
+    judged = inputs.data.examples.take(inputs.data.evaluation_indices())
+    clicked = sum(any(clicks) for clicks in judged.column("clicks").to_pylist())
+    assert found["judged_reward"]["requests"] == night.verdict.requests
+    assert {found[name]["requests"] for name in found if name != "judged_reward"} == {clicked}
+
+
+def test_on_a_first_night_the_retriever_is_the_other(evaluate):
+    night = evaluate("good", allow_bootstrap=True)
+    found = dict(night.figures["retriever_differences"])
+    assert found.pop("judged_reward")["mean"] == pytest.approx(night.verdict.difference.mean)
+    assert night.figures["metric_differences"] == found
+
+
+def test_a_metric_that_no_request_defines_has_no_difference():
+    nothing = {"judged_reward": np.array([1.0, 2.0]), "auc": np.array([np.nan, np.inf])}
+    assert list(differences.differences(nothing, nothing, np.array([7, 8]), seed=0)) == ["judged_reward"]
+    assert differences.differences({"auc": np.zeros(0)}, {"auc": np.zeros(0)}, np.zeros(0, np.int64), seed=0) == {}
+
+
 def test_a_day_on_which_nobody_clicked_has_no_hits_but_a_verdict():
     answers = scoring.Answers(np.zeros((2, 1), np.int64), np.zeros((2, 3)), np.array([0.5, 1.5]))
     figures = scoring.measure(answers, np.zeros((2, 3), bool), np.ones((2, 3), bool))
@@ -406,11 +446,19 @@ def test_the_true_reward_of_a_simulated_world_is_reported(tmp_path):
     data, indices_R = inputs.data, inputs.data.evaluation_indices()
     answers = scoring.answer_all(data, indices_R, {"challenger": random_ranker(0)}, inputs.judge, 0, lambda *_: None)
     data.items = replace(data.items, item_id_I=data.items.item_id_I + FIRST_ITEM_ID - 1)
-    measured = {name: {} for name in answers}
-    add_true_rewards(measured, answers, data, indices_R, "")
-    assert measured["challenger"] == {}
-    add_true_rewards(measured, answers, data, indices_R, str(tmp_path / "logs"))
+    assert true_rewards_of(answers, data, indices_R, "") == {}
+    true_rewards = true_rewards_of(answers, data, indices_R, str(tmp_path / "logs"))
     ids_RL = outputs.item_ids(data, indices_R, answers["retriever"].lists_RL)
     expected_R = true_reward(config, data.examples.take(pa.array(indices_R)), ids_RL)
-    assert measured["retriever"]["true_reward"] == pytest.approx(expected_R.mean())
-    assert measured["retriever"] != measured["random"]
+    np.testing.assert_allclose(true_rewards["retriever"], expected_R)
+    assert true_rewards["retriever"].mean() != true_rewards["random"].mean()
+    users_R = data.examples.column("user_id").to_numpy()[indices_R]
+    positives_RN, mask_RN = scoring.positives(data, indices_R)
+    ours, theirs = (
+        differences.values(answers[name], positives_RN, mask_RN, true_rewards[name])
+        for name in ("challenger", "random")
+    )
+    found = differences.differences(ours, theirs, users_R, seed=0)
+    assert found["true_reward"]["mean"] == pytest.approx((true_rewards["challenger"] - true_rewards["random"]).mean())
+    alone = paired_bootstrap(true_rewards["challenger"] - true_rewards["random"], users_R)
+    assert found["true_reward"]["low"] == pytest.approx(alone.low)

@@ -15,9 +15,10 @@ import pytest
 from components import registry
 from components.evaluate_ranker.outputs import EXAMPLES
 from components.publish_report import tracking, versions
-from components.publish_report.document import collect, main_figures
+from components.publish_report.document import METRIC_DIFFERENCE, collect, main_figures
 from components.publish_report.main import run as publish
 from components.publish_report.main import write
+from components.publish_report.page import signed
 from components.publish_report.report import CARD, DATA, PAGE
 from components.publish_report.sections import SECTIONS
 from components.publish_report.sections.gates import gates
@@ -84,6 +85,30 @@ def test_intervals_and_thresholds_of_the_comparison(nights: ReportedNights) -> N
     for difference in found["metric_differences"].values():
         assert difference["low"] <= difference["mean"] <= difference["high"]
     assert document["difference"]["mean"] == found["difference"]["mean"]
+
+
+def test_what_the_model_is_worth_over_the_retriever_stands_beside_it_with_intervals(nights: ReportedNights) -> None:
+    page, document = read(nights.promoted)
+    card = (nights.promoted / CARD).read_text(encoding="utf-8")
+    found = document["outcomes"]["evaluate_ranker"]["figures"]["retriever_differences"]
+    assert found.keys() == document["retriever_differences"].keys() == found.keys() | {"judged_reward", "ndcg_at_6"}
+    table = page[page.index("<h3>Challenger against the retriever") :].partition("</table>")[0]
+    for metric, difference in document["retriever_differences"].items():
+        assert difference == {key: found[metric][key] for key in METRIC_DIFFERENCE}
+        interval = f"{signed(difference['low'])} to {signed(difference['high'])}"
+        assert f">{metric.replace('_', ' ')}</th>" in table and interval in table
+        assert f"| {metric.replace('_', ' ')} | {signed(difference['mean'])} | {interval} |" in card
+
+
+def test_a_first_night_says_the_retrievers_difference_once(nights: ReportedNights, tmp_path: Path) -> None:
+    folder = copied(nights.promoted, tmp_path)
+    file = folder / "outcomes" / "evaluate_ranker.json"
+    outcome = json.loads(file.read_text())
+    outcome["figures"]["difference"]["against"] = "retriever"
+    file.write_text(json.dumps(outcome))
+    write(folder, collect(folder, nights.date, "SUCCEEDED"))
+    page, _ = read(folder)
+    assert "<h3>Challenger against the retriever" not in page and "challenger minus retriever" in page
 
 
 def test_twenty_examples_with_titles_and_topics(nights: ReportedNights) -> None:
@@ -206,6 +231,7 @@ def test_the_main_figures_are_tags_under_the_keys_of_report_json(nights: Reporte
     tags = registry.connect(nights.tracking_uri).get_run(document["mlflow_run_id"]).data.tags
     figures = main_figures(document)
     assert {"verdict", "exit_code", "metrics.challenger.judged_reward", "difference.low"} <= figures.keys()
+    assert {"metric_differences.hit_at_6.low", "retriever_differences.ndcg_at_6.high"} <= figures.keys()
     for path, text in figures.items():
         found: Any = document
         for key in path.split("."):

@@ -119,6 +119,9 @@ def test_two_nights_side_by_side(nights: ReportedNights) -> None:
     ):
         assert re.search(rf"<h2 [^>]*>{title}", page)
     assert page.index("superiority") < page.index("finite"), "what changed comes first"
+    index = Path(done["index"])
+    link = re.search(rf'href="([^"]+)">{nights.date}/1 against {nights.date}/2</a>', index.read_text(encoding="utf-8"))
+    assert link and (index.parent / link[1]).resolve() == Path(done["comparison"]).resolve()
     assert run(nights.workspace, "--compare", f"{nights.date}/3", f"{nights.date}/4")[0] == 0
 
 

@@ -207,6 +207,7 @@ def test_many_threads_at_once_get_their_own_lists(place, champion):
 def test_rank_once(place):
     answer = rank_once(place.feast_uri, place.tracking_uri, body(4, request_id="mine"))
     assert answer["request_id"] == "mine" and len(answer["items"]) == schema.LIST_LENGTH
+    assert "request_id" not in rank_once(place.feast_uri, place.tracking_uri, body(4))
     with pytest.raises(UsageError, match="user_id: Field required"):
         rank_once(place.feast_uri, place.tracking_uri, {"candidates": [{"item_id": 1, "score": 0.0}]})
 

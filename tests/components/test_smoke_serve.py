@@ -5,12 +5,14 @@ import shutil
 import sqlite3
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from components import registry
 from components.materialize_features.main import run as materialize
 from components.register_model.main import run as register
+from components.serve_model.bodies import ISSUED_PREFIX
 from components.smoke_serve import main, offline
 from components.smoke_serve.main import invalid, run
 from goalrank.errors import ModelRefused, ServingRefused, TryAgain
@@ -67,6 +69,18 @@ def test_a_sound_version_passes_and_the_verdict_names_it(arguments):
     require_about(passed, model, registration["snapshot_id"], LAST)
     figures = json.loads((Path(arguments["run_uri"]) / "outcomes/smoke_serve.json").read_text())["figures"]
     assert figures["served_p50_ms"] > 0
+
+
+def test_requests_to_which_the_service_gave_their_ids_are_asked_too(arguments, tmp_path):
+    """Served traffic comes back as logs; a client may not send such an id, and none did."""
+    training_set = tmp_path / "training_set"
+    shutil.copytree(arguments["training_set"], training_set)
+    examples = pq.read_table(training_set / "examples.parquet")
+    issued = pa.array([f"{ISSUED_PREFIX}{name}" for name in examples["request_id"].to_pylist()])
+    renamed = examples.set_column(examples.schema.get_field_index("request_id"), "request_id", issued)
+    pq.write_table(renamed, training_set / "examples.parquet")
+    run(**arguments | {"training_set": str(training_set)})
+    assert (verdict(arguments).decision, verdict(arguments).requests) == ("pass", REQUESTS)
 
 
 def test_features_that_differ_online_are_refused_and_named(arguments, night, tmp_path):

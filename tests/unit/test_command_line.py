@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -11,11 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
 from components.night_card import FORMAT
+from components.serve_model.bodies import ISSUED_PREFIX, parse_rank
 from console.main import app
+from console.workspace import Workspace
 from tests.command_tree import walk
 
 PROMISED_KEYS = {
@@ -100,6 +105,52 @@ def test_a_request_that_is_no_object(tmp_path: Path, request_text: str) -> None:
     result = CliRunner().invoke(app, ["rank", "--workspace", str(tmp_path), "-"], input=request_text)
     assert result.exit_code == 2
     assert "expected an object with user_id and candidates" in result.stderr
+
+
+@pytest.mark.parametrize("words", ["nightly", "history", "report --workspace {}", "migrate --workspace {}"])
+def test_a_current_folder_that_was_deleted_is_usage(tmp_path: Path, words: str) -> None:
+    """Of any workspace: torch cannot be loaded there."""
+    (tmp_path / "workspace").mkdir()
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    command = [sys.executable, "-m", "goalrank_platform", *words.format(tmp_path / "workspace").split(), "--json"]
+    leaving = f"import os, sys; os.rmdir({str(gone)!r}); os.execv(sys.executable, {command!r})"
+    path = str(Path(__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, "-c", leaving],
+        cwd=gone,
+        env={**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    document = json.loads(done.stdout)
+    assert "the current folder was deleted" in document["reason"] and "cd into one" in document["reason"]
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("logged", "asked"), [("live-7", "live-7"), (f"{ISSUED_PREFIX}7", None)])
+def test_an_example_bears_the_id_of_the_request_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: str, asked: str | None
+) -> None:
+    """And what is asked is a request that the service would take, though it may have made that id itself."""
+    day = tmp_path / "logs" / "requests" / "dt=2026-01-05"
+    day.mkdir(parents=True)
+    row = {"request_id": logged, "user_id": 3, "candidates": [5, 6], "candidate_scores": [0.2, 0.1]}
+    pq.write_table(pa.Table.from_pylist([row]), day / "a.parquet")
+    Workspace(tmp_path / "w").folder.mkdir()
+    Workspace(tmp_path / "w").record_logs(tmp_path / "logs")
+
+    def answered(feast_uri: str, tracking_uri: str, request: dict[str, Any]) -> dict[str, Any]:
+        body = parse_rank(request)
+        assert (body.request_id, body.item_ids) == (asked, [5, 6])
+        return {"items": body.item_ids}
+
+    monkeypatch.setattr("components.serve_model.main.rank_once", answered)
+    result = CliRunner().invoke(app, ["rank", "--workspace", str(tmp_path / "w"), "--example"])
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout) == {"request_id": logged, "items": [5, 6]}
 
 
 def test_help_says_what_the_exit_codes_mean() -> None:

@@ -1,15 +1,17 @@
-"""What `goalrank ui` serves of a night: its report and Data Docs, and nothing else, however it is asked for."""
+"""What `goalrank ui` serves: a night's report and Data Docs, two nights side by side; nothing else, however asked."""
 
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
+from console.report import pairs
 from console.settings import Settings
 from console.ui import nights
-from console.ui.files import servable
+from console.ui.files import compared, servable
 
 NIGHT = "2026-01-04/1"
 DOCS = "artifacts/run-1/check-logs/data_docs"
@@ -91,6 +93,62 @@ def test_nothing_else_is(folder: Path, path: str) -> None:
 @pytest.mark.parametrize("path", ["report.html", "../secret.html", "/etc/hosts", f"{NIGHT}/../1/report.html", "a/1/b"])
 def test_only_below_a_night(folder: Path, path: str) -> None:
     assert servable(folder, path) is None
+
+
+PAIR = "2026-01-04-1_2026-01-05-12.html"
+
+
+@pytest.fixture
+def comparisons(folder: Path) -> Path:
+    """WORKSPACE/comparisons with one page in it, other files, and links that lead out."""
+    place = folder.parent / pairs.FOLDER
+    place.mkdir()
+    for name in (PAIR, "notes.html", f"{PAIR}.part", ".hidden.html"):
+        (place / name).write_text("x")
+    (place / "2026-01-04-1_2026-01-04-2.html").symlink_to(folder.parent / "secret.html")
+    return place
+
+
+def test_two_nights_side_by_side_are_served(comparisons: Path) -> None:
+    assert compared(comparisons, PAIR) == (comparisons / PAIR).resolve()
+    assert compared(comparisons.with_name("nothing"), PAIR) is None
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "notes.html",
+        ".hidden.html",
+        f"{PAIR}.part",
+        f"{PAIR}\n",
+        f"./{PAIR}",
+        f"../comparisons/{PAIR}",
+        "../secret.html",
+        "2026-01-04-1_2026-01-04-2.html",
+        "2026-01-04-1_2026-01-04-3.html",
+        "2026-01-04-0_2026-01-04-1.html",
+        "2026-01-04-1.html",
+        f"2026-01-04-{'1' * 5000}_2026-01-04-1.html",
+    ],
+)
+def test_nothing_else_of_the_comparisons_is(comparisons: Path, name: str) -> None:
+    assert compared(comparisons, name) is None
+
+
+def test_the_front_page_leads_to_comparisons_the_last_written_first(
+    comparisons: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nights.network, "answers", lambda address: "nobody")
+    for number in range(1, pairs.SHOWN + 2):
+        name = pairs.Pair(f"2026-02-01/{number}", "2026-02-02/1").file
+        (comparisons / name).write_text("x")
+        os.utime(comparisons / name, (2e9 + number, 2e9 + number))
+    found = pairs.newest(comparisons.parent)
+    assert len(found) == pairs.SHOWN and found[0] == pairs.Pair(f"2026-02-01/{pairs.SHOWN + 1}", "2026-02-02/1")
+    page = nights.page(Settings.load(workspace=comparisons.parent))
+    assert page.index(f'href="/comparisons/{found[0].file}"') < page.index(f'href="/comparisons/{found[1].file}"')
+    assert all(compared(comparisons, pair.file) for pair in found) and "notes.html" not in page
 
 
 def test_the_front_page_lists_every_try_and_what_is_hostile_is_text(

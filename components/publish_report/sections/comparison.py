@@ -8,6 +8,7 @@ from components.publish_report.document import figures
 from components.publish_report.plots import comparison as plots
 from components.publish_report.plots.style import made, numbered
 
+RETRIEVER = "retriever"
 ORDER = ("failed", "inconclusive", "passed", "not_applicable")
 
 
@@ -17,13 +18,15 @@ def challenger_against_champion(document: dict[str, Any]) -> dict[str, Any] | No
     metrics = {who: row for who, row in (found.get("metrics") or {}).items() if row}
     if not metrics.get("challenger"):
         checks = _checks(found, document)
-        return {"rows": [], "who": [], "checks": checks, "plots": [], "against": "", "found": found} if checks else None
+        empty = {"rows": [], "who": [], "against": "", "retriever": [], "plots": []}
+        return empty | {"checks": checks, "found": found} if checks else None
     against = (found.get("difference") or {}).get("against", "champion")
     rows = [_row(metric, metrics, against, found) for metric in metrics["challenger"]]
     return {
         "rows": rows,
         "who": [who for who in ("challenger", "champion", "anchor", "retriever", "random") if who in metrics],
         "against": against,
+        "retriever": [] if against == RETRIEVER else _over_retriever(metrics, found),
         "checks": _checks(found, document),
         "plots": numbered(made([lambda: plots.differences(rows, against)]), "d"),
         "found": found,
@@ -61,17 +64,36 @@ def _row(metric: str, metrics: dict[str, dict[str, Any]], against: str, found: d
     difference = found.get("difference") or {}
     if difference.get("metric") != metric:
         difference = (found.get("metric_differences") or {}).get(metric)
-    base = (metrics.get(against) or {}).get(metric)
-    relative = None
-    if difference and base and all(difference.get(end) is not None for end in ("mean", "low", "high")):
-        relative = {end: difference[end] / abs(base) for end in ("mean", "low", "high")}
     return {
         "metric": metric.replace("_", " "),
         "values": {who: row.get(metric) for who, row in metrics.items()},
         "difference": difference or None,
-        "relative": relative,
+        "relative": _relative(difference, (metrics.get(against) or {}).get(metric)),
         "decides": (found.get("difference") or {}).get("metric") == metric,
     }
+
+
+def _over_retriever(metrics: dict[str, dict[str, Any]], found: dict[str, Any]) -> list[dict[str, Any]]:
+    """Challenger minus the retriever's order by metric, where the night's own comparison is with a champion."""
+    rows = []
+    for metric, difference in (found.get("retriever_differences") or {}).items():
+        base = (metrics.get(RETRIEVER) or {}).get(metric)
+        rows.append(
+            {
+                "metric": metric.replace("_", " "),
+                "values": {who: (metrics.get(who) or {}).get(metric) for who in ("challenger", RETRIEVER)},
+                "difference": difference,
+                "relative": _relative(difference, base),
+            }
+        )
+    return rows
+
+
+def _relative(difference: dict[str, Any] | None, base: float | None) -> dict[str, float] | None:
+    """A difference as a share of the other's value; None where either is not known."""
+    if not difference or not base or any(difference.get(end) is None for end in ("mean", "low", "high")):
+        return None
+    return {end: difference[end] / abs(base) for end in ("mean", "low", "high")}
 
 
 def _checks(found: dict[str, Any], document: dict[str, Any]) -> list[dict[str, Any]]:
