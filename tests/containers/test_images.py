@@ -8,6 +8,8 @@ import pytest
 
 from tests.containers.conftest import IMAGES, podman
 
+pytestmark = pytest.mark.timeout(3600)  # whichever test comes first builds the images and lives the nights
+
 LOCKED = [
     "--rm",
     "--network=none",
