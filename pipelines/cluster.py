@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 from components import spark_on_kubernetes as spark
 from components.images import DATA_IMAGE, SERVING_IMAGE, TRAIN_IMAGE
 from components.the_night import RUN_VARIABLE
-from components.train_ranker import train_job
+from components.train_ranker import train_job_manifest as train_job
 
 if TYPE_CHECKING:
     from kfp.dsl import PipelineTask

@@ -31,10 +31,15 @@ if [ "$asked" != "$(cat "$wheels/.asked" 2>/dev/null)" ]; then
 fi
 for image in data train serve; do
     say "goalrank: goalrank/$image:$version"
+    before=$(podman image inspect --format '{{.Id}}' "goalrank/$image:$version" 2>/dev/null || true)
     buildah bud --isolation chroot --pull-never --layers --volume "$wheels:/wheels:ro" \
         --file "components/images/$image.Dockerfile" --tag "goalrank/$image:$version" . > "build/$image.log" 2>&1 || {
         say "goalrank: goalrank/$image could not be built; build/$image.log ends:"
         tail -n 20 "build/$image.log" >&2
         exit 1
     }
+    # What this build replaces has no name any more; without this a machine's disk fills, build by build.
+    if [ -n "$before" ] && [ "$before" != "$(podman image inspect --format '{{.Id}}' "goalrank/$image:$version")" ]; then
+        podman image rm "$before" > /dev/null || say "goalrank: the image before stays, a container may still use it"
+    fi
 done

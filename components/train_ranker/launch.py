@@ -18,7 +18,8 @@ from typing import Any
 import goalrank_platform
 from components.step import DONE, Step
 from components.train_ranker import train_job
-from components.train_ranker.train_job import Machines, TrainJobs
+from components.train_ranker.train_job_client import TrainJobs
+from components.train_ranker.train_job_manifest import Machines
 from goalrank.errors import DataRefused, GoalRankError, ModelRefused, TryAgain, UsageError
 
 STEP = "train_ranker"

@@ -5,8 +5,7 @@ takes the ranker and the outcome from where the first process wrote them. A job 
 next try asks for another, which goes on from the checkpoints: as on one machine, nothing is restarted in place. Only
 an API server that does not answer leaves a job behind: the next try finds it, and takes it if it is the very same.
 
-The runtime (`torch-distributed`, which Kubeflow Trainer brings) says how nodes find each other; it tells torchrun by
-PET_* variables. What its pods lack of the standard `restricted`, the volume and the account are patched in.
+What is asked for: train_job_manifest.py; who asks: train_job_client.py.
 """
 
 from __future__ import annotations
@@ -16,301 +15,20 @@ import os
 import shutil
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from components import restricted
-from goalrank.errors import TryAgain, UsageError
-
-GROUP, API_VERSION, PLURAL, KIND = "trainer.kubeflow.org", "v1alpha1", "trainjobs", "TrainJob"
-RUNTIME, NODE = "torch-distributed", "node"
-"""The runtime, and what it calls its replicated job and that one's container."""
-
-MANAGER = "goalrank.io/train-ranker"
-"""Owner of our patches of the runtime."""
-
-NODES = "goalrank-trainer"
-"""app.kubernetes.io/name of a job's pods."""
-
-PODS_ACCOUNT = "goalrank-trainer"
-"""Account of a job's pods, without a token: they ask the API server for nothing."""
+from components.train_ranker.train_job_client import TrainJobs
+from components.train_ranker.train_job_manifest import Machines, manifest, name_of
+from goalrank.errors import TryAgain
 
 FOLDER = "train_job"
 """In the run's folder: the job's inputs and its ranker, while it is under way."""
 
-WORKSPACE, SCRATCH, SHARED_MEMORY = "/workspace", "/tmp", "/dev/shm"
 INPUTS = ("training_set", "groups", "reward_model")
-POLL_SECONDS, ANSWER_SECONDS = 15.0, 20
-TRIES, PAUSE_SECONDS = 5, 1.0
-"""Of one call to the API server, and between the first two; each pause is twice the one before."""
-
-START_SECONDS = 1800.0
-"""How long a job may have neither a condition nor all its nodes running: no quota, no runtime, no such machines. A new
-machine and the image on it are to fit into it."""
-
-GONE_SECONDS = 300.0
-"""How long a deleted job may take to go with its pods."""
-
-ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
-
-COUNT, IMAGE, CLAIM, CPU, MEMORY, SECONDS, GPUS, GPU_RESOURCE, GPU_TAINT, GPU_NODE_LABEL = (
-    "GOALRANK_TRAIN_NODES",
-    "GOALRANK_TRAIN_IMAGE",
-    "GOALRANK_TRAIN_CLAIM",
-    "GOALRANK_TRAIN_CPU",
-    "GOALRANK_TRAIN_MEMORY",
-    "GOALRANK_TRAIN_SECONDS",
-    "GOALRANK_TRAIN_GPUS",
-    "GOALRANK_TRAIN_GPU_RESOURCE",
-    "GOALRANK_TRAIN_GPU_TAINT",
-    "GOALRANK_TRAIN_GPU_NODE_LABEL",
-)
-"""In the step's environment (pipelines/cluster.py), where training is to take several machines."""
-
-
-@dataclass(frozen=True)
-class Machines:
-    """What a job asks for: so many nodes, each of so many processes (a GPU each where there are GPUs).
-
-    It may last `seconds`. Where there are GPUs, its pods tolerate the taint `gpu_taint` and ask for machines labelled
-    `gpu_node_label`; both may be "".
-    """
-
-    nodes: int
-    processes: int
-    image: str
-    claim: str
-    cpu: str
-    memory: str
-    seconds: int
-    gpus: int = 0
-    gpu_resource: str = "nvidia.com/gpu"
-    gpu_taint: str = ""
-    gpu_node_label: str = ""
-
-    @classmethod
-    def of(cls, environment: Mapping[str, str], processes: int) -> Machines | None:
-        """As the environment says; None where one machine trains.
-
-        Raises:
-            UsageError: it is half said.
-        """
-        nodes = environment.get(COUNT, "1")
-        if nodes == "1":
-            return None
-        missing = [name for name in (IMAGE, CLAIM, CPU, MEMORY, SECONDS) if not environment.get(name)]
-        if missing or not nodes.isdecimal() or int(nodes) < 1:
-            raise UsageError(
-                f"{COUNT} {nodes!r} found, expected a number of machines, and {', '.join(missing) or IMAGE}"
-            )
-        return cls(
-            nodes=int(nodes),
-            processes=processes,
-            image=environment[IMAGE],
-            claim=environment[CLAIM],
-            cpu=environment[CPU],
-            memory=environment[MEMORY],
-            seconds=int(environment[SECONDS]),
-            gpus=int(environment.get(GPUS, "0")),
-            gpu_resource=environment.get(GPU_RESOURCE, cls.gpu_resource),
-            gpu_taint=environment.get(GPU_TAINT, ""),
-            gpu_node_label=environment.get(GPU_NODE_LABEL, ""),
-        )
-
-
-def manifest(name: str, machines: Machines, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The TrainJob that runs components.train_ranker.main with these arguments.
-
-    Args:
-        name: of the job, a DNS label.
-        arguments: of main.run; every path must lie on the shared volume.
-    """
-    size: dict[str, str] = {"cpu": machines.cpu, "memory": machines.memory}
-    if machines.gpus:
-        size[machines.gpu_resource] = str(machines.gpus)
-    flags = [f"--{key.replace('_', '-')}={value}" for key, value in arguments.items()]
-    pod: dict[str, Any] = {
-        "serviceAccountName": PODS_ACCOUNT,
-        "securityContext": restricted.POD,
-        "containers": [
-            {
-                "name": NODE,
-                "securityContext": restricted.CONTAINER,
-                "volumeMounts": [
-                    {"name": "workspace", "mountPath": WORKSPACE},
-                    {"name": "scratch", "mountPath": SCRATCH},
-                    {"name": "memory", "mountPath": SHARED_MEMORY},
-                ],
-            }
-        ],
-        "volumes": [
-            {"name": "workspace", "persistentVolumeClaim": {"claimName": machines.claim}},
-            {"name": "scratch", "emptyDir": {"sizeLimit": "20Gi"}},
-            # NCCL's processes of one node speak through it; a container's own holds 64 MB.
-            {"name": "memory", "emptyDir": {"medium": "Memory", "sizeLimit": "2Gi"}},
-        ],
-    }
-    if machines.gpus and machines.gpu_taint:
-        pod["tolerations"] = [{"key": machines.gpu_taint, "operator": "Exists", "effect": "NoSchedule"}]
-    if machines.gpus and machines.gpu_node_label:
-        label, _, value = machines.gpu_node_label.partition("=")
-        pod["nodeSelector"] = {label: value}
-    labels = {"app.kubernetes.io/name": NODES}
-    node = {"name": NODE, "template": {"spec": {"template": {"metadata": {"labels": labels}, "spec": pod}}}}
-    return {
-        "apiVersion": f"{GROUP}/{API_VERSION}",
-        "kind": KIND,
-        "metadata": {"name": name, "labels": {"app.kubernetes.io/part-of": "goalrank"}},
-        "spec": {
-            "activeDeadlineSeconds": machines.seconds,
-            "runtimeRef": {"apiGroup": GROUP, "kind": "ClusterTrainingRuntime", "name": RUNTIME},
-            "trainer": {
-                "image": machines.image,
-                "command": ["torchrun", "-m", "components.train_ranker.main"],
-                "args": flags,
-                "numNodes": machines.nodes,
-                "numProcPerNode": machines.processes,
-                "env": [{"name": "HOME", "value": SCRATCH}, {"name": "MLFLOW_DISABLE_TELEMETRY", "value": "true"}],
-                "resourcesPerNode": {"requests": size, "limits": size},
-            },
-            "runtimePatches": [
-                {"manager": MANAGER, "trainingRuntimeSpec": {"template": {"spec": {"replicatedJobs": [node]}}}}
-            ],
-        },
-    }
-
-
-class TrainJobs:
-    """TrainJobs of one namespace, through the `kubernetes` client that kfp brings."""
-
-    def __init__(
-        self,
-        host: str,
-        namespace: str,
-        token: Callable[[], str],
-        ca_file: str | None = None,
-        poll_seconds: float = POLL_SECONDS,
-        start_seconds: float = START_SECONDS,
-    ) -> None:
-        """`token` is asked at every call: the cluster renews it in the pod's account long before training ends."""
-        from kubernetes import client
-
-        configuration = client.Configuration()
-        configuration.host, configuration.ssl_ca_cert, configuration.retries = host, ca_file, False
-        self._configuration, self._token = configuration, token
-        self._api = client.CustomObjectsApi(client.ApiClient(configuration))
-        self._where = {"group": GROUP, "version": API_VERSION, "namespace": namespace, "plural": PLURAL}
-        self._poll_seconds, self._start_seconds = poll_seconds, start_seconds
-
-    @classmethod
-    def from_account(cls, account: Path = ACCOUNT) -> TrainJobs:
-        """Of the pod's own namespace, with its own account.
-
-        Raises:
-            UsageError: this is no pod of a cluster.
-        """
-        try:
-            _, namespace = ((account / name).read_text(encoding="utf-8").strip() for name in ("token", "namespace"))
-            host = f"{os.environ['KUBERNETES_SERVICE_HOST']}:{os.environ['KUBERNETES_SERVICE_PORT']}"
-        except (OSError, KeyError) as error:
-            raise UsageError(
-                f"{COUNT} is set, but {type(error).__name__}: expected a step's pod on a cluster"
-            ) from error
-        token = account / "token"
-        return cls(
-            f"https://{host}", namespace, lambda: token.read_text(encoding="utf-8").strip(), str(account / "ca.crt")
-        )
-
-    def ask(self, job: dict[str, Any], before: Callable[[], None] = lambda: None) -> None:
-        """Ask for a job, unless the very same is there already; another one of its name is deleted first.
-
-        Args:
-            before: done right before a new job is asked for, when none is there.
-
-        Raises:
-            UsageError: the API server refuses the job.
-            TryAgain: it is away, or the other job does not go.
-        """
-        name, until = job["metadata"]["name"], time.monotonic() + GONE_SECONDS
-        while (found := self._call(self._api.get_namespaced_custom_object, (404,), name=name)) is not None:
-            if "deletionTimestamp" not in found["metadata"]:
-                if _is_same(found, job):
-                    return
-                self.delete(name)
-            elif time.monotonic() > until:
-                raise TryAgain(f"TrainJob {name} was deleted {GONE_SECONDS:.0f} s ago and is still there; run it again")
-            time.sleep(self._poll_seconds)
-        before()
-        # 409: this very call was answered, but the answer was lost.
-        self._call(self._api.create_namespaced_custom_object, (409,), body=job)
-
-    def ended_well(self, name: str, said: Callable[[str], None] = lambda _: None) -> bool:
-        """Wait until a job is over; whether it ended well. One that does not start is deleted.
-
-        Raises:
-            TryAgain: the API server is away, somebody deleted the job, or it does not start.
-        """
-        told, started = "", time.monotonic()
-        while True:
-            found = self._call(self._api.get_namespaced_custom_object, (404,), name=name)
-            if found is None:
-                raise TryAgain(f"TrainJob {name} is gone, somebody deleted it; run it again")
-            status = found.get("status", {})
-            conditions = {each["type"]: each for each in status.get("conditions", [])}
-            over = [kind for kind in ("Complete", "Failed") if conditions.get(kind, {}).get("status") == "True"]
-            now = ", ".join(f"{kind} {each['status']}" for kind, each in sorted(conditions.items())) or "no condition"
-            if now != told:
-                said(f"TrainJob {name}: {now}")
-                told = now
-            if over:
-                return over == ["Complete"]
-            held = any(each["status"] == "True" for each in conditions.values())  # suspended: somebody's queue has it
-            if held or any(each.get("ready") or each.get("succeeded") for each in status.get("jobsStatus", [])):
-                started = time.monotonic()
-            elif time.monotonic() - started > self._start_seconds:
-                self.delete(name)
-                raise TryAgain(
-                    f"TrainJob {name} had no condition and not all its nodes running for {self._start_seconds:.0f} s, "
-                    f"and was deleted; look for quota, machines with room, and runtime {RUNTIME}, then run it again"
-                )
-            time.sleep(self._poll_seconds)
-
-    def delete(self, name: str) -> None:
-        """Delete a job with its pods; its name is free once they are gone."""
-        self._call(self._api.delete_namespaced_custom_object, (404,), name=name, propagation_policy="Foreground")
-
-    def _call(
-        self, function: Callable[..., Any], tolerated: tuple[int, ...] = (), **more: Any
-    ) -> dict[str, Any] | None:
-        """One call, tried again while the server errs; None where the answer is one of the tolerated statuses."""
-        from kubernetes.client.rest import ApiException
-        from urllib3.exceptions import HTTPError
-
-        for attempt in range(TRIES):
-            try:
-                self._configuration.api_key = {"authorization": f"Bearer {self._token()}"}
-                answer: dict[str, Any] = function(**self._where, **more, _request_timeout=ANSWER_SECONDS)
-                return answer
-            except ApiException as error:
-                status, said = error.status or 0, " ".join(f"{error.reason} {error.body or ''}".split())[:300]
-                if status in tolerated:
-                    return None
-                if 400 <= status < 500 and status != 429:
-                    raise UsageError(
-                        f"the API server says {status} to a TrainJob ({said}); expected Kubeflow Trainer v2 with "
-                        f"runtime {RUNTIME}, and an account that may create, get and delete it "
-                        "(k8s/components/trainer)"
-                    ) from error
-            except (OSError, HTTPError) as error:
-                status, said = 0, type(error).__name__
-            if attempt + 1 < TRIES:
-                time.sleep(PAUSE_SECONDS * 2**attempt)
-        raise TryAgain(f"the API server does not answer about a TrainJob ({status or said}); run it again")
 
 
 def train(
@@ -368,14 +86,6 @@ def train(
     return ended_well
 
 
-def name_of(run_uri: str) -> str:
-    """The job's name, the same at every try of a run: what two tries asked for must be one job.
-
-    A hash of all of it: JobSet takes 47 characters, so that its pods' names fit a label.
-    """
-    return f"train-ranker-{hashlib.sha256(run_uri.encode()).hexdigest()[:20]}"
-
-
 class _Terminated(Exception):
     """SIGTERM came."""
 
@@ -396,12 +106,6 @@ def _sigterm_raised() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _is_same(found: dict[str, Any], job: dict[str, Any]) -> bool:
-    """Does a job that is there do the same work on as many machines?"""
-    there, wanted = found["spec"]["trainer"], job["spec"]["trainer"]
-    return all(there.get(key) == wanted[key] for key in ("image", "command", "args", "numNodes", "numProcPerNode"))
 
 
 def _digest(folders: Mapping[str, Path]) -> str:

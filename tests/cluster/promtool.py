@@ -6,11 +6,11 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import pytest
+from tests import lacking
 
 
 def promtool(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """What it says of files in a folder; skips the test where it is missing."""
     if shutil.which("promtool") is None:
-        pytest.skip("promtool is missing; it comes with Prometheus (Debian: apt-get install prometheus)")
+        lacking.skip("promtool is missing; it comes with Prometheus (Debian: apt-get install prometheus)")
     return subprocess.run(["promtool", *arguments], cwd=folder, capture_output=True, text=True, timeout=120)

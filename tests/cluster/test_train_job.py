@@ -17,8 +17,10 @@ from typing import Any
 import pytest
 import yaml
 
-from components.train_ranker import launch, train_job
-from components.train_ranker.train_job import Machines, TrainJobs, manifest, name_of, train
+from components.train_ranker import launch, train_job_client
+from components.train_ranker.train_job import INPUTS, train
+from components.train_ranker.train_job_client import TRIES, TrainJobs
+from components.train_ranker.train_job_manifest import NODES, PODS_ACCOUNT, Machines, manifest, name_of
 from goalrank.errors import ModelRefused, TryAgain, UsageError
 from pipelines.cluster import SIZES, Cluster, compile_cluster
 from tests.cluster.rendered import K8S, of_kind, render, selects
@@ -139,7 +141,7 @@ def server() -> Iterator[Trainer]:
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train_job, "PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(train_job_client, "PAUSE_SECONDS", 0.001)
 
 
 def jobs(server: Trainer, token: str = TOKEN, start_seconds: float = 60.0) -> TrainJobs:
@@ -188,10 +190,10 @@ def test_its_pods_are_restricted_and_find_what_they_need() -> None:
 
 
 def given(tmp_path: Path) -> dict[str, Any]:
-    for name in train_job.INPUTS:
+    for name in INPUTS:
         (tmp_path / "pod" / name).mkdir(parents=True, exist_ok=True)
         (tmp_path / "pod" / name / "content").write_text(name)
-    inputs = {name: str(tmp_path / "pod" / name) for name in train_job.INPUTS}
+    inputs = {name: str(tmp_path / "pod" / name) for name in INPUTS}
     run_uri = str(tmp_path / "volume" / "2026-01-08" / "ab")
     return inputs | {"ranker": str(tmp_path / "pod" / "ranker"), "preset": "tiny", "seed": 0, "run_uri": run_uri}
 
@@ -199,7 +201,7 @@ def given(tmp_path: Path) -> dict[str, Any]:
 def trains(job: dict[str, Any]) -> bool:
     """What the nodes do: read the inputs from the volume, write the ranker there."""
     flags = dict(flag.removeprefix("--").split("=", 1) for flag in job["spec"]["trainer"]["args"])
-    for name in train_job.INPUTS:
+    for name in INPUTS:
         assert (Path(flags[name.replace("_", "-")]) / "content").read_text() == name
         assert flags[name.replace("_", "-")].startswith(flags["run-uri"]), "on the shared volume"
     Path(flags["ranker"]).mkdir(parents=True)
@@ -235,7 +237,7 @@ def test_a_step_that_was_killed_finds_its_job(server: Trainer, tmp_path: Path) -
     def look(name: str) -> None:
         if not killed:
             killed.append(name)
-            server.faults = [503] * train_job.TRIES
+            server.faults = [503] * TRIES
         original(name)
 
     server.look = look  # type: ignore[method-assign]
@@ -252,8 +254,8 @@ def test_a_step_that_was_killed_finds_its_job(server: Trainer, tmp_path: Path) -
         ([], "another", UsageError, "says 401"),
         ([403], TOKEN, UsageError, "may create, get and delete"),
         ([422], TOKEN, UsageError, "says 422"),
-        ([500] * train_job.TRIES, TOKEN, TryAgain, "500"),
-        ([429] * train_job.TRIES, TOKEN, TryAgain, "429"),
+        ([500] * TRIES, TOKEN, TryAgain, "500"),
+        ([429] * TRIES, TOKEN, TryAgain, "429"),
     ],
 )
 def test_a_server_that_refuses_or_errs(
@@ -380,7 +382,7 @@ def test_a_night_submitted_again_trains_on_its_own_inputs(server: Trainer, tmp_p
 
     def reads(job: dict[str, Any]) -> bool:
         flags = dict(flag.removeprefix("--").split("=", 1) for flag in job["spec"]["trainer"]["args"])
-        found.extend((Path(flags[name.replace("_", "-")]) / "content").read_text() for name in train_job.INPUTS)
+        found.extend((Path(flags[name.replace("_", "-")]) / "content").read_text() for name in INPUTS)
         Path(flags["ranker"]).mkdir()
         return True
 
@@ -489,8 +491,8 @@ def test_the_component_is_well_formed(tmp_path: Path) -> None:
         {"apiGroups": ["trainer.kubeflow.org"], "resources": ["trainjobs"], "verbs": ["create", "get", "delete"]}
     ]
     (account,) = of_kind(ours, "ServiceAccount")
-    assert account["metadata"]["name"] == train_job.PODS_ACCOUNT and account["automountServiceAccountToken"] is False
-    labels = {"app.kubernetes.io/name": train_job.NODES}
+    assert account["metadata"]["name"] == PODS_ACCOUNT and account["automountServiceAccountToken"] is False
+    labels = {"app.kubernetes.io/name": NODES}
     assert [
         one["metadata"]["name"]
         for one in ours

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from tests import lacking
 from tests.column import servers
 from tests.pipeline.conftest import COMMAND, WORLD, flags, goalrank, run_night
 
@@ -72,8 +73,8 @@ class Column:
 @pytest.fixture(scope="session")
 def able() -> None:
     """Skips where a server's program is missing, before anything has been run."""
-    if lacking := servers.missing():
-        pytest.skip(f"not on this machine: {'; '.join(lacking)}")
+    if missing := servers.missing():
+        lacking.skip(f"not on this machine: {'; '.join(missing)}")
 
 
 @pytest.fixture(scope="session")

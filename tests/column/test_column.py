@@ -19,6 +19,7 @@ from components.extract_features.snapshots import Snapshot
 from goalrank import schema
 from goalrank.checkpoint import WEIGHTS, read_model_card
 from goalrank.processes import TOLERANCE, TOLERANCE_AFTER_A_TIE
+from goalrank.simulator.world import FIRST_ITEM_ID, FIRST_USER_ID
 from tests.column.conftest import NIGHTS, PROCESSES, Column, Nights
 from tests.pipeline.conftest import outcomes
 
@@ -48,11 +49,12 @@ def lists_of(nights: Nights, night: int) -> pa.Table:
 
 
 def online(nights: Nights) -> dict[str, pa.Table]:
-    """What the online store that the environment names holds of every user and item, seen or not."""
+    """What the online store that the environment names holds of every user and item, and of ids that none has."""
     from components.feature_store import online_rows, open_store
 
     store = open_store(str(nights.workspace / "feast"))
-    return {entity: online_rows(store, entity, range(600)) for entity in ("user_id", "item_id")}
+    first = {"user_id": FIRST_USER_ID, "item_id": FIRST_ITEM_ID}
+    return {entity: online_rows(store, entity, range(start - 1, start + 600)) for entity, start in first.items()}
 
 
 def largest_difference(one: Path, other: Path) -> float:
@@ -102,7 +104,8 @@ def test_redis_holds_what_sqlite_does(
     on_the_column(column, monkeypatch)
     found = online(clustered)
     for entity, rows in expected.items():
-        assert rows.num_rows - rows["attributes" if entity == "user_id" else "title"].null_count > 100
+        known = rows.num_rows - rows["attributes" if entity == "user_id" else "title"].null_count
+        assert 100 < known < rows.num_rows
         assert found[entity].equals(rows), entity
     modes = [outcomes(result)["materialize_features"]["figures"]["online"]["mode"] for result in clustered.results]
     assert modes == ["all_rows", "new_rows"][:NIGHTS]

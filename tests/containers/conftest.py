@@ -19,6 +19,7 @@ import pytest
 
 from goalrank import __version__
 from goalrank_platform import root
+from tests import lacking
 
 IMAGES = {name: f"goalrank/{name}:{__version__}" for name in ("data", "train", "serve")}
 WORLD = ["--days", "4", "--users", "500", "--items", "200", "--requests-per-day", "1500"]
@@ -48,9 +49,10 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 @pytest.fixture(scope="session")
 def images(summary: list[str]) -> dict[str, str]:
     """The three images, built from their Dockerfiles; layers that are here already are taken as they are."""
-    lacking = [tool for tool in ("podman", "buildah", "mmdebstrap") if shutil.which(tool) is None]
-    if os.geteuid() != 0 or lacking:
-        pytest.skip(f"root, podman, buildah and mmdebstrap are needed; lacking: {', '.join(lacking) or 'root'}")
+    needed = [] if os.geteuid() == 0 else ["root"]
+    needed += [tool for tool in ("podman", "buildah", "mmdebstrap") if shutil.which(tool) is None]
+    if needed:
+        lacking.skip(f"root, podman, buildah and mmdebstrap are needed; lacking: {', '.join(needed)}")
     begun = time.monotonic()
     script = ["sh", str(root() / "scripts" / "local_images.sh")]
     subprocess.run(script, check=True, env=os.environ | {"PYTHON": sys.executable})

@@ -9,6 +9,8 @@ import pytest
 
 from pipelines.docker_runner import LABEL, container_runner, remove_leftovers
 
+pytestmark = pytest.mark.timeout(3600)  # whichever test comes first builds the images and lives the nights
+
 SHORT_LIVES = 15
 """kfp's own runner took eight of eight such failures for successes."""
 

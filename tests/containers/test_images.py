@@ -8,6 +8,8 @@ import pytest
 
 from tests.containers.conftest import IMAGES, podman
 
+pytestmark = pytest.mark.timeout(3600)  # whichever test comes first builds the images and lives the nights
+
 LOCKED = [
     "--rm",
     "--network=none",
@@ -19,14 +21,15 @@ LOCKED = [
 ]
 """As a pod of the `restricted` standard."""
 
-ABSENT = {"data": ("torch", "mlflow"), "train": ("pyspark", "feast"), "serve": ("great_expectations",)}
+ABSENT = {"data": ("torch", "mlflow", "matplotlib"), "train": ("pyspark", "feast"), "serve": ("great_expectations",)}
 
 NEEDED = {
-    "data": ("pyspark", "great_expectations", "feast.infra.online_stores.redis", "psycopg", "matplotlib"),
+    "data": ("pyspark", "great_expectations", "feast.infra.online_stores.redis", "psycopg"),
     "train": ("torch", "mlflow", "great_expectations"),
     "serve": (
         "torch",
         "mlflow",
+        "matplotlib",
         "uvicorn",
         # What the cluster's feature_store.yaml has Feast import, for whoever reads online too.
         "feast.infra.offline_stores.contrib.spark_offline_store.spark",

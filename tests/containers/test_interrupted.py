@@ -16,6 +16,8 @@ from goalrank.errors import EXIT_TRY_AGAIN
 from pipelines.docker_runner import LABEL
 from tests.containers.conftest import COMMAND, environment
 
+pytestmark = pytest.mark.timeout(3600)  # whichever test comes first builds the images and lives the nights
+
 
 def begun(docker: str, workspace: Path, command: str) -> subprocess.Popen[str]:
     """A night under way, as soon as one of its steps has a container."""

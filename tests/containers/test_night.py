@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+import pytest
 
 from pipelines import STEPS
+
+pytestmark = pytest.mark.timeout(3600)  # whichever test comes first builds the images and lives the nights
 
 WEIGHTS = ("train-reward/reward_model", "train-reward/judge_model", "train-ranker/ranker")
 

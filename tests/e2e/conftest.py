@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests import lacking
 from tests.e2e.looking import ARTIFACTS, Looker, chromium, open_browser
 
 KEPT = pytest.StashKey[int]()
@@ -18,10 +19,10 @@ def looker() -> Iterator[Looker]:
     """One browser for the session."""
     missing = [name for name in ("playwright", "axe_playwright_python") if importlib.util.find_spec(name) is None]
     if missing:
-        pytest.skip(f"{' and '.join(missing)} not installed; the extra `dev` brings it")
+        lacking.skip(f"{' and '.join(missing)} not installed; the extra `dev` brings it")
     path = chromium()
     if path is None:
-        pytest.skip("no Chromium found: apt-get install chromium, or name one in CHROMIUM")
+        lacking.skip("no Chromium found: apt-get install chromium, or name one in CHROMIUM")
     with open_browser(path) as browser:
         yield Looker(browser)
 

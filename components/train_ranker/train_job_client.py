@@ -1,0 +1,153 @@
+"""TrainJobs of a cluster: asked for, waited for and deleted through its API server, however often that errs."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from components.train_ranker.train_job_manifest import API_VERSION, COUNT, GROUP, PLURAL, RUNTIME, is_same
+from goalrank.errors import TryAgain, UsageError
+
+POLL_SECONDS, ANSWER_SECONDS = 15.0, 20
+TRIES, PAUSE_SECONDS = 5, 1.0
+"""Of one call to the API server, and between the first two; each pause is twice the one before."""
+
+START_SECONDS = 1800.0
+"""How long a job may have neither a condition nor all its nodes running: no quota, no runtime, no such machines. A new
+machine and the image on it are to fit into it."""
+
+GONE_SECONDS = 300.0
+"""How long a deleted job may take to go with its pods."""
+
+ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+
+
+class TrainJobs:
+    """TrainJobs of one namespace, through the `kubernetes` client that kfp brings."""
+
+    def __init__(
+        self,
+        host: str,
+        namespace: str,
+        token: Callable[[], str],
+        ca_file: str | None = None,
+        poll_seconds: float = POLL_SECONDS,
+        start_seconds: float = START_SECONDS,
+    ) -> None:
+        """`token` is asked at every call: the cluster renews it in the pod's account long before training ends."""
+        from kubernetes import client
+
+        configuration = client.Configuration()
+        configuration.host, configuration.ssl_ca_cert, configuration.retries = host, ca_file, False
+        self._configuration, self._token = configuration, token
+        self._api = client.CustomObjectsApi(client.ApiClient(configuration))
+        self._where = {"group": GROUP, "version": API_VERSION, "namespace": namespace, "plural": PLURAL}
+        self._poll_seconds, self._start_seconds = poll_seconds, start_seconds
+
+    @classmethod
+    def from_account(cls, account: Path = ACCOUNT) -> TrainJobs:
+        """Of the pod's own namespace, with its own account.
+
+        Raises:
+            UsageError: this is no pod of a cluster.
+        """
+        try:
+            _, namespace = ((account / name).read_text(encoding="utf-8").strip() for name in ("token", "namespace"))
+            host = f"{os.environ['KUBERNETES_SERVICE_HOST']}:{os.environ['KUBERNETES_SERVICE_PORT']}"
+        except (OSError, KeyError) as error:
+            raise UsageError(
+                f"{COUNT} is set, but {type(error).__name__}: expected a step's pod on a cluster"
+            ) from error
+        token = account / "token"
+        return cls(
+            f"https://{host}", namespace, lambda: token.read_text(encoding="utf-8").strip(), str(account / "ca.crt")
+        )
+
+    def ask(self, job: dict[str, Any], before: Callable[[], None] = lambda: None) -> None:
+        """Ask for a job, unless the very same is there already; another one of its name is deleted first.
+
+        Args:
+            before: done right before a new job is asked for, when none is there.
+
+        Raises:
+            UsageError: the API server refuses the job.
+            TryAgain: it is away, or the other job does not go.
+        """
+        name, until = job["metadata"]["name"], time.monotonic() + GONE_SECONDS
+        while (found := self._call(self._api.get_namespaced_custom_object, (404,), name=name)) is not None:
+            if "deletionTimestamp" not in found["metadata"]:
+                if is_same(found, job):
+                    return
+                self.delete(name)
+            elif time.monotonic() > until:
+                raise TryAgain(f"TrainJob {name} was deleted {GONE_SECONDS:.0f} s ago and is still there; run it again")
+            time.sleep(self._poll_seconds)
+        before()
+        # 409: this very call was answered, but the answer was lost.
+        self._call(self._api.create_namespaced_custom_object, (409,), body=job)
+
+    def ended_well(self, name: str, said: Callable[[str], None] = lambda _: None) -> bool:
+        """Wait until a job is over; whether it ended well. One that does not start is deleted.
+
+        Raises:
+            TryAgain: the API server is away, somebody deleted the job, or it does not start.
+        """
+        told, started = "", time.monotonic()
+        while True:
+            found = self._call(self._api.get_namespaced_custom_object, (404,), name=name)
+            if found is None:
+                raise TryAgain(f"TrainJob {name} is gone, somebody deleted it; run it again")
+            status = found.get("status", {})
+            conditions = {each["type"]: each for each in status.get("conditions", [])}
+            over = [kind for kind in ("Complete", "Failed") if conditions.get(kind, {}).get("status") == "True"]
+            now = ", ".join(f"{kind} {each['status']}" for kind, each in sorted(conditions.items())) or "no condition"
+            if now != told:
+                said(f"TrainJob {name}: {now}")
+                told = now
+            if over:
+                return over == ["Complete"]
+            held = any(each["status"] == "True" for each in conditions.values())  # suspended: somebody's queue has it
+            if held or any(each.get("ready") or each.get("succeeded") for each in status.get("jobsStatus", [])):
+                started = time.monotonic()
+            elif time.monotonic() - started > self._start_seconds:
+                self.delete(name)
+                raise TryAgain(
+                    f"TrainJob {name} had no condition and not all its nodes running for {self._start_seconds:.0f} s, "
+                    f"and was deleted; look for quota, machines with room, and runtime {RUNTIME}, then run it again"
+                )
+            time.sleep(self._poll_seconds)
+
+    def delete(self, name: str) -> None:
+        """Delete a job with its pods; its name is free once they are gone."""
+        self._call(self._api.delete_namespaced_custom_object, (404,), name=name, propagation_policy="Foreground")
+
+    def _call(
+        self, function: Callable[..., Any], tolerated: tuple[int, ...] = (), **more: Any
+    ) -> dict[str, Any] | None:
+        """One call, tried again while the server errs; None where the answer is one of the tolerated statuses."""
+        from kubernetes.client.rest import ApiException
+        from urllib3.exceptions import HTTPError
+
+        for attempt in range(TRIES):
+            try:
+                self._configuration.api_key = {"authorization": f"Bearer {self._token()}"}
+                answer: dict[str, Any] = function(**self._where, **more, _request_timeout=ANSWER_SECONDS)
+                return answer
+            except ApiException as error:
+                status, said = error.status or 0, " ".join(f"{error.reason} {error.body or ''}".split())[:300]
+                if status in tolerated:
+                    return None
+                if 400 <= status < 500 and status != 429:
+                    raise UsageError(
+                        f"the API server says {status} to a TrainJob ({said}); expected Kubeflow Trainer v2 with "
+                        f"runtime {RUNTIME}, and an account that may create, get and delete it "
+                        "(k8s/components/trainer)"
+                    ) from error
+            except (OSError, HTTPError) as error:
+                status, said = 0, type(error).__name__
+            if attempt + 1 < TRIES:
+                time.sleep(PAUSE_SECONDS * 2**attempt)
+        raise TryAgain(f"the API server does not answer about a TrainJob ({status or said}); run it again")
