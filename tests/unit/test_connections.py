@@ -27,7 +27,7 @@ from components.serve_model.connections import (
 )
 from tests.unit.instant_service import request, service
 
-SHORT = 0.3
+SHORT = 0.6
 """Instead of a limit's seconds."""
 PATIENCE = 20.0
 """Seconds after which a test gives up."""
