@@ -1,5 +1,6 @@
 """The teacher-forced training step on a GPU: float32, bf16 and bf16 compiled, and what share of the GPU's bf16 peak the
-model's arithmetic gets (model FLOPs utilisation, as PaLM's authors define it, arXiv 2204.02311, appendix B).
+model's arithmetic gets (model FLOPs utilisation, as PaLM's authors define it, arXiv 2204.02311, appendix B):
+`python -m benchmarks.gpu_step`, and part of benchmarks/train_step.py where there is a GPU.
 
 `model_utilisation` leaves out clipping and optimiser, which go over all weights, most of them the item embedding's,
 whatever the batch: no arithmetic of the model's, and the same bytes for eight requests as for a thousand.
@@ -18,8 +19,9 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.devices import require
 from benchmarks.ranker_steps import OBJECTIVE, OURS, Work, backward, fresh, optimizer_of
-from benchmarks.report import Claim, Row, claim, progress
+from benchmarks.report import Claim, Row, claim, progress, run
 from goalrank.objective import group_relative_loss
 from goalrank.presets import preset
 from goalrank.ranker import Ranker
@@ -118,6 +120,7 @@ def measure(case: Case, requests: int, device: str) -> Row:
         "way": OURS + (", bf16" if case.bf16 else "") + (", compiled" if case.compiled else ""),
         "device": name,
         "requests": requests,
+        "batches": case.batches,
         "step_ms": 1e3 * seconds,
         "passes_ms": 1e3 * passes,
         "lists_s": Work.drawn(1).lists * requests / seconds,
@@ -134,7 +137,7 @@ def measure(case: Case, requests: int, device: str) -> Row:
 
 
 def gpu_rows() -> tuple[list[Row], list[Claim]]:
-    """Rows and claims of the GPU at hand, at the presets' own batches."""
+    """Rows of the GPU at hand, and claims of the presets' own batches."""
     rows, claims = [], []
     for case in CASES:
         progress(f"{case} on the GPU")
@@ -142,7 +145,8 @@ def gpu_rows() -> tuple[list[Row], list[Claim]]:
         torch.cuda.reset_peak_memory_stats()
         rows.append(measure(case, preset(case.preset).batch_requests * case.batches, "cuda"))
     for name in ("base", "large"):
-        found = [row["utilisation"] for row in rows if row["preset"] == name and "utilisation" in row]
+        own = [row for row in rows if row["preset"] == name and row["batches"] == 1]
+        found = [row["utilisation"] for row in own if "utilisation" in row]
         if found:
             claims.append(claim(f"{name}: model FLOPs utilisation", max(found), "at least", GOAL))
     return rows, claims
@@ -161,3 +165,12 @@ def _seconds_of(call: Callable[[], object], device: str) -> float:
 def _wait(device: str) -> None:
     if device == "cuda":
         torch.cuda.synchronize()
+
+
+def _rows_of(_: bool) -> tuple[list[Row], list[Claim]]:
+    require("cuda")
+    return gpu_rows()
+
+
+if __name__ == "__main__":
+    run("gpu_step", _rows_of, __doc__ or "")

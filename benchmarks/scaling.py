@@ -8,7 +8,8 @@ In the simulated world, judged by the true reward: regret to the best list found
 that what grows is the ranker and no reward model's ceiling is in it, and from the guide, in which it is (in "data" from
 one that learnt from the same requests). Steps, batch and groups are the same at every point; nothing is tuned. Runs are
 kept one by one in the cache of benchmarks/ablations, whose world this is. --gpu adds sizes up to about 100 M
-parameters and computes everything on it; what a GPU has added stays in the table of a run without one.
+parameters and computes on it whatever the cache does not hold; what a GPU has added stays in the table of a run
+without one. Each row says what its runs were computed on.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from benchmarks.ablations import runs
 from benchmarks.ablations import settings as ablations
 from benchmarks.ablations.arms import TRUTH, Arm, Signal
 from benchmarks.ablations.signals import Truth
+from benchmarks.devices import name_of, require
 from benchmarks.kept import digest_of, kept
 from benchmarks.quality import stages
 from benchmarks.quality.problem import TEST, TRAIN
@@ -92,12 +94,13 @@ QUICK = Size(
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; its exit code."""
     given = _parser().parse_args(argv)
-    if given.gpu and not torch.cuda.is_available():
-        error = UsageError("--gpu found, but torch sees no GPU here; leave it out, or run on a machine that has one")
+    device = "cuda" if given.gpu else "cpu"
+    try:
+        require(device)
+    except UsageError as error:
         print(error, file=sys.stderr)
         return error.exit_code
     size = QUICK if given.quick else FULL
-    device = "cuda" if given.gpu else "cpu"
     place = Place(SIMULATOR, size.scale, given.cache.resolve(), Path("unused"), device)
     parts = PARTS if given.part == "all" else (given.part,)
     torch.set_num_threads(1)
@@ -215,7 +218,8 @@ def _series(place: Place, part: str, across: str, points: list[list[dict[str, An
             rows.append({"part": part, "refused": next(one["refused"] for one in found if "refused" in one)})
             continue
         regret = best - float(np.mean([one["reward"] for one in sound]))
-        row = {name: sound[0][name] for name in ("requests", "parameters", "without embeddings", "device")}
+        row = {name: sound[0][name] for name in ("requests", "parameters", "without embeddings", "bf16")}
+        row["device"] = ", ".join(sorted({one["device"] for one in sound}))
         sd = _sd([one["reward"] for one in sound])
         rows.append({"part": part, **row, "seeds": len(sound), "regret": round(regret, 4), "sd": sd})
     whole = [found for found in points if not any("refused" in one for one in found)]
@@ -264,7 +268,12 @@ def _generators(place: Place, size: Size, count: int, seed: int) -> dict[str, An
         guide = runs.guide_of(place, seed)
         model = generators_and_evaluator(problem, guide, encoder, preset, seed, count, place.device)
         truth = Truth(problem, TEST)
-        return {**size_of(model), "by lists": judged(model, problem, truth, size.judged_requests, size.lists)}
+        device = name_of(place.device)
+        return {
+            "device": device,
+            **size_of(model),
+            "by lists": judged(model, problem, truth, size.judged_requests, size.lists),
+        }
 
     depends = {"generators": count, "lists": size.lists, "requests": size.judged_requests}
     return _kept(place, "generators", depends, seed, work)

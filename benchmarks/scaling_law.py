@@ -21,9 +21,9 @@ import torch
 from benchmarks.ablations.arms import Signal
 from benchmarks.ablations.signals import Truth
 from benchmarks.ablations.training import greedy_lists, reward_of
+from benchmarks.devices import name_of
 from benchmarks.quality.problem import TEST, TRAIN
 from benchmarks.quality.simulated import Simulated
-from benchmarks.quality.stages import name_of
 from goalrank.encoders import ModelSizes, RequestEncoder
 from goalrank.execution import Execution
 from goalrank.groups import build_groups
@@ -36,6 +36,8 @@ from goalrank.schedule import START, derived_seed
 from goalrank.train import train_ranker
 
 DRAWS = 2000
+BF16_WIDTH = 128
+"""From this width on a ranker learns in bf16, on whatever device: a size is learnt in one way."""
 _ORDER_SEED = 23
 
 
@@ -91,7 +93,7 @@ def trained(
         torch.manual_seed(derived_seed(seed, START, 1))
         start = Ranker(ModelSizes.from_preset(preset))
     copy_pretrained(encoder, start.encoder)
-    execution = Execution(Processes(device=device), bf16=device != "cpu")
+    execution = Execution(Processes(device=device), bf16=preset.width >= BF16_WIDTH)
     ranker = train_ranker(problem.data, groups, model, preset, seed, warm_start=start, execution=execution).ranker.to(
         "cpu"
     )
@@ -103,6 +105,7 @@ def trained(
         "without embeddings": total - ranker.encoder.items.embedding.weight.numel(),
         "requests": len(rows_R),
         "device": name_of(device),
+        "bf16": execution.bf16,
     }
 
 

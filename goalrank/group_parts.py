@@ -74,11 +74,11 @@ def read_parts(directories: Sequence[str | Path]) -> Groups:
             f"parts {sorted(read)} of {sorted(expected)} of the groups found, expected all of one; {again}"
         )
     pieces = [read[part][0] for part in sorted(read)]
-    if len({piece.helpers for piece in pieces}) != 1:
-        raise DataRefused(f"parts with helpers of {len({piece.helpers for piece in pieces})} kinds found; {again}")
-    some = [piece for piece in pieces if len(piece)]
+    some = [piece for piece in pieces if len(piece)]  # an empty one has trained no generators to name
     if not some:
         raise DataRefused(f"all {len(pieces)} parts of the groups are empty, expected a request in one; {again}")
+    if len(kinds := {piece.helpers for piece in some}) != 1:
+        raise DataRefused(f"parts with helpers of {len(kinds)} kinds found; {again}")
     return Groups(
         np.concatenate([piece.request_R for piece in some]),
         np.concatenate([piece.lists_RGL for piece in some]),

@@ -2,8 +2,8 @@
 
 The other helpers are rules, or ask the guide: what they propose holds nothing of the feedback that the guide has got
 wrong. These learn from the feedback itself, each in its own way (goalrank/baselines/generators.py), for a few steps,
-and propose one list each. What the ranker then learns of r_hat it learns among lists that users have reason to like,
-which keeps it away from where r_hat errs most (docs/experiments.md, "Light rankers as helpers").
+and propose one list each. What the ranker then learns of r_hat it learns among lists that users have reason to like.
+Under a poor guide that was worth something, under a good one nothing (docs/experiments.md, "Light rankers as helpers").
 
 Legend: R requests, K generators, G helper lists of a request, L list length, H heads of the reward ensemble.
 """
@@ -75,8 +75,9 @@ def with_lists_of(
     Raises:
         ModelRefused: the reward model gives a reward that is not finite.
     """
+    if not len(groups):  # a part without a batch
+        return groups
     generators, reward_model = generators.to(device).eval(), reward_model.to(device).eval()
-    lists, heads = [groups.lists_RGL], [groups.head_rewards_RHG]
     own_lists, own_heads = [], []
     for begin in range(0, len(groups), BATCH_REQUESTS):
         batch = training_set.batch(groups.request_R[begin : begin + BATCH_REQUESTS]).to(device)
@@ -84,15 +85,12 @@ def with_lists_of(
         rewards_HBK = reward_model.score_lists(reward_model.encode(batch), lists_BKL)
         own_lists.append(lists_BKL.to(torch.int16).cpu().numpy())
         own_heads.append(rewards_HBK.float().transpose(0, 1).cpu().numpy())
-    if own_lists:
-        lists.append(np.concatenate(own_lists))
-        heads.append(np.concatenate(own_heads))
-    head_rewards_RHG = np.concatenate(heads, axis=2) if own_heads else groups.head_rewards_RHG
+    head_rewards_RHG = np.concatenate([groups.head_rewards_RHG, np.concatenate(own_heads)], axis=2)
     if not np.isfinite(head_rewards_RHG).all():
         raise ModelRefused("the reward model's rewards for the generators' lists are not finite; train it again")
     return Groups(
         request_R=groups.request_R,
-        lists_RGL=np.concatenate(lists, axis=1) if own_lists else groups.lists_RGL,
+        lists_RGL=np.concatenate([groups.lists_RGL, np.concatenate(own_lists)], axis=1),
         rewards_RG=head_rewards_RHG.mean(axis=1),
         head_rewards_RHG=head_rewards_RHG,
         helpers=(*groups.helpers, *(f"{NAME}:{number + 1}" for number in range(generators.count))),

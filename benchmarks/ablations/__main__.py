@@ -12,8 +12,10 @@ import torch
 from benchmarks.ablations import bound, ceiling, group_size, helpers, normalisation, on_policy, runs, tables
 from benchmarks.ablations.settings import FULL, QUICK
 from benchmarks.ablations.study import Study
+from benchmarks.devices import DEVICES, require
 from benchmarks.quality.stages import SIMULATOR, Place
 from benchmarks.report import Claim, Row, positive, run
+from goalrank.errors import UsageError
 
 STUDIES = {
     "normalisation": normalisation.study,
@@ -31,6 +33,11 @@ CACHE = Path(__file__).parents[2] / ".goalrank" / "benchmarks" / "ablations"
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; its exit code."""
     given = _parser().parse_args(argv)
+    try:
+        require(given.device)
+    except UsageError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
     size = QUICK if given.quick else FULL
     names = list(STUDIES) if given.study == ALL else [given.study]
     studies = [STUDIES[name](size.thin) for name in names]
@@ -70,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--study", choices=(*STUDIES, ALL), required=True)
     parser.add_argument("--cache", type=Path, default=CACHE, help="finished runs; a study goes on from them")
     parser.add_argument("--jobs", type=positive, default=1, help="processes, one torch thread each")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="what models learn on")
+    parser.add_argument("--device", choices=DEVICES, default="cpu", help="what models learn on")
     parser.add_argument("--quick", action="store_true", help="minutes on one core: shows that it runs, no result")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there, tables, figures beside")
     return parser

@@ -26,6 +26,7 @@ from benchmarks.ablations.arms import Arm, Signal
 from benchmarks.ablations.settings import Size
 from benchmarks.ablations.signals import Truth
 from benchmarks.ablations.training import order_of, reward_of, trained_arm
+from benchmarks.devices import name_of
 from benchmarks.kept import digest_of, kept
 from benchmarks.quality import stages
 from benchmarks.quality.problem import TEST
@@ -138,6 +139,7 @@ def _perform(place: Place, run: Run) -> dict[str, Any]:
         try:
             problem, truth = problem_of(place), truth_of(place)
             found, figures = trained_arm(problem, truth, guide, preset, run.seed, run.arm, place.device)
+            found["device"] = name_of(place.device)
         except ModelRefused as error:
             return {"refused": str(error)}  # an arm that diverges is a result
         columns = {name: np.asarray(figures[name], dtype=np.float32) for name in KEPT_FIGURES}

@@ -6,6 +6,7 @@
     movielens.py    the offline protocol on MovieLens-1M, both kinds of candidates
     simulated.py    the simulated world and its truth: true reward, engagement at a place
     methods.py      every method by its name: trained, and asked for lists and scores
+    ours.py         GoalRank, apart from the field so that the field's finished runs do not depend on it
     search.py       long search of a reward model's best list
     stages.py       one piece of work each (data, encoder, guide, run, ...), kept in a cache of digests
     study.py        the pieces in order, on several processes, with an estimate

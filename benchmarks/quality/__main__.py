@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.devices import DEVICES, require
 from benchmarks.quality import movielens
 from benchmarks.quality.claims import claims_of
 from benchmarks.quality.figure import draw
@@ -29,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(argv)
     try:
         methods, kinds = _methods(given.methods), _kinds(given.world, given.kinds)
+        require(given.device)
         if given.world == MOVIELENS:
             movielens.require_files(given.data)
     except GoalRankError as error:
@@ -62,9 +64,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--kinds", default="", help=f"some of {','.join(KINDS[MOVIELENS])}, of MovieLens' candidates")
     parser.add_argument("--seeds", type=positive, help=f"instead of {FULL.seeds}")
     parser.add_argument("--jobs", type=positive, default=1, help="processes, one torch thread each")
-    parser.add_argument("--long", action="store_true", help="four times the steps; for a GPU")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="what models learn and answer on")
-    parser.add_argument("--quick", action="store_true", help="minutes on one core: shows that it runs, no result")
+    parser.add_argument("--device", choices=DEVICES, default="cpu", help="what models learn and answer on")
+    scale = parser.add_mutually_exclusive_group()
+    scale.add_argument("--quick", action="store_true", help="minutes on one core: shows that it runs, no result")
+    scale.add_argument("--long", action="store_true", help="four times the steps; for a GPU")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there, and a figure beside it")
     return parser
 

@@ -1,8 +1,9 @@
 """How large the study is, and what each method's tuning trials are.
 
 Every method gets as many trials, on seed 0, and is taken at the one that is best on the validation requests. The trials
-of the field are learning rates; GoalRank's are learning rates and weights of the supervised term together. The
-guide is tuned like a method, by its own held-out loss.
+of the field are learning rates; GoalRank's (ours.py) are learning rate, temperature, weight of the supervised term and
+plan of the groups together, and were chosen after a look at some thirty settings on those requests, which no rival had
+(docs/experiments.md). The guide is tuned like a method, by its own held-out loss.
 """
 
 from __future__ import annotations

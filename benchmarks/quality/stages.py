@@ -31,6 +31,7 @@ import pyarrow.parquet as pq
 import torch
 from safetensors.torch import load_file, save_file
 
+from benchmarks.devices import name_of
 from benchmarks.quality import movielens, simulated
 from benchmarks.quality.methods import ask, batches, device_of, modules_of, opinion, train
 from benchmarks.quality.problem import TEST, TRAIN, VALIDATION, Problem
@@ -106,11 +107,6 @@ def perform(place: Place, task: Task) -> dict[str, Any]:
             result["device"] = name_of(place.device)
         (aside / "result.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
     return {**result, "cached": False}
-
-
-def name_of(device: str) -> str:
-    """The device as its maker calls it."""
-    return torch.cuda.get_device_name() if device == "cuda" else device
 
 
 def cached(place: Place, task: Task) -> bool:

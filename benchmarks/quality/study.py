@@ -66,8 +66,9 @@ def conduct(place: Place, methods: Sequence[str], seeds: int, jobs: int, kinds: 
 
 def _conduct(found: Results, methods: Sequence[str], kinds: Sequence[str], pool: Executor | None) -> Results:
     place, seeds, scale = found.place, found.seeds, found.place.scale
-    _wave(found, "data", [Task("data", kind) for kind in kinds], pool)
-    _wave(found, "encoders", [Task("encoder", KINDS[place.world][0], seed) for seed in seeds], pool)
+    first = KINDS[place.world][0]  # whose sequences the encoders learn from
+    _wave(found, "data", [Task("data", kind) for kind in dict.fromkeys((first, *kinds))], pool)
+    _wave(found, "encoders", [Task("encoder", first, seed) for seed in seeds], pool)
 
     tried = {kind: [Task("guide", kind, trial=trial) for trial in trials_of(scale, GUIDE)] for kind in kinds}
     _wave(found, "guides: trials", [task for tasks in tried.values() for task in tasks], pool)

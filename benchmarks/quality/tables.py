@@ -110,7 +110,7 @@ def _method_row(found: Results, kind: str, method: str, compared: Comparison) ->
             row[f"{metric} sd"] = round(spread(values_SR), 4)
     row |= _against(compared, method)
     row["r_hat"] = round(float(np.mean([result["r_hat"] for result in results])), 4)
-    row["device"] = results[0]["device"]
+    row["device"] = ", ".join(sorted({result["device"] for result in results}))
     row["seconds"] = round(float(np.median([result["seconds"] for result in results])), 1)
     return row
 

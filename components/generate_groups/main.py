@@ -37,7 +37,7 @@ def run(
         data_docs: folder for Great Expectations' static site, in the run's folder by default; written when the groups
             are refused, too.
         part, parts: make that one of so many parts alone; join_groups puts them together and checks them. Each trains
-            the same generators, where the plan asks for them.
+            the generators, where the plan asks for them: the same ones on a CPU, on a GPU the same up to rounding.
 
     Raises:
         DataRefused: there is no request to learn from, or the groups failed a critical check (suites.py).
@@ -75,7 +75,7 @@ def run(
             device=device,
             progress=lambda done, total: step.progress(done, total, "requests"),
         )
-        if taught.generators:
+        if taught.generators and len(built):
             generators = taught_generators(
                 data,
                 data.guide_indices(),

@@ -6,6 +6,7 @@ WORKSPACE/comparisons/<date>-<n>_<date>-<n>.html
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ FOLDER = "comparisons"
 SHOWN = 20
 """Newest pages that the pages of all nights lead to."""
 
-_RUN = r"(\d{4}-\d{2}-\d{2})-([1-9]\d{0,5})"
+_RUN = r"([0-9]{4}-[0-9]{2}-[0-9]{2})-([1-9][0-9]{0,5})"
 _NAME = re.compile(rf"{_RUN}_{_RUN}\.html")
 
 
@@ -39,7 +40,10 @@ class Pair:
 
 def newest(workspace: Path) -> list[Pair]:
     """Pairs that have a page, the one written last first."""
-    pages = [page for page in (workspace / FOLDER).glob("*.html") if page.is_file()]
-    pages.sort(key=lambda page: (page.stat().st_mtime, page.name), reverse=True)
-    pairs = [pair for page in pages if (pair := Pair.of_file(page.name))]
-    return pairs[:SHOWN]
+    written = []
+    for page in (workspace / FOLDER).glob("*.html"):
+        pair = Pair.of_file(page.name)
+        with suppress(FileNotFoundError):  # removed meanwhile
+            if pair is not None and page.is_file():
+                written.append((page.stat().st_mtime, page.name, pair))
+    return [pair for _, _, pair in sorted(written, key=lambda one: one[:2], reverse=True)[:SHOWN]]

@@ -73,15 +73,17 @@ def test_same_input_same_shards(inputs: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(one.rewards_RG, two.rewards_RG)
 
 
-def test_made_in_parts_they_are_the_groups_of_one_piece(tmp_path: Path) -> None:
+@pytest.mark.parametrize("plan", ["", "generators=3 taught=10"])
+def test_made_in_parts_they_are_the_groups_of_one_piece(tmp_path: Path, plan: str) -> None:
     """As on a cluster: each part by a step of its own, then put together and checked; the same digest of all files."""
     make_training_set(tmp_path / "training_set", requests=1300, candidates=12)
     torch.manual_seed(0)
     model = RewardModel(ModelSizes.from_preset(preset("tiny")))
     save_model(tmp_path / "reward", model, "reward", model.sizes.to_dict(), {}, {})
     assert len(TrainingSet.load(tmp_path / "training_set").guide_indices()) > 2 * BATCH_REQUESTS, "several batches"
-    whole = generate(tmp_path, tmp_path / "one")
+    whole = generate(tmp_path, tmp_path / "one", group_plan=plan)
     given = {"training_set": str(tmp_path / "training_set"), "preset": "tiny", "run_uri": str(tmp_path / "run")}
+    given["group_plan"] = plan
     folders = [str(tmp_path / f"part-{part}") for part in range(4)]
     for part, folder in enumerate(folders):
         run(**given, reward_model=str(tmp_path / "reward"), groups=folder, seed=3, part=part, parts=4)

@@ -37,6 +37,20 @@ def test_flops_grow_with_requests_and_count_what_the_layers_multiply() -> None:
     assert 3 * layers < one < 3 * 3 * layers  # a backward pass is two forward ones; attention and inputs come on top
 
 
+def test_only_the_presets_own_batch_is_claimed(monkeypatch: pytest.MonkeyPatch) -> None:
+    used = {1: 0.1, 2: 0.7, 8: 0.9}
+
+    def measured(case: gpu_step.Case, requests: int, device: str) -> dict[str, object]:
+        return {"preset": case.preset, "batches": case.batches, "utilisation": used[case.batches]}
+
+    monkeypatch.setattr(gpu_step, "measure", measured)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: None)
+    rows, claims = gpu_step.gpu_rows()
+    assert {row["batches"] for row in rows} == set(used)
+    assert [made["value"] for made in claims] == [used[1], used[1]]
+
+
 def test_peaks_of_devices() -> None:
     assert gpu_step.peak_bf16("NVIDIA H100 80GB HBM3") == 989e12
     assert gpu_step.peak_bf16("NVIDIA H100 PCIe") == 756e12

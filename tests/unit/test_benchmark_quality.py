@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.ablations import __main__ as ablations
 from benchmarks.quality import __main__ as command
 from benchmarks.quality import claims, ours, stages, study
 from benchmarks.quality.methods import FIELD, METHODS, ORDERS, WITH_REWARD, family, modules_of, needs_guide
@@ -109,6 +110,29 @@ def test_without_the_data_it_says_so_and_exits_2(tmp_path: Path, capsys) -> None
 def test_an_unknown_method_is_refused(capsys) -> None:
     assert command.main(["--world", SIMULATOR, "--methods", "g-e,oracle"]) == 2
     assert "method 'oracle' found" in capsys.readouterr().err
+
+
+def test_one_kind_alone_still_has_the_encoders_of_the_first(tmp_path: Path, monkeypatch) -> None:
+    write_files(tmp_path / "ml")
+    monkeypatch.setattr(command, "QUICK", replace(TINY, seeds=1, trials=1))
+    options = ["--world", MOVIELENS, "--data", str(tmp_path / "ml"), "--cache", str(tmp_path / "cache"), "--quick"]
+    options += ["--methods", "dnn", "--kinds", "retrieved", "--json", str(tmp_path / "quality.json")]
+    assert command.main(options) == 0
+    parts = {row["part"] for row in json.loads((tmp_path / "quality.json").read_text())["rows"]}
+    assert parts - {"trials, retrieved"} == {"retrieved"}
+
+
+def test_an_unknown_kind_is_refused(capsys) -> None:
+    assert command.main(["--world", SIMULATOR, "--kinds", "matched"]) == 2
+    assert "kind 'matched' found, expected some of retriever in world simulator" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+@pytest.mark.parametrize("main", [command.main, ablations.main], ids=["quality", "ablations"])
+def test_a_gpu_that_is_not_here_is_refused(main, capsys) -> None:
+    which = ["--world", SIMULATOR] if main is command.main else ["--study", "bound"]
+    assert main([*which, "--device", "cuda"]) == 2
+    assert "torch sees no GPU here" in capsys.readouterr().err
 
 
 def test_several_processes_find_the_same(studied: study.Results, tmp_path: Path) -> None:

@@ -109,3 +109,9 @@ def test_a_reward_that_is_not_finite_is_refused(
     broken.load_state_dict(guide.state_dict())
     with pytest.raises(ModelRefused, match="generators' lists are not finite"):
         with_lists_of(generators, groups, data, broken)
+
+
+def test_a_part_without_a_batch_stays_empty(data: TrainingSet, guide: RewardModel, generators: Generators) -> None:
+    empty = build_groups(data, data.guide_indices(), guide, 4, seed=0, part=0, parts=4)
+    assert len(empty) == 0  # fewer batches than parts
+    assert len(with_lists_of(generators, empty, data, guide)) == 0
