@@ -68,7 +68,8 @@ FULL = [
     Case(2_500, 3, 0.0, 2000),
     Case(2_500, 2, 0.10, 2000),
     Case(25_000, 2, 0.03, 2000),
-    Case(200_000, 2, 0.01, 1000),  # a second a replay, most of the quarter of an hour that two cores take
+    Case(200_000, 2, 0.01, 1000),  # a second a replay
+    Case(300_000, 2, 0.01, 2000),  # nearly two, an hour of one core
 ]
 QUICK = [Case(2_500, 2, 0.0, 400), Case(2_500, 3, 0.0, 400), Case(2_500, 2, 0.10, 200)]
 
