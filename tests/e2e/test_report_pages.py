@@ -167,5 +167,5 @@ def test_a_report_leads_to_all_nights_and_back(look: Looker, pages: dict[str, Pa
     page = look(pages["promoted"], "promoted-links", width=DESKTOP).page
     page.get_by_role("link", name="All nights").click()
     assert page.url == pages["index"].resolve().as_uri()
-    page.get_by_role("link", name=f"{nights.date}/2").click()
+    page.get_by_role("link", name=f"{nights.date}/2", exact=True).click()
     assert page.url == pages["kept"].resolve().as_uri()
