@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 
 from goalrank.errors import UsageError
 
@@ -22,3 +23,8 @@ def require(device: str) -> None:
 def name_of(device: str) -> str:
     """The device as its maker calls it."""
     return torch.cuda.get_device_name() if device == "cuda" else device
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Where its weights are."""
+    return next(module.parameters()).device

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.ablations.signals import Truth
+from benchmarks.devices import device_of
 from benchmarks.quality.problem import TEST, TRAIN
 from benchmarks.quality.simulated import Simulated
 from goalrank.baselines.generators import diverse_lists
@@ -68,7 +69,7 @@ def judged(
     rows_R = problem.rows[TEST][:requests]
     generators, most = model.generators.count, lists[-1]
     at_once = max(1, _LISTS_AT_ONCE // (generators * most))
-    device = next(model.parameters()).device
+    device = device_of(model)
     totals = {count: np.zeros(5) for count in lists}
     chance = torch.Generator().manual_seed(_SEED)
     for begin in range(0, len(rows_R), at_once):

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from benchmarks.ablations.arms import Arm, Signal
 from benchmarks.ablations.signals import PlantedReward, Truth
+from benchmarks.devices import device_of
 from benchmarks.quality.problem import TEST, TRAIN, Figures
 from benchmarks.quality.simulated import Simulated
 from goalrank.execution import Execution
@@ -76,7 +77,7 @@ def trained_arm(
 def greedy_lists(ranker: Ranker, problem: Simulated) -> np.ndarray:
     """lists_RL of all test requests, as they would be served."""
     rows_R = problem.rows[TEST]
-    lists, device = [], next(ranker.parameters()).device
+    lists, device = [], device_of(ranker)
     for begin in range(0, len(rows_R), _BATCH):
         batch = problem.data.batch(rows_R[begin : begin + _BATCH]).to(device)
         lists.append(ranker.greedy(ranker.encode(batch), LIST_LENGTH).cpu().numpy())

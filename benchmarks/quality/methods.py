@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from benchmarks.devices import device_of
 from benchmarks.quality.problem import TRAIN, Problem
 from benchmarks.quality.settings import OURS, Trial
 from goalrank import baselines
@@ -234,8 +235,3 @@ def batches(problem: Problem, rows_R: np.ndarray, device: torch.device | str = "
     """The requests, BATCH at a time."""
     for begin in range(0, len(rows_R), BATCH):
         yield problem.data.batch(rows_R[begin : begin + BATCH]).to(device)
-
-
-def device_of(module: nn.Module) -> torch.device:
-    """Where its weights are."""
-    return next(module.parameters()).device

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.devices import device_of
 from goalrank.dataset import RequestBatch, TrainingSet
 from goalrank.encoders import Encoded
 from goalrank.policies import PERTURBATION_TEMPERATURE, top_lists
@@ -50,7 +51,7 @@ def long_search(
         lists_RL (int64 candidate indices) and reward_R.
     """
     chance = torch.Generator().manual_seed(seed)
-    device = next(model.parameters()).device
+    device = device_of(model)
     lists, rewards = [], []
     for begin in range(0, len(rows_R), _REQUESTS_AT_ONCE):
         batch = data.batch(rows_R[begin : begin + _REQUESTS_AT_ONCE]).to(device)

@@ -31,9 +31,9 @@ import pyarrow.parquet as pq
 import torch
 from safetensors.torch import load_file, save_file
 
-from benchmarks.devices import name_of
+from benchmarks.devices import device_of, name_of
 from benchmarks.quality import movielens, simulated
-from benchmarks.quality.methods import ask, batches, device_of, modules_of, opinion, train
+from benchmarks.quality.methods import ask, batches, modules_of, opinion, train
 from benchmarks.quality.problem import TEST, TRAIN, VALIDATION, Problem
 from benchmarks.quality.search import long_search
 from benchmarks.quality.settings import OURS, Scale, Trial
