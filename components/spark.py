@@ -35,18 +35,32 @@ LOOPBACK = "127.0.0.1"
 MASTER_SECONDS = 10.0
 """How long a master is given to take a connection."""
 
+SHORT_JAVA = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=256m"
+"""Of a short job in one process, which would spend half its processor time in the optimising compiler: the first tier
+alone halves a step (its own code cache, 48 MB, would fill up within a few jobs, and compiling would stop)."""
+
+LONG_JAVA = "-XX:+UseParallelGC"
+"""Of a long job, which the optimising compiler pays for, and which no pause of the collector disturbs."""
+
+LONG_BYTES = 32_000_000
+"""Parquet that a job reads from which on it is long: an extraction of a million impressions. At 1.7 million LONG_JAVA
+takes two thirds of SHORT_JAVA's time, at ten thousand twice as long."""
+
 WORKER_SECONDS = 300.0
 """How long work may wait with no executor to do it: a cluster may first have to start a machine."""
 
 
 @contextmanager
-def spark_session(step: Step, master: str = DEFAULT_MASTER, memory: str = DEFAULT_MEMORY) -> Iterator[SparkSession]:
+def spark_session(
+    step: Step, master: str = DEFAULT_MASTER, memory: str = DEFAULT_MEMORY, reads: int = 0
+) -> Iterator[SparkSession]:
     """Start Spark for `step`, its cost booked as a tool's, and stop it on leaving.
 
     Args:
         master: local[N], spark://HOST:PORT (several, with commas, where masters stand by), k8s://https://HOST:PORT
             (spark_on_kubernetes.py), or any other of Spark's.
         memory: of the driver, and of each executor where they are processes of their own.
+        reads: bytes of Parquet that the step will read, as far as it knows: Java is set up for short work or for long.
 
     Raises:
         UsageError: the address of a standalone master has no host or port, or this is no pod of the Kubernetes named.
@@ -76,9 +90,7 @@ def spark_session(step: Step, master: str = DEFAULT_MASTER, memory: str = DEFAUL
             # Without both, Spark looks up the machine's own name, which a laptop or container often cannot resolve.
             builder = builder.config("spark.driver.host", LOOPBACK).config("spark.driver.bindAddress", LOOPBACK)
         if master.startswith("local"):
-            # Short jobs spend half their processor time in the optimising compiler: the first tier alone halves a step
-            # (its own code cache, 48 MB, would fill up within a few jobs, and compiling would stop).
-            java = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=256m"
+            java = LONG_JAVA if reads >= LONG_BYTES else SHORT_JAVA
             builder = builder.config("spark.driver.extraJavaOptions", java)
         if master.startswith(spark_on_kubernetes.PREFIX):
             for name, value in spark_on_kubernetes.configuration(Path(tempfile.mkdtemp(prefix="spark-"))).items():

@@ -117,7 +117,8 @@ def _check_rows(
     """Every row of the given tables (with the rows their footers promise), prepared in Spark and judged there."""
     import pandas as pd
 
-    with spark_session(step, spark_master, spark_memory) as spark:
+    reads = sum(file.stat().st_size for part in reading.partitions for file in part.files)
+    with spark_session(step, spark_master, spark_memory, reads) as spark:
         from components.check_logs import prepare, suites
 
         for pruning in PRUNING_BY_STATISTICS:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
+
 from components.extract_features.night import extract
 from components.spark import spark_session
 from components.step import Step, run_alone
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 
 def run(
@@ -37,7 +43,10 @@ def run(
         TryAgain: another extraction is writing there, or Spark does not start.
     """
     with Step("extract_features", run_uri) as step:
-        session = spark_session(step, spark_master, spark_memory)
+
+        def session(reads: int) -> AbstractContextManager[SparkSession]:
+            return spark_session(step, spark_master, spark_memory, reads)
+
         extract(step, session, logs_uri, snapshots_uri, date, full_rebuild, window_days).save(snapshot)
 
 

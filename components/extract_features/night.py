@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,14 +28,14 @@ what one task sorts must not grow with the logs, since memory does not."""
 
 def extract(
     step: Step,
-    session: AbstractContextManager[SparkSession],
+    session: Callable[[int], AbstractContextManager[SparkSession]],
     logs_uri: str,
     snapshots_uri: str,
     date: str,
     full_rebuild: bool,
     window_days: int,
 ) -> Snapshot:
-    """Commit the snapshot of `date`; `session` is entered only once the days are known to be there.
+    """Commit the snapshot of `date`; `session` is called with the bytes to read once the days are known to be there.
 
     Raises:
         DataRefused, UsageError, TryAgain: as main.run says.
@@ -51,10 +51,15 @@ def extract(
         skipped = day_decisions.read(root).skipped
         first = locations.day_after(planned.previous.date) if planned.previous else None
         days = logs.arrival_days(first, date, skipped)
-        with session as spark:
+        with session(_bytes_of(logs, days)) as spark:
             return Extraction(spark, logs, root, days, planned, code, config, step, skipped, erased).run(
                 reuse=not full_rebuild
             )
+
+
+def _bytes_of(logs: LogPartitions, days: Sequence[str]) -> int:
+    folders = [logs.logs / table / f"dt={day}" for table in schema.DAILY_TABLES for day in days]
+    return sum(file.stat().st_size for folder in folders for file in folder.glob("*.parquet"))
 
 
 class Extraction:

@@ -37,7 +37,9 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 def made_twice(spark: Any, logs: Path, folder: Path, first: str, last: str) -> tuple[Snapshot, Path]:
     """The same full job by Spark and by DuckDB."""
     step = Step("extract_features", str(folder / "run"))
-    snapshot = night.extract(step, nullcontext(spark), str(logs), str(folder / "snapshots"), last, False, DAYS)
+    snapshot = night.extract(
+        step, lambda _: nullcontext(spark), str(logs), str(folder / "snapshots"), last, False, DAYS
+    )
     read = rebuild(logs, folder / "duckdb", first, last, 2, "1GB")["impressions"]
     assert read == step.figures["log_rows"]["impressions"] > 0
     return snapshot, folder / "duckdb"

@@ -32,8 +32,9 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 def extract(spark: Any, folder: Path, logs: Logs, date: str) -> tuple[Snapshot, Step]:
     step = Step("extract_features", str(folder / "run"))
     logs.write(folder / "logs", [day for day in logs.days if day <= date])
-    session = nullcontext(spark)
-    return night.extract(step, session, str(folder / "logs"), str(folder / "snapshots"), date, False, 30), step
+    return night.extract(
+        step, lambda _: nullcontext(spark), str(folder / "logs"), str(folder / "snapshots"), date, False, 30
+    ), step
 
 
 def without_the_user() -> Logs:

@@ -41,7 +41,7 @@ def extract(
     spark: Any, logs: Path, snapshots: Path, day: str, full: bool = False, window: int = WINDOW
 ) -> tuple[Snapshot, Step]:
     step = Step("extract_features", str(snapshots.parent / "run"))
-    return night.extract(step, nullcontext(spark), str(logs), str(snapshots), day, full, window), step
+    return night.extract(step, lambda _: nullcontext(spark), str(logs), str(snapshots), day, full, window), step
 
 
 def rows(table: pa.Table) -> list[dict[str, Any]]:

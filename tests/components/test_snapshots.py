@@ -260,6 +260,25 @@ def test_a_missing_night_is_refused_before_spark_starts(tmp_path: Path) -> None:
         empty.arrival_days(None, night)
 
 
+def test_spark_is_told_the_size_of_tonights_partitions_only(tmp_path: Path) -> None:
+    logs, root = logs_with(tmp_path, [0, 1, 2]), tmp_path / "s"
+    told = []
+
+    def session(reads: int) -> Any:
+        told.append(reads)
+        raise TryAgain("as far as this test goes")
+
+    for night in (FIRST, plus(FIRST, 1)):
+        with pytest.raises(TryAgain, match="as far as"):
+            extract(Step("x", str(tmp_path)), session, str(logs.logs), str(root), night, False, 30)
+    sizes = [
+        sum(file.stat().st_size for table in schema.DAILY_TABLES for file in (logs.logs / table).glob(f"dt={day}/*"))
+        for day in (FIRST, plus(FIRST, 1))
+    ]
+    assert min(sizes) > 0
+    assert told == [sizes[0], sum(sizes)]  # the first night never ended, so the second reads its day too
+
+
 def test_a_gap_is_refused_by_name(tmp_path: Path) -> None:
     logs = logs_with(tmp_path, [0, 1, 3])
     (logs.logs / "impressions" / f"dt={plus(FIRST, 1)}" / "part-0.parquet").unlink()

@@ -57,7 +57,7 @@ def test_nothing_of_the_first_delivery_is_left(tmp_path: Path, seen: Seen) -> No
             logs = make_logs(everything)
             logs.write(tmp_path / "logs")
             made = night.extract(
-                step, nullcontext(spark), str(tmp_path / "logs"), str(snapshots), LAST, False, window_days=10
+                step, lambda _: nullcontext(spark), str(tmp_path / "logs"), str(snapshots), LAST, False, window_days=10
             )
             assert_as_by_hand(made, logs)
             made.save(tmp_path / f"{which}.json")

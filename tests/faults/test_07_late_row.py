@@ -44,7 +44,7 @@ def test_a_late_row_counts_from_the_next_night_on(tmp_path: Path, seen: Seen) ->
     with spark_session(step) as spark:
         for date in (ONE, TWO):
             extracted = night.extract(
-                step, nullcontext(spark), str(logs), str(tmp_path / "snapshots"), date, False, window_days=10
+                step, lambda _: nullcontext(spark), str(logs), str(tmp_path / "snapshots"), date, False, window_days=10
             )
             extracted.save(tmp_path / f"{date}.json")
     assert step.figures["mode"] == "incremental" and step.figures["late_impressions"] == 1
