@@ -14,6 +14,9 @@ from tests.cluster.exported import idle_service
 from tests.cluster.rendered import Object, of_kind, pods
 
 
+SERVER = "InferenceService/goalrank-ranker"
+
+
 def container(objects: list[Object], owner: str) -> dict:
     """The one container of that owner's pod."""
     (pod,) = (pod for pod in pods(objects) if pod.owner == owner)
@@ -26,7 +29,7 @@ def flags(args: list[str]) -> dict[str, str]:
 
 
 def test_the_server_is_started_as_the_command_line_knows_it(objects: list[Object]) -> None:
-    one = container(objects, "InferenceService/goalrank-ranker")
+    one = container(objects, SERVER)
     group = typer.main.get_command(app)
     assert one["command"] == ["goalrank", "serve"]
     known = {option for parameter in group.commands["serve"].params for option in parameter.opts}
@@ -47,9 +50,20 @@ def test_the_watch_gives_what_the_step_needs(objects: list[Object]) -> None:
     assert variables <= {f"GOALRANK_{name.upper()}" for name in Settings.model_fields}
 
 
+def test_the_upkeep_pod_is_there_when_asked_for_and_has_what_a_server_has(objects: list[Object]) -> None:
+    (deployment,) = (one for one in of_kind(objects, "Deployment") if one["metadata"]["name"] == "goalrank-upkeep")
+    assert deployment["spec"]["replicas"] == 0 and deployment["spec"]["strategy"] == {"type": "Recreate"}
+    one, server = (container(objects, owner) for owner in ("Deployment/goalrank-upkeep", SERVER))
+    for same in ("image", "envFrom", "volumeMounts", "securityContext"):
+        assert one[same] == server[same]
+    (policy,) = (one for one in of_kind(objects, "NetworkPolicy") if one["metadata"]["name"] == "upkeep")
+    (servers,) = (one for one in of_kind(objects, "NetworkPolicy") if one["metadata"]["name"] == "ranker")
+    assert policy["spec"]["egress"] == servers["spec"]["egress"] and policy["spec"]["policyTypes"] == ["Egress"]
+
+
 def test_paths_that_are_asked_are_answered(objects: list[Object]) -> None:
     routes = {route.path for route in create_app(idle_service()).routes}
-    one = container(objects, "InferenceService/goalrank-ranker")
+    one = container(objects, SERVER)
     asked = {one[probe]["httpGet"]["path"] for probe in ("readinessProbe", "livenessProbe")}
     asked |= {point["path"] for monitor in of_kind(objects, "ServiceMonitor") for point in monitor["spec"]["endpoints"]}
     assert len(asked) == 3 and asked <= routes
