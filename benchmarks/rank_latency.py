@@ -32,7 +32,7 @@ from benchmarks.report import Claim, Row, claim, progress, run
 from goalrank.baselines import g_e
 from goalrank.dataset import RequestBatch
 from goalrank.encoders import ModelSizes, z_scored
-from goalrank.policies import PERTURBATION_TEMPERATURE, top_lists
+from goalrank.policies import PERTURBATION_TEMPERATURE, gumbel, top_lists
 from goalrank.presets import preset
 from goalrank.ranker import Ranker
 from goalrank.schema import LIST_LENGTH
@@ -65,8 +65,8 @@ QUICK = Case(calls=150)
 def proposals(score_BN: Tensor, mask_BN: Tensor, chance: torch.Generator) -> Tensor:
     """LISTS lists_BGL as GeneratorEvaluator.propose makes them: the best by score, then samples around it."""
     score_BN = z_scored(score_BN, mask_BN)
-    uniform = torch.rand((len(score_BN), LISTS - 1, score_BN.shape[1]), generator=chance).clamp_(1e-7, 1 - 1e-7)
-    noisy = score_BN.unsqueeze(1) / PERTURBATION_TEMPERATURE - (-uniform.log()).log()
+    noise = gumbel((len(score_BN), LISTS - 1, score_BN.shape[1]), chance, score_BN.device)
+    noisy = score_BN.unsqueeze(1) / PERTURBATION_TEMPERATURE + noise
     score_XN = torch.cat([score_BN.unsqueeze(1), noisy], dim=1).flatten(0, 1)
     return top_lists(score_XN, mask_BN.repeat_interleave(LISTS, dim=0), LIST_LENGTH).unflatten(0, (-1, LISTS))
 

@@ -28,7 +28,7 @@ from goalrank.baselines.harness import Lesson, seeded
 from goalrank.baselines.mg_e import MultiGeneratorEvaluator
 from goalrank.dataset import RequestBatch
 from goalrank.encoders import ModelSizes, RequestEncoder, z_scored
-from goalrank.policies import PERTURBATION_TEMPERATURE
+from goalrank.policies import PERTURBATION_TEMPERATURE, gumbel
 from goalrank.presets import Preset
 from goalrank.reward import RewardModel
 from goalrank.schema import LIST_LENGTH
@@ -96,9 +96,7 @@ def proposals(model: MultiGeneratorEvaluator, batch: RequestBatch, count: int, c
     z_BKN = z_scored(scores_BKN.reshape(-1, N), mask_XN).view(B, K, N)
     made = [diverse_lists(scores_BKN, batch, LIST_LENGTH, model.generators.diversity_K)]
     for _ in range(count - 1):
-        uniform_BKN = torch.rand(z_BKN.shape, generator=chance).clamp(1e-7, 1 - 1e-7).to(z_BKN.device)
-        gumbel_BKN = -(-uniform_BKN.log()).log()
-        noisy_BKN = z_BKN / PERTURBATION_TEMPERATURE + gumbel_BKN
+        noisy_BKN = z_BKN / PERTURBATION_TEMPERATURE + gumbel(z_BKN.shape, chance, z_BKN.device)
         made.append(diverse_lists(noisy_BKN, batch, LIST_LENGTH, model.generators.diversity_K))
     return torch.stack(made, dim=1)
 

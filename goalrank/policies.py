@@ -218,7 +218,7 @@ def _shown_perturbed(proposal: Proposal, generator: torch.Generator) -> Tensor:
     lists_BL = _shown(proposal, generator)
     batch, candidates = proposal.batch.mask_BN.shape
     replace_at, swap_a, swap_b, newcomer = (
-        _uniform((batch, width), generator, proposal.batch) for width in (1, 1, 1, candidates)
+        _uniform((batch, width), generator, lists_BL.device) for width in (1, 1, 1, candidates)
     )
     filled_B1 = (lists_BL >= 0).sum(dim=1, keepdim=True).clamp_min(1)
 
@@ -239,13 +239,13 @@ def _shown_perturbed(proposal: Proposal, generator: torch.Generator) -> Tensor:
 
 
 def _random(proposal: Proposal, generator: torch.Generator) -> Tensor:
-    score_BN = _uniform(proposal.batch.mask_BN.shape, generator, proposal.batch)
+    score_BN = _uniform(proposal.batch.mask_BN.shape, generator, proposal.batch.mask_BN.device)
     return top_lists(score_BN, proposal.batch.mask_BN, proposal.length)
 
 
 def _plackett_luce(proposal: Proposal, score_BN: Tensor, generator: torch.Generator) -> Tensor:
     """Lists drawn item by item in proportion to exp(score / PERTURBATION_TEMPERATURE), by Gumbel noise."""
-    noise_BN = -(-_uniform(score_BN.shape, generator, proposal.batch).log()).log()
+    noise_BN = gumbel(score_BN.shape, generator, score_BN.device)
     return top_lists(score_BN / PERTURBATION_TEMPERATURE + noise_BN, proposal.batch.mask_BN, proposal.length)
 
 
@@ -268,10 +268,15 @@ def _fill(proposal: Proposal, lists_BL: Tensor) -> Tensor:
     return top_lists(score_BN + span * rank_BN[:, :candidates], mask_BN, proposal.length)
 
 
-def _uniform(shape: tuple[int, ...], generator: torch.Generator, batch: RequestBatch) -> Tensor:
+def gumbel(shape: Sequence[int], generator: torch.Generator, device: torch.device) -> Tensor:
+    """Standard Gumbel noise from a CPU generator: the k largest of logits and it are a draw without replacement
+    (Plackett-Luce), the largest one from their softmax."""
+    return -(-_uniform(shape, generator, device).log()).log()
+
+
+def _uniform(shape: Sequence[int], generator: torch.Generator, device: torch.device) -> Tensor:
     """Uniform in (0, 1), drawn on the CPU so that every device sees the same numbers."""
-    drawn = torch.rand(shape, generator=generator).clamp(1e-7, 1.0 - 1e-7)
-    return drawn.to(batch.mask_BN.device)
+    return torch.rand(tuple(shape), generator=generator).clamp(1e-7, 1.0 - 1e-7).to(device)
 
 
 REGISTRY: dict[str, HelperPolicy] = {

@@ -18,7 +18,7 @@ from torch import Tensor
 from benchmarks.devices import device_of
 from goalrank.dataset import RequestBatch, TrainingSet
 from goalrank.encoders import Encoded
-from goalrank.policies import PERTURBATION_TEMPERATURE, top_lists
+from goalrank.policies import PERTURBATION_TEMPERATURE, gumbel, top_lists
 from goalrank.reward import RewardModel
 
 STARTS = 4
@@ -74,8 +74,7 @@ def starts(model: RewardModel, encoded: Encoded, batch: RequestBatch, length: in
     spread_B1 = single_BN.masked_fill(~batch.mask_BN, 0.0).std(dim=1, keepdim=True).clamp_min(1e-6)
     made = [top_lists(single_BN, batch.mask_BN, length), top_lists(batch.score_BN, batch.mask_BN, length)]
     for _ in range(STARTS - len(made)):
-        gumbel_BN = -(-torch.rand(B, N, generator=chance).clamp(1e-7, 1 - 1e-7).log()).log().to(device)
-        noisy_BN = single_BN / (spread_B1 * PERTURBATION_TEMPERATURE) + gumbel_BN
+        noisy_BN = single_BN / (spread_B1 * PERTURBATION_TEMPERATURE) + gumbel((B, N), chance, device)
         made.append(top_lists(noisy_BN, batch.mask_BN, length))
     return torch.stack(made, dim=1)
 

@@ -15,7 +15,7 @@ from goalrank.baselines.generators import Generators
 from goalrank.baselines.harness import Baseline, Lesson, Progress, Trained, best_of, learn_generators
 from goalrank.dataset import RequestBatch
 from goalrank.encoders import ModelSizes, z_scored
-from goalrank.policies import PERTURBATION_TEMPERATURE, top_lists
+from goalrank.policies import PERTURBATION_TEMPERATURE, gumbel, top_lists
 from goalrank.reward import RewardModel
 
 PROPOSALS = 20
@@ -37,8 +37,7 @@ class GeneratorEvaluator(Baseline):
         lists = [top_lists(score_BN, batch.mask_BN, length)]
         chance = torch.Generator().manual_seed(0)
         for _ in range(PROPOSALS - 1):
-            uniform_BN = torch.rand(score_BN.shape, generator=chance).clamp(1e-7, 1 - 1e-7).to(score_BN.device)
-            noisy_BN = score_BN / PERTURBATION_TEMPERATURE - (-uniform_BN.log()).log()
+            noisy_BN = score_BN / PERTURBATION_TEMPERATURE + gumbel(score_BN.shape, chance, score_BN.device)
             lists.append(top_lists(noisy_BN, batch.mask_BN, length))
         return torch.stack(lists, dim=1)
 

@@ -26,6 +26,7 @@ from goalrank.baselines.distillation import Student, taught
 from goalrank.baselines.harness import Baseline, Lesson, Progress, Trained, best_of, learn_generators
 from goalrank.dataset import Feedback, RequestBatch
 from goalrank.encoders import EXPANSION, AttentionLayer, Encoded, ModelSizes, RequestEncoder
+from goalrank.policies import gumbel
 from goalrank.reward import MAX_POSITIONS, RewardModel
 from goalrank.reward_training import label_lists, place_gains
 from goalrank.schema import LIST_LENGTH, RewardWeights
@@ -146,8 +147,7 @@ def at_places(values_BLN: Tensor, lists_BGL: Tensor) -> Tensor:
 
 def noisy(logits_BLN: Tensor, chance: torch.Generator) -> Tensor:
     """The logits with Gumbel noise, drawn on the CPU: each place's likeliest is then a draw from its distribution."""
-    uniform_BLN = torch.rand(logits_BLN.shape, generator=chance).clamp(1e-7, 1 - 1e-7).to(logits_BLN.device)
-    return logits_BLN - (-uniform_BLN.log()).log()
+    return logits_BLN + gumbel(logits_BLN.shape, chance, logits_BLN.device)
 
 
 def decode(logits_BLN: Tensor, x_BND: Tensor, mask_BN: Tensor, penalty: float) -> Tensor:

@@ -23,7 +23,7 @@ from goalrank.baselines.generators import click_loss
 from goalrank.baselines.harness import Baseline, Learner, Lesson, Progress, Trained, fit
 from goalrank.dataset import Feedback, RequestBatch
 from goalrank.encoders import AttentionLayer, Encoded, ModelSizes, RequestEncoder, z_scored
-from goalrank.policies import PERTURBATION_TEMPERATURE, top_lists
+from goalrank.policies import PERTURBATION_TEMPERATURE, gumbel, top_lists
 from goalrank.reward import MAX_POSITIONS, gather_items
 from goalrank.reward_training import label_lists
 from goalrank.schema import LIST_LENGTH, RewardWeights
@@ -83,8 +83,7 @@ class Permuter(Learner):
         kept_BN = encoded.mask_BN & (rank_BN < max(PREFILTER, length))
         lists = [top_lists(score_BN, kept_BN, length)]
         for _ in range(count - 1):
-            uniform_BN = torch.rand(score_BN.shape, generator=chance).clamp(1e-7, 1 - 1e-7).to(score_BN.device)
-            noisy_BN = score_BN / PERTURBATION_TEMPERATURE - (-uniform_BN.log()).log()
+            noisy_BN = score_BN / PERTURBATION_TEMPERATURE + gumbel(score_BN.shape, chance, score_BN.device)
             lists.append(top_lists(noisy_BN, kept_BN, length))
         return torch.stack(lists, dim=1)
 

@@ -19,7 +19,7 @@ from goalrank.baselines.distillation import Student, taught
 from goalrank.baselines.harness import Baseline, Lesson, Progress, Trained, fit
 from goalrank.dataset import Feedback, RequestBatch
 from goalrank.encoders import ModelSizes, z_scored
-from goalrank.policies import PERTURBATION_TEMPERATURE, top_lists
+from goalrank.policies import PERTURBATION_TEMPERATURE, gumbel, top_lists
 from goalrank.reward import RewardModel, gather_items
 from goalrank.schema import LIST_LENGTH
 from goalrank.train import logged_gains
@@ -55,8 +55,8 @@ class Scorer(Student):
         sharp_BN = z_scored(score_BN, batch.mask_BN) / PERTURBATION_TEMPERATURE
         lists = []
         for _ in range(self.teacher.own_lists):
-            uniform_BN = torch.rand(sharp_BN.shape, generator=chance).clamp(1e-7, 1 - 1e-7).to(sharp_BN.device)
-            lists.append(top_lists(sharp_BN - (-uniform_BN.log()).log(), batch.mask_BN, LIST_LENGTH))
+            noisy_BN = sharp_BN + gumbel(sharp_BN.shape, chance, sharp_BN.device)
+            lists.append(top_lists(noisy_BN, batch.mask_BN, LIST_LENGTH))
         return torch.stack(lists, dim=1)
 
 

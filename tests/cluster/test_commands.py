@@ -13,7 +13,6 @@ from console.settings import Settings
 from tests.cluster.exported import idle_service
 from tests.cluster.rendered import Object, of_kind, pods
 
-
 SERVER = "InferenceService/goalrank-ranker"
 
 
