@@ -11,6 +11,9 @@ from pathlib import Path
 import psutil
 
 SAMPLE_SECONDS = 0.2
+QUOTED = 4000
+"""Characters of a failed command's complaints."""
+
 KINDS = ("java", "python")
 
 
@@ -31,7 +34,7 @@ def measured(command: Sequence[str], environment: Mapping[str, str], folder: Pat
     `folder` is where its output is kept meanwhile, since a pipe nobody reads would stop it.
 
     Raises:
-        RuntimeError: it ended with another status than 0; the end of what it said is quoted.
+        RuntimeError: it ended with another status than 0; beginning and end of what it said are quoted.
     """
     cost, cpu = Cost(), {}
     said, complaints = folder / "stdout", folder / "stderr"
@@ -46,9 +49,10 @@ def measured(command: Sequence[str], environment: Mapping[str, str], folder: Pat
             stop(running)
     cost.seconds, cost.cpu_seconds, cost.output = time.perf_counter() - begun, sum(cpu.values()), said.read_text()
     if running.returncode:
-        raise RuntimeError(
-            f"{' '.join(command)} ended with status {running.returncode}:\n{complaints.read_text()[-3000:]}"
-        )
+        text = complaints.read_text()
+        # What went wrong stands first where Java said it, last where Python did.
+        quoted = text if len(text) <= QUOTED else f"{text[: QUOTED // 2]}\n...\n{text[-QUOTED // 2 :]}"
+        raise RuntimeError(f"{' '.join(command)} ended with status {running.returncode}:\n{quoted}")
     return cost
 
 

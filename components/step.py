@@ -75,10 +75,18 @@ def disk_is_full(error: BaseException) -> bool:
     while cause is not None:
         if isinstance(cause, OSError) and cause.errno == errno.ENOSPC:
             return True
-        if "No space left on device" in str(cause):
+        if "No space left on device" in _said(cause):
             return True
         cause = cause.__cause__ or cause.__context__
     return False
+
+
+def _said(error: BaseException) -> str:
+    """Its words. Spark's errors ask Java for them, which may have ended."""
+    try:
+        return str(error)
+    except Exception:
+        return "Java has ended, most often for want of memory: raise GOALRANK_SPARK_MEMORY"
 
 
 def _shortened(text: str) -> str:
@@ -124,7 +132,7 @@ class Step:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         if error is not None and disk_is_full(error):
-            said = _shortened(str(error))
+            said = _shortened(_said(error))
             self._finish(TryAgain(f"the disk is full ({said}); free some space and run the same command again"))
         else:
             self._finish(error)
@@ -135,7 +143,7 @@ class Step:
         elif isinstance(error, GoalRankError):
             outcome, code, reason = error.kind, error.exit_code, str(error)
         else:
-            outcome, code, reason = "failed", EXIT_BUG, _shortened(f"{type(error).__name__}: {error}")
+            outcome, code, reason = "failed", EXIT_BUG, _shortened(f"{type(error).__name__}: {_said(error)}")
         now = time.time()
         document = {
             "step": self.name,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from components.step import LONGEST_REASON, RESERVED_BYTES, QuietStep, Step, run_alone, write_atomic
+from components.step import EXIT_BUG, LONGEST_REASON, RESERVED_BYTES, QuietStep, Step, run_alone, write_atomic
 from goalrank.errors import DataRefused, ModelRefused, ServingRefused, TryAgain
 
 
@@ -95,6 +95,18 @@ def test_a_java_stack_is_left_out_of_the_reason(tmp_path: Path) -> None:
     reason = json.loads((tmp_path / "outcomes/extract_features.json").read_text())["reason"]
     assert reason.startswith("RuntimeError: An error occurred. : FileNotFound: part-0.parquet")
     assert len(reason) <= LONGEST_REASON + 4 and "Thing" not in reason
+
+
+def test_an_error_whose_words_went_with_java_still_has_an_outcome(tmp_path: Path) -> None:
+    class Gone(Exception):
+        def __str__(self) -> str:
+            raise ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
+
+    with pytest.raises(Gone), Step("spark", str(tmp_path)):
+        raise Gone
+    outcome = json.loads((tmp_path / "outcomes" / "spark.json").read_text(encoding="utf-8"))
+    assert (outcome["kind"], outcome["exit_code"]) == ("failed", EXIT_BUG)
+    assert outcome["reason"] == "Gone: Java has ended, most often for want of memory: raise GOALRANK_SPARK_MEMORY"
 
 
 def test_progress_is_followed_line_by_line(tmp_path: Path) -> None:
