@@ -82,8 +82,8 @@ def spark_session(
             .config("spark.ui.showConsoleProgress", "false")
             .config("spark.sql.session.timeZone", "UTC")
             .config("spark.sql.shuffle.partitions", "4")
-            # Java's serialiser keeps what it has written until it is reset, by default every hundred objects: of a cached
-            # frame that goes to disk these are blocks of 4 MB, which no memory setting of ours would hold.
+            # Java's serialiser keeps what it has written until it is reset, by default every hundred objects: of a
+            # frame cached on disk these are blocks of 4 MB, more than the default memory holds.
             .config("spark.serializer.objectStreamReset", "1")
             .config("spark.sql.parquet.outputTimestampType", "TIMESTAMP_MICROS")
             .config("spark.sql.catalogImplementation", "in-memory")

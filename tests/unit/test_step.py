@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from components.step import EXIT_BUG, LONGEST_REASON, RESERVED_BYTES, QuietStep, Step, run_alone, write_atomic
-from goalrank.errors import DataRefused, ModelRefused, ServingRefused, TryAgain
+from components.step import LONGEST_REASON, RESERVED_BYTES, QuietStep, Step, run_alone, write_atomic
+from goalrank.errors import EXIT_BUG, DataRefused, ModelRefused, ServingRefused, TryAgain
 
 
 def outcome_of(tmp_path: Path, error: BaseException | None) -> dict[str, object]:
