@@ -20,7 +20,8 @@ import torch
 from safetensors.numpy import load, save
 from torch import Tensor
 
-from goalrank.dataset import TrainingSet
+from goalrank.dataset import RequestBatch, TrainingSet
+from goalrank.encoders import Encoded
 from goalrank.errors import DataRefused, ModelRefused, UsageError
 from goalrank.objective import first_occurrence, group_noise, group_std, signal_weights
 from goalrank.policies import Opinion, Proposal, helper_columns, propose_lists
@@ -79,40 +80,75 @@ def build_groups(
             "no training request offers a choice, expected at least one; give the night more days of logs"
         )
     columns = helper_columns(helper_lists, mix)
-    reward_model = reward_model.to(device).eval()
     share = share_of(part, parts, len(indices), batch_requests)
+    names = tuple(policy.name for policy in columns)
     if share.start == share.stop:  # more parts than batches
-        nothing, names = np.empty(0), tuple(policy.name for policy in columns)
+        nothing = np.empty(0)
         return Groups(np.empty(0, np.int32), nothing, nothing, nothing, names)
-    lists, heads = [], []
-    for begin in range(share.start, share.stop, batch_requests):
-        chosen = indices[begin : min(begin + batch_requests, share.stop)]
+
+    def propose(at: int, batch: RequestBatch, encoded: Encoded) -> Tensor:
+        begin = share.start + at
+        shown_BL = training_set.feedback(indices[begin : begin + len(batch.mask_BN)]).slate_BL.to(device)
         generator = torch.Generator().manual_seed(derived_seed(seed, HELPERS, begin // batch_requests))
-        batch = training_set.batch(chosen).to(device)
-        shown_BL = training_set.feedback(chosen).slate_BL.to(device)
-        with torch.inference_mode():
-            encoded = reward_model.encode(batch)
-            proposal = Proposal(batch, shown_BL, length, Opinion(reward_model, encoded))
-            lists_BGL = propose_lists(proposal, columns, generator)
-            rewards_HBG = reward_model.score_lists(encoded, lists_BGL)
+        return propose_lists(Proposal(batch, shown_BL, length, Opinion(reward_model, encoded)), columns, generator)
+
+    lists_RGL, head_rewards_RHG = scored_lists(
+        training_set,
+        indices[share],
+        reward_model,
+        propose,
+        batch_requests=batch_requests,
+        device=device,
+        progress=progress,
+    )
+    return Groups(
+        request_R=np.asarray(indices[share], dtype=np.int32),
+        lists_RGL=lists_RGL,
+        rewards_RG=head_rewards_RHG.mean(axis=1),
+        head_rewards_RHG=head_rewards_RHG,
+        helpers=names,
+    )
+
+
+@torch.inference_mode()
+def scored_lists(
+    training_set: TrainingSet,
+    indices: np.ndarray,
+    reward_model: RewardModel,
+    propose: Callable[[int, RequestBatch, Encoded], Tensor],
+    *,
+    batch_requests: int = BATCH_REQUESTS,
+    device: torch.device | str = "cpu",
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """lists_RGL (int16) that `propose` makes of each batch, and the heads' opinion of them, [R, H, G] (float32).
+
+    Args:
+        indices: rows of examples.parquet, at least one.
+        propose: lists_BGL of a batch, which begins at that place of `indices`, as the reward model has encoded it.
+
+    Raises:
+        ModelRefused: the reward model gives a reward that is not finite.
+    """
+    reward_model = reward_model.to(device).eval()
+    lists, heads = [], []
+    for begin in range(0, len(indices), batch_requests):
+        batch = training_set.batch(indices[begin : begin + batch_requests]).to(device)
+        encoded = reward_model.encode(batch)
+        lists_BGL = propose(begin, batch, encoded)
+        rewards_HBG = reward_model.score_lists(encoded, lists_BGL)
         lists.append(lists_BGL.to(torch.int16).cpu().numpy())
         heads.append(rewards_HBG.float().transpose(0, 1).cpu().numpy())
         if progress is not None:
-            progress(min(begin + batch_requests, share.stop) - share.start, share.stop - share.start)
+            progress(min(begin + batch_requests, len(indices)), len(indices))
     head_rewards_RHG = np.concatenate(heads)
     if not np.isfinite(head_rewards_RHG).all():
-        row = int(indices[share][np.flatnonzero(~np.isfinite(head_rewards_RHG).all(axis=(1, 2)))[0]])
+        row = int(indices[np.flatnonzero(~np.isfinite(head_rewards_RHG).all(axis=(1, 2)))[0]])
         raise ModelRefused(
             f"the reward model's rewards for request {training_set.request_ids[row]!r} are not finite; "
             "train the reward model again"
         )
-    return Groups(
-        request_R=np.asarray(indices[share], dtype=np.int32),
-        lists_RGL=np.concatenate(lists),
-        rewards_RG=head_rewards_RHG.mean(axis=1),
-        head_rewards_RHG=head_rewards_RHG,
-        helpers=tuple(policy.name for policy in columns),
-    )
+    return np.concatenate(lists), head_rewards_RHG
 
 
 def share_of(part: int, parts: int, requests: int, batch_requests: int = BATCH_REQUESTS) -> slice:

@@ -14,13 +14,13 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from goalrank.baselines.generators import Generators
 from goalrank.baselines.harness import Lesson, fit
-from goalrank.dataset import TrainingSet
-from goalrank.encoders import ModelSizes
-from goalrank.errors import ModelRefused
-from goalrank.groups import BATCH_REQUESTS, Groups
+from goalrank.dataset import RequestBatch, TrainingSet
+from goalrank.encoders import Encoded, ModelSizes
+from goalrank.groups import Groups, scored_lists
 from goalrank.presets import Preset
 from goalrank.reward import RewardModel
 from goalrank.schedule import HELPERS, derived_seed
@@ -60,7 +60,6 @@ def taught_generators(
     return generators
 
 
-@torch.inference_mode()
 def with_lists_of(
     generators: Generators,
     groups: Groups,
@@ -77,20 +76,16 @@ def with_lists_of(
     """
     if not len(groups):  # a part without a batch
         return groups
-    generators, reward_model = generators.to(device).eval(), reward_model.to(device).eval()
-    own_lists, own_heads = [], []
-    for begin in range(0, len(groups), BATCH_REQUESTS):
-        batch = training_set.batch(groups.request_R[begin : begin + BATCH_REQUESTS]).to(device)
-        lists_BKL = generators.lists(batch, length)
-        rewards_HBK = reward_model.score_lists(reward_model.encode(batch), lists_BKL)
-        own_lists.append(lists_BKL.to(torch.int16).cpu().numpy())
-        own_heads.append(rewards_HBK.float().transpose(0, 1).cpu().numpy())
-    head_rewards_RHG = np.concatenate([groups.head_rewards_RHG, np.concatenate(own_heads)], axis=2)
-    if not np.isfinite(head_rewards_RHG).all():
-        raise ModelRefused("the reward model's rewards for the generators' lists are not finite; train it again")
+    generators = generators.to(device).eval()
+
+    def propose(_: int, batch: RequestBatch, __: Encoded) -> Tensor:
+        return generators.lists(batch, length)
+
+    lists_RKL, heads_RHK = scored_lists(training_set, groups.request_R, reward_model, propose, device=device)
+    head_rewards_RHG = np.concatenate([groups.head_rewards_RHG, heads_RHK], axis=2)
     return Groups(
         request_R=groups.request_R,
-        lists_RGL=np.concatenate([groups.lists_RGL, np.concatenate(own_lists)], axis=1),
+        lists_RGL=np.concatenate([groups.lists_RGL, lists_RKL], axis=1),
         rewards_RG=head_rewards_RHG.mean(axis=1),
         head_rewards_RHG=head_rewards_RHG,
         helpers=(*groups.helpers, *(f"{NAME}:{number + 1}" for number in range(generators.count))),

@@ -107,7 +107,7 @@ def test_a_reward_that_is_not_finite_is_refused(
 
     broken = Broken(guide.sizes)
     broken.load_state_dict(guide.state_dict())
-    with pytest.raises(ModelRefused, match="generators' lists are not finite"):
+    with pytest.raises(ModelRefused, match="rewards for request .* are not finite"):
         with_lists_of(generators, groups, data, broken)
 
 
