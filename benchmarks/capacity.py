@@ -12,6 +12,7 @@ exact, and so is the error KL(pi* || pi) of any policy. capacity_policies.py def
 An error is the least found from several random starts: an upper bound of what the class can do, for every class alike.
 So a claim that holds is evidence and no proof, and one that fails may be the optimiser's failure. Nothing here is
 learnt from logs, samples or a reward model: all see pi* itself. It shows capacity, not what training on feedback finds.
+Each start is kept on disk as it ends (--cache), and a run goes on from those that are there.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import asdict, dataclass
+from functools import lru_cache, partial
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,7 +32,11 @@ import torch
 from benchmarks.capacity_figure import draw
 from benchmarks.capacity_policies import ALPHA, Fit, PolicyClass, beyond, fit
 from benchmarks.capacity_world import SmallWorld, small_world
+from benchmarks.kept import digest_of, kept
+from benchmarks.quality.stages import code_digest
 from benchmarks.report import Claim, Row, claim, progress, run
+
+CACHE = Path(__file__).parents[1] / ".goalrank" / "benchmarks" / "capacity"
 
 LAST_SHARE = 0.01
 """Of the error of the narrowest generator-only model: what the widest may have left if the error goes to 0."""
@@ -54,6 +61,9 @@ class Size:
         return sorted({*self.widths, *(beyond(count) for count in self.counts)})
 
 
+Start = tuple[int, PolicyClass, int, int]
+"""Users, class, seed, steps at most."""
+
 FULL = Size(24, (1, 2, 4, 8, 16, 32, 64, 128), (1, 2, 4, 8, 16, 32), 8, 3000, (2, 4, 8, 16), 6, 1500)
 QUICK = Size(12, (1, 2, 4, 8, 16, 64), (1, 2, 4), 2, 200, (2, 4), 2, 60)
 
@@ -67,8 +77,8 @@ def classes(size: Size) -> list[tuple[PolicyClass, int, int]]:
     ]
 
 
-def rows_for(size: Size, processes: int = 1) -> list[Row]:
-    """One row a class, and the uniform policy's."""
+def rows_for(size: Size, cache: Path, processes: int = 1) -> list[Row]:
+    """One row a class, and the uniform policy's; `cache` is a folder for the starts that have ended."""
     world = _world(size.users)
     progress(
         f"{size.users} users, {len(world.lists_PL)} lists; pi* spreads over {np.exp(world.entropies).mean():.1f} of "
@@ -76,7 +86,7 @@ def rows_for(size: Size, processes: int = 1) -> list[Row]:
     )
     wanted = classes(size)
     tasks = [(size.users, policies, seed, steps) for policies, starts, steps in wanted for seed in range(starts)]
-    fits = _fit_all(tasks, processes)
+    fits = _fit_all(tasks, cache, processes)
     uniform = float(np.log(len(world.lists_PL)) - world.entropies.mean())
     rows: list[Row] = [{"policies": "uniform", "error": uniform}]
     for policies, starts, steps in wanted:
@@ -121,9 +131,9 @@ def claims_of(rows: list[Row]) -> list[Claim]:
     return [*claims, claim(name, alone[max(alone)] / alone[min(alone)], "at most", LAST_SHARE)]
 
 
-def rows_of(quick: bool) -> tuple[list[Row], list[Claim]]:
+def rows_of(quick: bool, cache: Path = CACHE) -> tuple[list[Row], list[Claim]]:
     """The table and its claims."""
-    rows = rows_for(QUICK if quick else FULL, os.cpu_count() or 1)
+    rows = rows_for(QUICK if quick else FULL, cache, os.cpu_count() or 1)
     return rows, claims_of(rows)
 
 
@@ -132,17 +142,23 @@ def _world(users: int) -> SmallWorld:
     return small_world(users)
 
 
-def _fit_one(task: tuple[int, PolicyClass, int, int]) -> Fit:
+def _fit_one(cache: Path, code: str, task: Start) -> Fit:
     users, policies, seed, steps = task
-    torch.set_num_threads(1)  # the tensors are small; a thread waits more than it works
-    return fit(policies, _world(users), seed, steps)
+    depends = {"users": users, "policies": asdict(policies), "seed": seed, "steps": steps, "code": code}
+
+    def work(_: Path) -> dict[str, Any]:
+        torch.set_num_threads(1)  # the tensors are small; a thread waits more than it works
+        return {"fit": asdict(fit(policies, _world(users), seed, steps))}
+
+    return Fit(**kept(cache / digest_of(depends), work)["fit"])
 
 
-def _fit_all(tasks: Sequence[tuple[int, PolicyClass, int, int]], processes: int) -> list[Fit]:
+def _fit_all(tasks: Sequence[Start], cache: Path, processes: int) -> list[Fit]:
     """In the order of the tasks."""
     found: list[Fit] = []
+    fit_one = partial(_fit_one, cache, code_digest(("benchmarks.capacity_policies",)))
 
-    def told(task: tuple[int, PolicyClass, int, int], one: Fit) -> None:
+    def told(task: Start, one: Fit) -> None:
         found.append(one)
         _, policies, seed, _ = task
         what = f"{policies.kind}, {policies.generators} x width {policies.width}, start {seed}"
@@ -150,13 +166,17 @@ def _fit_all(tasks: Sequence[tuple[int, PolicyClass, int, int]], processes: int)
 
     if processes == 1:
         for task in tasks:
-            told(task, _fit_one(task))
+            told(task, fit_one(task))
         return found
     with multiprocessing.get_context("spawn").Pool(processes) as pool:
-        for task, one in zip(tasks, pool.imap(_fit_one, tasks), strict=True):
+        for task, one in zip(tasks, pool.imap(fit_one, tasks), strict=True):
             told(task, one)
     return found
 
 
+OPTIONS: dict[str, dict[str, Any]] = {
+    "cache": {"type": Path, "default": CACHE, "metavar": "FOLDER", "help": "starts that have ended; a run goes on"},
+}
+
 if __name__ == "__main__":
-    run("capacity", rows_of, (__doc__ or "").splitlines()[0], figure=draw)
+    run("capacity", rows_of, (__doc__ or "").splitlines()[0], figure=draw, options=OPTIONS)

@@ -14,7 +14,17 @@ from scipy.stats import entropy
 
 from benchmarks import capacity
 from benchmarks.capacity_figure import draw
-from benchmarks.capacity_policies import ALPHA, HOPELESS, MOST_EAGER, PolicyClass, beyond, divergences, fit, log_policy
+from benchmarks.capacity_policies import (
+    ALPHA,
+    HOPELESS,
+    MOST_EAGER,
+    Fit,
+    PolicyClass,
+    beyond,
+    divergences,
+    fit,
+    log_policy,
+)
 from benchmarks.capacity_world import CANDIDATES, LENGTH, TEMPERATURE, SmallWorld, small_world
 from benchmarks.report import run
 
@@ -122,7 +132,7 @@ def test_fitting_comes_nearer_and_measures_both_directions(world: SmallWorld) ->
 
 
 def test_rows_claims_and_figure(tmp_path: Path) -> None:
-    rows = capacity.rows_for(TINY)
+    rows = capacity.rows_for(TINY, tmp_path / "cache")
     claims = capacity.claims_of(rows)
     document = run("capacity", lambda quick: (rows, claims), argv=["--json", str(tmp_path / "c.json")], figure=draw)
     assert document["complete"] and (tmp_path / "c.png").stat().st_size > 10_000
@@ -149,6 +159,23 @@ def test_what_does_not_hold_is_said() -> None:
     assert [made["holds"] for made in capacity.claims_of([*alone, mixture])] == [False, False, False]
 
 
-def test_two_processes_find_what_one_finds() -> None:
+def test_two_processes_find_what_one_finds(tmp_path: Path) -> None:
     tasks = [(USERS, PolicyClass("mixture", 2, ALPHA), seed, 5) for seed in range(3)]
-    assert capacity._fit_all(tasks, processes=2) == capacity._fit_all(tasks, processes=1)
+    one = capacity._fit_all(tasks, tmp_path / "one", processes=1)
+    assert capacity._fit_all(tasks, tmp_path / "two", processes=2) == one
+
+
+def test_a_run_goes_on_from_the_starts_that_have_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tasks = [(USERS, PolicyClass("generator only", 1, width), 0, 5) for width in (1, 2)]
+    first = capacity._fit_all(tasks[:1], tmp_path, processes=1)
+    done = []
+
+    def fit_and_tell(*given: object) -> Fit:
+        done.append(given)
+        return fit(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(capacity, "fit", fit_and_tell)
+    again = capacity._fit_all(tasks, tmp_path, processes=1)
+    assert again[0] == first[0] and len(done) == 1
+    capacity._fit_all([(USERS, tasks[0][1], 0, 6)], tmp_path, processes=1)  # other steps: another start
+    assert len(done) == 2
