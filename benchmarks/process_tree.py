@@ -19,7 +19,10 @@ KINDS = ("java", "python")
 
 @dataclass
 class Cost:
-    """Memory in MB (10^6 bytes) resident, sampled: of the whole tree, and of its processes of each kind together."""
+    """Memory in MB (10^6 bytes) resident, sampled: of the tree's processes of KINDS, and of those of each kind together.
+
+    Others are not counted: a process that Java is starting bears a thread's name, and for a moment all of Java's memory.
+    """
 
     seconds: float = 0.0
     cpu_seconds: float = 0.0
@@ -81,8 +84,8 @@ def _sample(root: int, cost: Cost, cpu: dict[int, float]) -> None:
         except psutil.NoSuchProcess:
             continue
         cpu[process.pid] = times.user + times.system
-        kind = next((kind for kind in KINDS if kind in name), "other")
-        memory[kind] = memory.get(kind, 0.0) + resident / 1e6
+        for kind in (kind for kind in KINDS if kind in name):
+            memory[kind] = memory.get(kind, 0.0) + resident / 1e6
     cost.peak_mb = max(cost.peak_mb, sum(memory.values()))
     for kind, resident in memory.items():
         cost.kind_mb[kind] = max(cost.kind_mb.get(kind, 0.0), resident)
