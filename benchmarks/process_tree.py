@@ -19,9 +19,9 @@ KINDS = ("java", "python")
 
 @dataclass
 class Cost:
-    """Memory in MB (10^6 bytes) resident, sampled: of the tree's processes of KINDS, and of those of each kind together.
+    """Memory in MB (10^6 bytes) resident, sampled: of the tree's processes of KINDS, and of those of each kind.
 
-    Others are not counted: a process that Java is starting bears a thread's name, and for a moment all of Java's memory.
+    Others are not counted: a process that Java is starting has a thread's name and, for a moment, all Java's memory.
     """
 
     seconds: float = 0.0
