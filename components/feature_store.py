@@ -121,9 +121,11 @@ def open_store(feast_uri: str, kind: str = "") -> FeatureStore:
 
 
 @contextmanager
-def offline_engine(store: FeatureStore, step: Step) -> Iterator[None]:
+def offline_engine(store: FeatureStore, step: Step, reads: int = 0) -> Iterator[None]:
     """What the offline store computes with while inside: nothing for files; for Spark a session of ours, which Feast
     finds and uses instead of making one. What Feast stages meanwhile is removed afterwards.
+
+    `reads`: bytes that it will read, as spark_session takes them; few where it is not said.
 
     Raises:
         TryAgain: as components.spark.spark_session.
@@ -133,7 +135,8 @@ def offline_engine(store: FeatureStore, step: Step) -> Iterator[None]:
         yield
         return
     try:
-        with spark_session(step, offline.spark_conf["spark.master"], offline.spark_conf["spark.driver.memory"]):
+        conf = offline.spark_conf
+        with spark_session(step, conf["spark.master"], conf["spark.driver.memory"], reads):
             yield
     finally:
         shutil.rmtree(offline.staging_location, ignore_errors=True)

@@ -13,13 +13,13 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from components import spark_on_kubernetes
-from goalrank.errors import TryAgain, UsageError
+from goalrank.errors import GoalRankError, TryAgain, UsageError
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -60,11 +60,12 @@ def spark_session(
         master: local[N], spark://HOST:PORT (several, with commas, where masters stand by), k8s://https://HOST:PORT
             (spark_on_kubernetes.py), or any other of Spark's.
         memory: of the driver, and of each executor where they are processes of their own.
-        reads: bytes of Parquet that the step will read, as far as it knows: Java is set up for short work or for long.
+        reads: bytes of Parquet that the step will read, as far as it knows: with a local master, Java is set up for
+            short work or for long.
 
     Raises:
         UsageError: the address of a standalone master has no host or port, or this is no pod of the Kubernetes named.
-        TryAgain: Java is missing, the master does not answer, or work found no executor for WORKER_SECONDS.
+        TryAgain: Java is missing or has ended, the master does not answer, or work found no executor in WORKER_SECONDS.
     """
     with step.tool("pyspark"):
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
@@ -93,8 +94,7 @@ def spark_session(
             # Without both, Spark looks up the machine's own name, which a laptop or container often cannot resolve.
             builder = builder.config("spark.driver.host", LOOPBACK).config("spark.driver.bindAddress", LOOPBACK)
         if master.startswith("local"):
-            java = LONG_JAVA if reads >= LONG_BYTES else SHORT_JAVA
-            builder = builder.config("spark.driver.extraJavaOptions", java)
+            builder = builder.config("spark.driver.extraJavaOptions", _java_options(reads))
         if master.startswith(spark_on_kubernetes.PREFIX):
             for name, value in spark_on_kubernetes.configuration(Path(tempfile.mkdtemp(prefix="spark-"))).items():
                 builder = builder.config(name, value)
@@ -102,14 +102,34 @@ def spark_session(
             session = builder.getOrCreate()
         except Exception as error:
             raise TryAgain(f"Spark did not start on {master}: {error}; is Java 17 or newer installed?") from error
+    from py4j.protocol import Py4JError
+
     try:
         if master.startswith("local"):
             yield session
         else:
             with _not_waiting_without_end(session, master):
                 yield session
+    except GoalRankError:
+        raise
+    except Exception as error:
+        if _stopped(session.sparkContext):  # the error itself may only say that nobody answers
+            raise TryAgain(
+                f"Java has ended under Spark ({type(error).__name__}), most often for want of memory; give it more "
+                f"than {memory} with GOALRANK_SPARK_MEMORY and run the night again"
+            ) from error
+        raise
     finally:
-        session.stop()
+        with suppress(OSError, Py4JError):
+            session.stop()
+
+
+def _java_options(reads: int) -> str:
+    if reads < LONG_BYTES:
+        return SHORT_JAVA
+    # Java does not start with two collectors.
+    chosen = [os.environ.get(name, "") for name in ("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS")]
+    return "" if "GC" in "".join(chosen) else LONG_JAVA
 
 
 def _require_master(master: str) -> bool:

@@ -82,11 +82,11 @@ def disk_is_full(error: BaseException) -> bool:
 
 
 def _said(error: BaseException) -> str:
-    """Its words. Spark's errors ask Java for them, which may have ended."""
+    """Its words, where it has any: Spark's errors ask Java for theirs, which may have ended."""
     try:
         return str(error)
-    except Exception:
-        return "Java has ended, most often for want of memory: raise GOALRANK_SPARK_MEMORY"
+    except Exception as failure:
+        return f"its words are lost ({type(failure).__name__})"
 
 
 def _shortened(text: str) -> str:

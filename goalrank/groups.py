@@ -110,7 +110,6 @@ def build_groups(
     )
 
 
-@torch.inference_mode()
 def scored_lists(
     training_set: TrainingSet,
     indices: np.ndarray,
@@ -134,9 +133,10 @@ def scored_lists(
     lists, heads = [], []
     for begin in range(0, len(indices), batch_requests):
         batch = training_set.batch(indices[begin : begin + batch_requests]).to(device)
-        encoded = reward_model.encode(batch)
-        lists_BGL = propose(begin, batch, encoded)
-        rewards_HBG = reward_model.score_lists(encoded, lists_BGL)
+        with torch.inference_mode():
+            encoded = reward_model.encode(batch)
+            lists_BGL = propose(begin, batch, encoded)
+            rewards_HBG = reward_model.score_lists(encoded, lists_BGL)
         lists.append(lists_BGL.to(torch.int16).cpu().numpy())
         heads.append(rewards_HBG.float().transpose(0, 1).cpu().numpy())
         if progress is not None:

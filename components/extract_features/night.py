@@ -51,15 +51,21 @@ def extract(
         skipped = day_decisions.read(root).skipped
         first = locations.day_after(planned.previous.date) if planned.previous else None
         days = logs.arrival_days(first, date, skipped)
-        with session(_bytes_of(logs, days)) as spark:
+        with session(_bytes_to_read(logs, root, planned, date, skipped)) as spark:
             return Extraction(spark, logs, root, days, planned, code, config, step, skipped, erased).run(
                 reuse=not full_rebuild
             )
 
 
-def _bytes_of(logs: LogPartitions, days: Sequence[str]) -> int:
-    folders = [logs.logs / table / f"dt={day}" for table in schema.DAILY_TABLES for day in days]
-    return sum(file.stat().st_size for folder in folders for file in folder.glob("*.parquet"))
+def _bytes_to_read(logs: LogPartitions, root: Path, planned: Plan, date: str, skipped: Collection[str]) -> int:
+    """Of the new days' logs and of the state before them."""
+    first = locations.day_after(planned.previous.date) if planned.previous else None
+    read = [(table, logs.to_read(table, first, date, skipped)) for table in schema.LOG_TABLES]
+    folders = [logs.logs / table / f"dt={day}" for table, days in read for day in days]
+    if planned.previous:
+        folders.append(root / planned.previous.manifest["state"])
+    files = [file for folder in folders for file in folder.rglob("*.parquet")]
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 class Extraction:

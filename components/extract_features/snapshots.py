@@ -107,6 +107,11 @@ class Snapshot:
         """Examples (schema.EXAMPLES), sorted by (event_time, request_id) within each day."""
         return read_files(self.examples_paths(days), schema.EXAMPLES)
 
+    def size(self) -> int:
+        """Bytes of the window's views and examples on disk."""
+        views = [file for view in schema.FEATURE_VIEWS for file in self.view_paths(view)]
+        return sum(Path(file).stat().st_size for file in (*views, *self.examples_paths()))
+
     def problem(self) -> str:
         """Why this snapshot's files cannot be used ('' if they can): missing folders or rows."""
         wanted = [(day["path"], day["rows"]) for day in self.manifest["days"]]

@@ -59,7 +59,7 @@ def run(
             step.progress(min(done, views - 1), views, note)
             done += 1
 
-        with offline_engine(store, step):
+        with offline_engine(store, step, loaded.size()):
             apply(store, objects)
             step.figures["online"] = materialize_online(store, loaded, folder, feast_uri, told)
             write_training_set(store, loaded, folder, training_set, window_days, step)

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
+
+from tests import lacking
 
 ROOT = Path(__file__).resolve().parents[2]
 K8S = ROOT / "k8s"
@@ -38,9 +39,9 @@ def why_not() -> str | None:
 
 
 def render(folder: Path) -> list[Object]:
-    """The objects of a kustomization; skips the test where kubectl cannot do it."""
+    """The objects of a kustomization; skips the test where kubectl cannot do it (tests/lacking.py)."""
     if reason := why_not():
-        pytest.skip(reason)
+        lacking.skip(reason)
     done = subprocess.run(["kubectl", "kustomize", str(folder)], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return [one for one in yaml.safe_load_all(done.stdout) if one]

@@ -24,6 +24,7 @@ from components.images import DATA_IMAGE
 from components.spark_executor import BACKEND, FLAGS, command
 from goalrank.errors import UsageError
 from pipelines.cluster import SPARK_STEPS, Cluster, compile_cluster
+from tests import lacking
 from tests.cluster.pods_server import doubled
 from tests.cluster.rendered import K8S, Object, of_kind, render, selects
 from tests.cluster.restricted import violations
@@ -218,7 +219,7 @@ def test_this_release_of_spark_knows_the_flags() -> None:
     """The class in pip's package, asked for something it does not know, says what it knows."""
     java = shutil.which("java")
     if java is None:
-        pytest.skip("java is missing, Spark's executor cannot be asked for its flags")
+        lacking.skip("java is missing, Spark's executor cannot be asked for its flags")
     environment = dict.fromkeys((*FLAGS.values(), "SPARK_EXECUTOR_MEMORY"), "1") | {"SPARK_EXECUTOR_MEMORY": "64m"}
     words = [*command(environment, JARS, java), "--nonsense", "1"]
     done = subprocess.run(words, capture_output=True, text=True, timeout=300)

@@ -1,4 +1,4 @@
-"""A Spark job of ours through the Kubernetes scheduler of Spark: pods asked for, admitted, run."""
+"""A Spark session of ours through the Kubernetes scheduler of Spark: pods asked for, admitted, run."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import yaml
 
 from components import spark, spark_on_kubernetes
 from components.step import Step
+from tests import lacking
 from tests.cluster import pods_server
 from tests.cluster.pods_server import DRIVER, NAMESPACE, TOKEN
 from tests.cluster.rendered import K8S
@@ -17,7 +18,12 @@ from tests.cluster.test_spark_on_kubernetes import TOLD
 
 SPARK = K8S / "components" / "spark"
 
-pytestmark = pytest.mark.skipif(shutil.which("java") is None, reason="java is missing, Spark cannot start")
+
+@pytest.fixture(scope="module", autouse=True)
+def java() -> None:
+    """Without it Spark cannot start."""
+    if shutil.which("java") is None:
+        lacking.skip("java is missing, Spark cannot start")
 
 
 def test_a_job_runs_on_executors_that_kubernetes_was_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

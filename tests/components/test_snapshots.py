@@ -271,12 +271,15 @@ def test_spark_is_told_the_size_of_tonights_partitions_only(tmp_path: Path) -> N
     for night in (FIRST, plus(FIRST, 1)):
         with pytest.raises(TryAgain, match="as far as"):
             extract(Step("x", str(tmp_path)), session, str(logs.logs), str(root), night, False, 30)
-    sizes = [
-        sum(file.stat().st_size for table in schema.DAILY_TABLES for file in (logs.logs / table).glob(f"dt={day}/*"))
-        for day in (FIRST, plus(FIRST, 1))
-    ]
-    assert min(sizes) > 0
-    assert told == [sizes[0], sum(sizes)]  # the first night never ended, so the second reads its day too
+    files = [file for table in schema.LOG_TABLES for file in (logs.logs / table).glob("dt=*/*.parquet")]
+    one, two = (
+        sum(file.stat().st_size for file in files if file.parent.name <= f"dt={day}") for day in (FIRST, plus(FIRST, 1))
+    )
+    assert told == [one, two] and 0 < one < two  # the first night never ended, so the second reads its day too
+    (logs.logs / "impressions" / f"dt={FIRST}" / "gone.parquet").symlink_to("nowhere")
+    with pytest.raises(TryAgain, match="as far as"):  # what a link lacks is for the step to refuse, in words
+        extract(Step("x", str(tmp_path)), session, str(logs.logs), str(root), FIRST, False, 30)
+    assert told[-1] == one
 
 
 def test_a_gap_is_refused_by_name(tmp_path: Path) -> None:

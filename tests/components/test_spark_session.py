@@ -9,7 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from components.spark import LONG_BYTES, LONG_JAVA, SHORT_JAVA
+from components.check_logs import main as check_logs
+from components.extract_features import main as extract_features
+from components.spark import DEFAULT_MEMORY, LONG_BYTES, LONG_JAVA, SHORT_JAVA
+from components.step import Step
+from goalrank.errors import TryAgain
+from tests.components.log_samples import random_logs
 
 ASKED = """
 import json, sys
@@ -23,13 +28,36 @@ with Step("x", sys.argv[1]) as step, spark_session(step, reads=int(sys.argv[2]))
 
 
 @pytest.mark.parametrize(("reads", "java", "other"), [(0, SHORT_JAVA, LONG_JAVA), (LONG_BYTES, LONG_JAVA, SHORT_JAVA)])
-def test_java_fits_the_bytes_to_read(tmp_path: Path, reads: int, java: str, other: str) -> None:
+def test_java_fits_the_bytes_to_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reads: int, java: str, other: str
+) -> None:
+    for name in ("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS"):
+        monkeypatch.delenv(name, raising=False)
     command = [sys.executable, "-c", ASKED, str(tmp_path), str(reads)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stderr
     found = set(json.loads(done.stdout.splitlines()[-1]))
     assert found.issuperset(java.split())
     assert not found & set(other.split())
+
+
+def test_steps_tell_it_what_they_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = random_logs(seed=3, first="2026-01-01", days=2, requests=6)
+    logs, snapshots, date = str(world.write(tmp_path / "logs")), str(tmp_path / "snapshots"), world.days[-1]
+    told = []
+
+    def session(step: Step, master: str, memory: str, reads: int) -> None:
+        told.append(reads)
+        raise TryAgain("as far as this test goes")
+
+    for step in (check_logs, extract_features):
+        monkeypatch.setattr(step, "spark_session", session)
+    with pytest.raises(TryAgain, match="as far as"):
+        check_logs.run(logs, snapshots, date, False, str(tmp_path / "docs"), str(tmp_path / "run"))
+    with pytest.raises(TryAgain, match="as far as"):
+        extract_features.run(logs, snapshots, date, False, 30, str(tmp_path / "snapshot"), str(tmp_path / "run"))
+    every = sum(file.stat().st_size for file in (tmp_path / "logs").rglob("*.parquet"))
+    assert told == [every, every] and every > 0
 
 
 CACHED = """
@@ -44,6 +72,32 @@ with Step("x", sys.argv[1]) as step, spark_session(step, memory="512m") as sessi
 
 
 def test_a_frame_larger_than_memory_is_cached_on_disk(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", CACHED, str(tmp_path)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", CACHED, str(tmp_path)], capture_output=True, text=True, check=False, timeout=600
+    )
     assert done.returncode == 0, done.stderr[:3000]
     assert done.stdout.split() == ["8000", "8000"]
+
+
+KILLED = """
+import sys
+import psutil
+from components.spark import spark_session
+from components.step import Step
+with Step("x", sys.argv[1]) as step, spark_session(step) as session:
+    session.range(3).count()
+    for child in psutil.Process().children(recursive=True):
+        child.kill()
+    session.range(3).count()
+"""
+
+
+def test_a_step_whose_java_was_killed_says_so(tmp_path: Path) -> None:
+    """As the kernel does where memory is short."""
+    command = [sys.executable, "-c", KILLED, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+    assert done.returncode != 0
+    outcome = json.loads((tmp_path / "outcomes" / "x.json").read_text(encoding="utf-8"))
+    assert (outcome["kind"], outcome["exit_code"]) == (TryAgain.kind, TryAgain.exit_code)
+    assert outcome["reason"].startswith("Java has ended under Spark")
+    assert f"more than {DEFAULT_MEMORY} with GOALRANK_SPARK_MEMORY" in outcome["reason"]

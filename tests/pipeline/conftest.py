@@ -8,10 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from components.publish_report.notify import ADDRESS
+from tests.webhook import Webhook, listening
 
 WORLD = ["--users", "500", "--items", "200", "--requests-per-day", "1500"]
 
@@ -59,15 +63,22 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def without_leave(workspace: Path) -> dict[str, Any]:
-    """The very first night, as nobody gave leave to bootstrap."""
-    return run_night(workspace)
+def webhook() -> Iterator[Webhook]:
+    """Told by the first two nights how they went."""
+    with listening() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
-def first_night(workspace: Path, without_leave: dict[str, Any]) -> dict[str, Any]:
+def without_leave(workspace: Path, webhook: Webhook) -> dict[str, Any]:
+    """The very first night, as nobody gave leave to bootstrap."""
+    return run_night(workspace, **{ADDRESS: webhook.address})
+
+
+@pytest.fixture(scope="session")
+def first_night(workspace: Path, webhook: Webhook, without_leave: dict[str, Any]) -> dict[str, Any]:
     """The same date once more, with leave: no champion yet."""
-    return run_night(workspace, "--allow-bootstrap")
+    return run_night(workspace, "--allow-bootstrap", **{ADDRESS: webhook.address})
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ import pytest
 from pipelines import STEPS
 from tests.pipeline.conftest import goalrank, outcomes, run_night
 from tests.unit.test_command_line import PROMISED_KEYS
+from tests.webhook import Webhook
 
 
 def lists_of(result: dict[str, Any]) -> pa.Table:
@@ -38,6 +39,16 @@ def test_first_night_promotes_by_bootstrap(without_leave: dict[str, Any], first_
     assert first_night["snapshot_id"] == without_leave["snapshot_id"]
     assert first_night["date"] == without_leave["date"], "a refused date is tried again"
     assert Path(first_night["report"]).is_file()
+
+
+def test_the_webhook_hears_of_the_refused_night_and_of_the_promoted_one(
+    webhook: Webhook, without_leave: dict[str, Any], first_night: dict[str, Any]
+) -> None:
+    told = [(said["date"], said["verdict"], said["exit_code"], said["report"]) for said in webhook.posted]
+    assert told == [
+        (night["date"], night["verdict"], night["exit_code"], night["report"]) for night in (without_leave, first_night)
+    ]
+    assert "allow_bootstrap" in str(webhook.posted[0]["text"])
 
 
 def test_an_interrupted_night_can_be_resumed(interrupted: dict[str, Any]) -> None:

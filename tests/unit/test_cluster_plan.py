@@ -29,7 +29,8 @@ from goalrank.schema import LIST_LENGTH
 FEATURES = [
     {"job": FULL, "read": 1_000_000, "cpu_s": 80.0, "logs_mb": 30.0, "made_mb": 50.0},
     {"job": FULL, "read": 3_000_000, "cpu_s": 160.0, "logs_mb": 90.0, "made_mb": 150.0},
-    {"job": NIGHT, "read": 100_000, "cpu_s": 44.0, "peak_mb": 1600.0},
+    {"job": NIGHT, "read": 100_000, "cpu_s": 50.0, "peak_mb": 1600.0},
+    {"job": NIGHT, "read": 30_000, "cpu_s": 43.0, "peak_mb": 1500.0},
 ]
 SCALE = [
     {"what": "training", "processes": 1, "size": 1000, "requests_s": 100.0, "gflop_request": 0.5, "speedup": 1.0},
@@ -58,11 +59,12 @@ def best_utilisation() -> float:
 
 def test_the_plan_by_hand() -> None:
     measured, plan = figures(FEATURES, SCALE)
-    assert value_of(measured, "Spark, processor seconds for each million impressions more") == "40 s"
-    assert value_of(measured, "Spark, processor seconds whatever the size") == "40 s"
+    assert value_of(measured, "a full rebuild, processor seconds for each million impressions more") == "40 s"
+    assert value_of(measured, "a night, the same") == "100 s"
+    assert value_of(measured, "a night, processor seconds whatever the size") == "40 s"
     assert value_of(measured, "two executors over one, halved: efficiency") == "0.8"
     assert value_of(measured, "logs, bytes an impression") == "30 B"
-    seconds = 40.0 * IMPRESSIONS / 1e6 + 40.0
+    seconds = 100.0 * IMPRESSIONS / 1e6 + 40.0
     assert value_of(plan, "extraction in 1 h: cores") == f"{math.ceil(HEADROOM * seconds / 3600 / 0.8)}"
     assert value_of(plan, "logs a day") == "30 GB"
     assert value_of(plan, "logs, features and examples of 30 days") == "2.4 TB"
@@ -71,6 +73,12 @@ def test_the_plan_by_hand() -> None:
     hours = [float(row["value"].split()[0].replace(",", "")) for row in plan if "GPU hours" in row["what"]]
     assert hours[0] == pytest.approx(hours[2] * GOAL / MEASURED_USE, rel=0.02)
     assert pytest.approx(best_utilisation(), rel=0.01) == MEASURED_USE
+
+
+def test_a_night_of_one_size_is_laid_on_its_impressions() -> None:
+    measured, _ = figures(FEATURES[:3], SCALE)
+    assert value_of(measured, "a night, the same") == "500 s"
+    assert value_of(measured, "a night, processor seconds whatever the size") == "0 s"
 
 
 def test_quick_results_are_called_provisional() -> None:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 
 import pytest
 
@@ -14,53 +12,15 @@ from components.data_gate import Failure
 from components.publish_report.main import run as publish
 from components.publish_report.notify import ADDRESS, TRIES, notify
 from components.step import Step
+from tests.webhook import TOKEN, Webhook, listening
 
 RESULT = {"date": "2026-01-05", "verdict": "kept", "exit_code": 0, "reason": "not better", "metrics": {"much": 1}}
-TOKEN = "T0K3N-in-the-path"
-
-
-class Webhook(ThreadingHTTPServer):
-    """Answers with the next of `answers`, then with 200; keeps what was posted."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Post)
-        self.answers: list[int] = []
-        self.asked = 0
-        self.posted: list[dict[str, object]] = []
-
-    @property
-    def address(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/{TOKEN}"
-
-
-class Post(BaseHTTPRequestHandler):
-    server: Webhook
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.asked += 1
-        status = self.server.answers.pop(0) if self.server.answers else 200
-        if status == 200:
-            self.server.posted.append(json.loads(body))
-        self.send_response(status)
-        if status == 302:
-            self.send_header("Location", self.server.address)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def do_GET(self) -> None:
-        raise AssertionError("a redirect was followed")
-
-    def log_message(self, *_: object) -> None:
-        """Quiet."""
 
 
 @pytest.fixture
 def webhook() -> Iterator[Webhook]:
-    with Webhook() as server:
-        Thread(target=server.serve_forever, daemon=True).start()
+    with listening() as server:
         yield server
-        server.shutdown()
 
 
 def test_it_is_told_in_few_words(webhook: Webhook) -> None:
