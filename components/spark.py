@@ -42,9 +42,9 @@ alone halves a step (its own code cache, 48 MB, would fill up within a few jobs,
 LONG_JAVA = "-XX:+UseParallelGC"
 """Of a long job, which the optimising compiler pays for, and which no pause of the collector disturbs."""
 
-LONG_BYTES = 32_000_000
-"""Parquet that a job reads from which on it is long: an extraction of a million impressions. At 1.7 million LONG_JAVA
-takes two thirds of SHORT_JAVA's time, at ten thousand twice as long."""
+LONG_BYTES = 64_000_000
+"""Parquet that a job reads from which on it is long: an extraction of 1.5 million impressions. At 1.7 million LONG_JAVA
+takes two thirds of SHORT_JAVA's time, at 0.3 million a tenth more (docs/experiments.md)."""
 
 WORKER_SECONDS = 300.0
 """How long work may wait with no executor to do it: a cluster may first have to start a machine."""
