@@ -102,8 +102,6 @@ def spark_session(
             session = builder.getOrCreate()
         except Exception as error:
             raise TryAgain(f"Spark did not start on {master}: {error}; is Java 17 or newer installed?") from error
-    from py4j.protocol import Py4JError
-
     try:
         if master.startswith("local"):
             yield session
@@ -120,7 +118,7 @@ def spark_session(
             ) from error
         raise
     finally:
-        with suppress(OSError, Py4JError):
+        with suppress(Exception):  # of a Java that has ended; it may not take the place of what was found
             session.stop()
 
 
