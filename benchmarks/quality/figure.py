@@ -21,10 +21,12 @@ PARTS = ("features cannot know", "r_hat is not that", "not found of r_hat's best
 
 def draw(world: str, rows: list[dict[str, Any]], figure: Path) -> None:
     """Write the PNG of a document's rows."""
-    panels = len(KINDS[world]) if world == MOVIELENS else 3
-    fig, axes = plt.subplots(1, panels, figsize=(5 * panels, 4.5), layout="constrained")
+    parts = {row["part"] for row in rows}
+    kinds = [kind for kind in KINDS[world] if kind in parts]
+    panels = len(kinds) if world == MOVIELENS else 3
+    fig, (axes,) = plt.subplots(1, panels, figsize=(5 * panels, 4.5), layout="constrained", squeeze=False)
     if world == MOVIELENS:
-        for axis, kind in zip(axes, KINDS[world], strict=True):
+        for axis, kind in zip(axes, kinds, strict=True):
             _bars(axis, [row for row in rows if row["part"] == kind], HEADLINE)
             axis.set_title(f"MovieLens-1M, {kind} candidates")
     else:
