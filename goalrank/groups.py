@@ -86,15 +86,16 @@ def build_groups(
         nothing = np.empty(0)
         return Groups(np.empty(0, np.int32), nothing, nothing, nothing, names)
 
+    own = indices[share]
+
     def propose(at: int, batch: RequestBatch, encoded: Encoded) -> Tensor:
-        begin = share.start + at
-        shown_BL = training_set.feedback(indices[begin : begin + len(batch.mask_BN)]).slate_BL.to(device)
-        generator = torch.Generator().manual_seed(derived_seed(seed, HELPERS, begin // batch_requests))
+        shown_BL = training_set.feedback(own[at : at + len(batch.mask_BN)]).slate_BL.to(device)
+        generator = torch.Generator().manual_seed(derived_seed(seed, HELPERS, (share.start + at) // batch_requests))
         return propose_lists(Proposal(batch, shown_BL, length, Opinion(reward_model, encoded)), columns, generator)
 
     lists_RGL, head_rewards_RHG = scored_lists(
         training_set,
-        indices[share],
+        own,
         reward_model,
         propose,
         batch_requests=batch_requests,
@@ -102,7 +103,7 @@ def build_groups(
         progress=progress,
     )
     return Groups(
-        request_R=np.asarray(indices[share], dtype=np.int32),
+        request_R=np.asarray(own, dtype=np.int32),
         lists_RGL=lists_RGL,
         rewards_RG=head_rewards_RHG.mean(axis=1),
         head_rewards_RHG=head_rewards_RHG,

@@ -117,8 +117,7 @@ def _check_rows(
     """Every row of the given tables (with the rows their footers promise), prepared in Spark and judged there."""
     import pandas as pd
 
-    files = [file for part in (*reading.recent, *reading.partitions) for file in part.files]
-    reads = sum(file.stat().st_size for file in files if file.is_file())
+    reads = locations.bytes_of(file for part in (*reading.recent, *reading.partitions) for file in part.files)
     with spark_session(step, spark_master, spark_memory, reads) as spark:
         from components.check_logs import prepare, suites
 

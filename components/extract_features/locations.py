@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from datetime import date as calendar_date
 from datetime import timedelta
 from pathlib import Path
@@ -30,6 +31,11 @@ def folder(uri: str) -> Path:
 def for_spark(path: Path) -> str:
     """The path with its scheme, since a cluster's default file system need not be the local one."""
     return f"file://{path}"
+
+
+def bytes_of(files: Iterable[Path]) -> int:
+    """Size of those files that are there: one that has gone, or a link to nothing, is for its reader to refuse."""
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def day(text: str) -> calendar_date:

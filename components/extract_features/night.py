@@ -51,21 +51,21 @@ def extract(
         skipped = day_decisions.read(root).skipped
         first = locations.day_after(planned.previous.date) if planned.previous else None
         days = logs.arrival_days(first, date, skipped)
-        with session(_bytes_to_read(logs, root, planned, date, skipped)) as spark:
+        with session(_bytes_to_read(logs, root, planned, first, date, skipped)) as spark:
             return Extraction(spark, logs, root, days, planned, code, config, step, skipped, erased).run(
                 reuse=not full_rebuild
             )
 
 
-def _bytes_to_read(logs: LogPartitions, root: Path, planned: Plan, date: str, skipped: Collection[str]) -> int:
-    """Of the new days' logs and of the state before them."""
-    first = locations.day_after(planned.previous.date) if planned.previous else None
+def _bytes_to_read(
+    logs: LogPartitions, root: Path, planned: Plan, first: str | None, date: str, skipped: Collection[str]
+) -> int:
+    """Of the logs of `first` to `date` and of the state before them."""
     read = [(table, logs.to_read(table, first, date, skipped)) for table in schema.LOG_TABLES]
     folders = [logs.logs / table / f"dt={day}" for table, days in read for day in days]
     if planned.previous:
         folders.append(root / planned.previous.manifest["state"])
-    files = [file for folder in folders for file in folder.rglob("*.parquet")]
-    return sum(file.stat().st_size for file in files if file.is_file())
+    return locations.bytes_of(file for folder in folders for file in folder.rglob("*.parquet"))
 
 
 class Extraction:

@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
+from components.extract_features import locations
 from components.step import write_atomic
 from goalrank import schema
 from goalrank.errors import DataRefused
@@ -110,7 +111,7 @@ class Snapshot:
     def size(self) -> int:
         """Bytes of the window's views and examples on disk."""
         views = [file for view in schema.FEATURE_VIEWS for file in self.view_paths(view)]
-        return sum(Path(file).stat().st_size for file in (*views, *self.examples_paths()))
+        return locations.bytes_of(map(Path, (*views, *self.examples_paths())))
 
     def problem(self) -> str:
         """Why this snapshot's files cannot be used ('' if they can): missing folders or rows."""
