@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from console.gpu_nodes import gpu_nodes
 from console.settings import Settings
 from goalrank import naming
 from goalrank.errors import UsageError
@@ -154,15 +155,17 @@ def _package(settings: Settings) -> Iterator[Path]:
                 f"GOALRANK_{name.upper()} {image!r} found, expected an image by digest, NAME@sha256:...; for a trial "
                 "on tags: GOALRANK_IMAGE_TAGS=1"
             )
-    from pipelines.cluster import Cluster, compile_cluster
-
     if settings.canary_service and not settings.prometheus:
         raise UsageError(
             "GOALRANK_CANARY_SERVICE is set and GOALRANK_PROMETHEUS is not: a canary is judged by its figures"
         )
+    on_gpus = gpu_nodes(settings)
+    from pipelines.cluster import Cluster, compile_cluster
+
     cluster = Cluster(
         **images,
         gpus=settings.gpus,
+        **on_gpus,
         group_parts=settings.group_parts,
         train_nodes=settings.train_nodes,
         volume_claim=settings.volume_claim,

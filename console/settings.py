@@ -77,6 +77,11 @@ class Settings(BaseSettings):
     serving_image: str = Field("", description="image of the serving steps, by digest")
     image_tags: bool = Field(False, description="may images be named by a tag? Kubeflow's cache then trusts the tag")
     gpus: int = Field(1, ge=0, le=16, description="GPUs of each training step")
+    gpu_resource: str = Field("nvidia.com/gpu", description="what Kubernetes calls a GPU of yours, DOMAIN/NAME")
+    gpu_taint: str = Field("nvidia.com/gpu", description="key of the taint of nodes with GPUs; empty: they have none")
+    gpu_node_label: str = Field(
+        "nvidia.com/gpu.present=true", description="label of nodes to train on, KEY=VALUE; empty: any with the GPUs"
+    )
     train_nodes: int = Field(1, ge=1, le=64, description="machines that train the ranker, by a TrainJob; cluster")
     group_parts: int = Field(1, ge=1, le=1000, description="pods that make the groups together, a part each; cluster")
     spark_executors: int = Field(2, ge=1, description="executors of a step where Spark's master is k8s://...")

@@ -110,7 +110,7 @@ VARIABLES = {
 
 @dataclass(frozen=True)
 class Cluster:
-    """What differs from cluster to cluster."""
+    """What differs from cluster to cluster; an empty taint or label means that there is none."""
 
     data_image: str = DATA_IMAGE
     train_image: str = TRAIN_IMAGE
@@ -120,7 +120,7 @@ class Cluster:
     train_nodes: int = 1
     gpu_resource: str = "nvidia.com/gpu"
     gpu_taint: str = "nvidia.com/gpu"
-    gpu_node_label: tuple[str, str] = ("nvidia.com/gpu.present", "true")
+    gpu_node_label: str = "nvidia.com/gpu.present=true"
     volume_claim: str = "goalrank-workspace"
     spark_master: str = "local[2]"
     spark_executors: int = 2
@@ -203,9 +203,11 @@ def _fit_out(task: PipelineTask, cluster: Cluster) -> None:
         _order_a_train_job(task, size, cluster)
     elif step in TRAINING and cluster.gpus:
         task.set_accelerator_type(cluster.gpu_resource).set_accelerator_limit(cluster.gpus)
-        label, value = cluster.gpu_node_label
-        kubernetes.add_node_selector(task, label_key=label, label_value=value)
-        kubernetes.add_toleration(task, key=cluster.gpu_taint, operator="Exists", effect="NoSchedule")
+        if cluster.gpu_node_label:
+            label, _, value = cluster.gpu_node_label.partition("=")
+            kubernetes.add_node_selector(task, label_key=label, label_value=value)
+        if cluster.gpu_taint:
+            kubernetes.add_toleration(task, key=cluster.gpu_taint, operator="Exists", effect="NoSchedule")
 
 
 def _order_a_train_job(task: PipelineTask, size: Size, cluster: Cluster) -> None:
@@ -222,7 +224,7 @@ def _order_a_train_job(task: PipelineTask, size: Size, cluster: Cluster) -> None
         train_job.GPUS: str(cluster.gpus),
         train_job.GPU_RESOURCE: cluster.gpu_resource,
         train_job.GPU_TAINT: cluster.gpu_taint,
-        train_job.GPU_NODE_LABEL: "=".join(cluster.gpu_node_label),
+        train_job.GPU_NODE_LABEL: cluster.gpu_node_label,
     }
     for name, value in told.items():
         task.set_env_variable(name, value)

@@ -65,6 +65,7 @@ CHANGES = [
     (["--time-zone", "Europe/Berlin"], {}, "time_zone"),
     ([], {"GOALRANK_TRAIN_IMAGE": OTHER_IMAGE}, "pipeline"),
     ([], {"GOALRANK_GPUS": "0"}, "pipeline"),
+    ([], {"GOALRANK_GPU_NODE_LABEL": "pool=gpu"}, "pipeline"),
     ([], {"GOALRANK_PRESET": "base"}, "parameters.preset"),
     ([], {"GOALRANK_SERVICE_ACCOUNT": "another"}, "service_account"),
 ]
@@ -341,6 +342,7 @@ def test_a_server_of_many_users_wants_a_namespace(server: KubeflowPipelines, ter
         ({"GOALRANK_JOURNAL_URI": "/a/../b"}, "GOALRANK_JOURNAL_URI"),
         ({"GOALRANK_PRESET": "huge"}, "preset 'huge' found"),
         ({"GOALRANK_GPUS": "-1"}, "gpus"),
+        ({"GOALRANK_GPU_NODE_LABEL": "gpu"}, "GOALRANK_GPU_NODE_LABEL 'gpu' found, expected KEY=VALUE"),
     ],
 )
 def test_refused_before_anybody_is_asked(
