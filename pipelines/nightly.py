@@ -32,6 +32,17 @@ GROUP_PARTS: ContextVar[int] = ContextVar("GROUP_PARTS", default=1)
 (pipelines/cluster.py). The groups are the same in any number."""
 
 
+def groups_made(training_set, reward_model, seed, made_by):
+    """The groups, made in one piece by one pod, or in GROUP_PARTS parts and put together."""
+    of_models = {"training_set": training_set, "reward_model": reward_model, "seed": seed, **made_by}
+    parts = GROUP_PARTS.get()
+    if parts == 1:
+        return generate_groups(**of_models).outputs["groups"]
+    with dsl.ParallelFor(list(range(parts)), name="parts-of-the-groups") as part:
+        piece = generate_groups(**of_models, part=part, parts=parts).outputs["groups"]
+    return join_groups(training_set=training_set, parts=dsl.Collected(piece), **made_by).outputs["groups"]
+
+
 @dsl.pipeline(name="goalrank-nightly", description="Retrain a list ranker on the newest day of feedback.")
 def nightly(
     date: str,
@@ -120,14 +131,7 @@ def nightly(
         )
         reward_model, judge_model = reward.outputs["reward_model"], reward.outputs["judge_model"]
         made_by = {"preset": preset, "group_plan": group_plan, "run_uri": folder, "snapshot_id": snapshot_id}
-        of_models = {"training_set": training_set, "reward_model": reward_model, "seed": seed, **made_by}
-        parts = GROUP_PARTS.get()
-        if parts == 1:
-            groups = generate_groups(**of_models).outputs["groups"]
-        else:
-            with dsl.ParallelFor(list(range(parts)), name="parts-of-the-groups") as part:
-                piece = generate_groups(**of_models, part=part, parts=parts).outputs["groups"]
-            groups = join_groups(training_set=training_set, parts=dsl.Collected(piece), **made_by).outputs["groups"]
+        groups = groups_made(training_set, reward_model, seed, made_by)
         ranker = train_ranker(
             training_set=training_set,
             groups=groups,
