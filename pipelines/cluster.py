@@ -212,6 +212,8 @@ def _fit_out(task: PipelineTask, cluster: Cluster) -> None:
 
 def _order_a_train_job(task: PipelineTask, size: Size, cluster: Cluster) -> None:
     """The step trains on several machines (components/train_ranker/train_job.py); its own pod waits for them."""
+    from kfp import kubernetes
+
     task.set_cpu_request(WAITING.cpu).set_cpu_limit(WAITING.cpu)
     task.set_memory_request(WAITING.memory).set_memory_limit(WAITING.memory)
     told = {
@@ -228,3 +230,4 @@ def _order_a_train_job(task: PipelineTask, size: Size, cluster: Cluster) -> None
     }
     for name, value in told.items():
         task.set_env_variable(name, value)
+    kubernetes.use_field_path_as_env(task, train_job.POD, field_path="metadata.name")

@@ -17,6 +17,7 @@ from typing import Any
 
 from components.end_with_parent import end_with_parent
 from components.step import QuietStep, Step, run_alone
+from components.train_ranker.waited_for import Listener
 
 SHOWN_CURVES = ("loss", "on_policy_reward", "helper_reward", "group_std", "entropy")
 """What the report plots; the model's card holds all."""
@@ -42,6 +43,7 @@ def run(
     precision: str = "auto",
     compiled: bool = False,
     group_plan: str = "",
+    waited_for: str = "",
 ) -> None:
     """Train the ranker, or go on from the newest sound checkpoint of this very run.
 
@@ -63,14 +65,15 @@ def run(
         compiled: put the ranker's passes through torch.compile, which takes minutes before it saves any.
         group_plan: how groups are made where not as the preset says (goalrank/group_plan.py); of it the ranker's own
             lists are made here, the helpers' were by generate_groups.
+        waited_for: of a TrainJob, the file by which the step says that it waits (waited_for.py).
 
     Raises:
         UsageError: no such preset or precision, a plan that makes no groups, or more processes than requests a step.
         DataRefused: the groups are missing, damaged or empty.
         ModelRefused: the reward model is damaged, the ranker to begin with is of another architecture or feature set or
             has seen the evaluation day, or a loss, a gradient or a weight is not finite.
-        TryAgain: SIGTERM came (a node is drained, a night interrupted): a checkpoint of the last step was written. Or
-            another process of this training is gone.
+        TryAgain: SIGTERM came (a node is drained, a night interrupted), or nobody waits for this job any more: a
+            checkpoint of the last step was written. Or another process of this training is gone.
     """
     # As torchrun says; asked here, since a step's time counts from before torch is imported.
     first, alone = os.environ.get("RANK", "0") == "0", os.environ.get("WORLD_SIZE", "1") == "1"
@@ -112,7 +115,8 @@ def run(
         if folder := _warm_start_folder(step, warm_start, tracking_uri, stack):
             start = warm_start_from(folder, chosen, data.date)
             begun_from["warm_start_sha256"] = read_model_card(folder)["weights_sha256"]
-        with nullcontext(noted) if noted else _sigterm_noted() as asked_to_stop:
+        listener = Listener(Path(waited_for)) if waited_for and first else None
+        with nullcontext(noted) if noted else _sigterm_noted() as told_to_end:
             trained = train_ranker(
                 data,
                 loaded,
@@ -125,7 +129,7 @@ def run(
                 execution=execution,
                 warm_start=start,
                 progress=step.progress,
-                asked_to_stop=asked_to_stop,
+                asked_to_stop=lambda: told_to_end() or (listener is not None and listener.nobody_waits()),
             )
         if first:
             rewards = list_rewards(data, loaded, trained.ranker, reward)

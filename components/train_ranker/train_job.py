@@ -2,8 +2,10 @@
 
 The step's pod does not train: it puts its inputs on the volume that all share, asks for the job, waits for its end, and
 takes the ranker and the outcome from where the first process wrote them. A job that fails is deleted, and the step's
-next try asks for another, which goes on from the checkpoints: as on one machine, nothing is restarted in place. Only
-an API server that does not answer leaves a job behind: the next try finds it, and takes it if it is the very same.
+next try asks for another, which goes on from the checkpoints: as on one machine, nothing is restarted in place.
+
+An API server that does not answer, or a step that ends without a word, leaves a job behind. The next try finds it, and
+takes it if it is the very same; where none comes, the job ends by itself (waited_for.py), and goes with its run.
 
 What is asked for: train_job_manifest.py; who asks: train_job_client.py.
 """
@@ -21,6 +23,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from components.train_ranker import waited_for
 from components.train_ranker.train_job_client import TrainJobs
 from components.train_ranker.train_job_manifest import Machines, manifest, name_of
 from goalrank.errors import TryAgain
@@ -58,8 +61,15 @@ def train(
         given[name] = str(_shared(source, staged / name))
     made = staged / "ranker"
     given["ranker"] = str(made)
+    waiting = Path(arguments["run_uri"]) / waited_for.FILE
+    given["waited_for"] = str(waiting)
     job = manifest(name_of(arguments["run_uri"]), machines, given)
     name = job["metadata"]["name"]
+    if machines.pod:
+        job["metadata"]["ownerReferences"] = jobs.owners_of(machines.pod)
+
+    def still_here() -> None:
+        waited_for.say(waiting)
 
     def clear() -> None:
         """What jobs before this one left; with a job under way, all of it may be that one's."""
@@ -71,8 +81,9 @@ def train(
 
     with _sigterm_raised():
         try:
+            still_here()
             jobs.ask(job, clear)
-            ended_well = jobs.ended_well(name, said)
+            ended_well = jobs.ended_well(name, said, still_here)
         except _Terminated as error:
             jobs.delete(name)
             raise TryAgain(
@@ -83,6 +94,7 @@ def train(
     jobs.delete(name)  # not before: a step killed in between finds its job, over, and takes the ranker
     if ended_well:
         shutil.rmtree(folder)
+        waiting.unlink(missing_ok=True)
     return ended_well
 
 

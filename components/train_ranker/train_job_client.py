@@ -44,6 +44,7 @@ class TrainJobs:
         configuration.host, configuration.ssl_ca_cert, configuration.retries = host, ca_file, False
         self._configuration, self._token = configuration, token
         self._api = client.CustomObjectsApi(client.ApiClient(configuration))
+        self._core = client.CoreV1Api(client.ApiClient(configuration))
         self._where = {"group": GROUP, "version": API_VERSION, "namespace": namespace, "plural": PLURAL}
         self._poll_seconds, self._start_seconds = poll_seconds, start_seconds
 
@@ -65,6 +66,25 @@ class TrainJobs:
         return cls(
             f"https://{host}", namespace, lambda: token.read_text(encoding="utf-8").strip(), str(account / "ca.crt")
         )
+
+    def owners_of(self, pod: str) -> list[dict[str, str]]:
+        """What a pod belongs to, for a job to belong to it as well: the run's Workflow, whoever made the pod.
+
+        Not the pod itself: the next try's pod is another one and takes the job over. Without a claim to hold up the
+        owner's deletion, which an account must be allowed to make. None where the account may not look: a job without
+        an owner ends by itself as well, only its record stays.
+
+        Raises:
+            UsageError: the API server refuses the account.
+            TryAgain: it is away.
+        """
+        where = {"name": pod, "namespace": self._where["namespace"], "_request_timeout": ANSWER_SECONDS}
+        found = self._called(lambda: self._core.read_namespaced_pod(**where), (403, 404))
+        references = (found.metadata.owner_references if found is not None else None) or []
+        return [
+            {"apiVersion": each.api_version, "kind": each.kind, "name": each.name, "uid": each.uid}
+            for each in references
+        ]
 
     def ask(self, job: dict[str, Any], before: Callable[[], None] = lambda: None) -> None:
         """Ask for a job, unless the very same is there already; another one of its name is deleted first.
@@ -89,14 +109,21 @@ class TrainJobs:
         # 409: this very call was answered, but the answer was lost.
         self._call(self._api.create_namespaced_custom_object, (409,), body=job)
 
-    def ended_well(self, name: str, said: Callable[[str], None] = lambda _: None) -> bool:
+    def ended_well(
+        self, name: str, said: Callable[[str], None] = lambda _: None, looking: Callable[[], None] = lambda: None
+    ) -> bool:
         """Wait until a job is over; whether it ended well. One that does not start is deleted.
+
+        Args:
+            said: told each change of the job's state.
+            looking: done at every look.
 
         Raises:
             TryAgain: the API server is away, somebody deleted the job, or it does not start.
         """
         told, started = "", time.monotonic()
         while True:
+            looking()
             found = self._call(self._api.get_namespaced_custom_object, (404,), name=name)
             if found is None:
                 raise TryAgain(f"TrainJob {name} is gone, somebody deleted it; run it again")
@@ -127,6 +154,13 @@ class TrainJobs:
     def _call(
         self, function: Callable[..., Any], tolerated: tuple[int, ...] = (), **more: Any
     ) -> dict[str, Any] | None:
+        """One call about TrainJobs."""
+        answer: dict[str, Any] | None = self._called(
+            lambda: function(**self._where, **more, _request_timeout=ANSWER_SECONDS), tolerated
+        )
+        return answer
+
+    def _called(self, function: Callable[[], Any], tolerated: tuple[int, ...]) -> Any:
         """One call, tried again while the server errs; None where the answer is one of the tolerated statuses."""
         from kubernetes.client.rest import ApiException
         from urllib3.exceptions import HTTPError
@@ -134,8 +168,7 @@ class TrainJobs:
         for attempt in range(TRIES):
             try:
                 self._configuration.api_key = {"authorization": f"Bearer {self._token()}"}
-                answer: dict[str, Any] = function(**self._where, **more, _request_timeout=ANSWER_SECONDS)
-                return answer
+                return function()
             except ApiException as error:
                 status, said = error.status or 0, " ".join(f"{error.reason} {error.body or ''}".split())[:300]
                 if status in tolerated:

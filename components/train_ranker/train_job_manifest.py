@@ -29,7 +29,7 @@ PODS_ACCOUNT = "goalrank-trainer"
 
 WORKSPACE, SCRATCH, SHARED_MEMORY = "/workspace", "/tmp", "/dev/shm"
 
-COUNT, IMAGE, CLAIM, CPU, MEMORY, SECONDS, GPUS, GPU_RESOURCE, GPU_TAINT, GPU_NODE_LABEL = (
+COUNT, IMAGE, CLAIM, CPU, MEMORY, SECONDS, GPUS, GPU_RESOURCE, GPU_TAINT, GPU_NODE_LABEL, POD = (
     "GOALRANK_TRAIN_NODES",
     "GOALRANK_TRAIN_IMAGE",
     "GOALRANK_TRAIN_CLAIM",
@@ -40,8 +40,10 @@ COUNT, IMAGE, CLAIM, CPU, MEMORY, SECONDS, GPUS, GPU_RESOURCE, GPU_TAINT, GPU_NO
     "GOALRANK_TRAIN_GPU_RESOURCE",
     "GOALRANK_TRAIN_GPU_TAINT",
     "GOALRANK_TRAIN_GPU_NODE_LABEL",
+    "GOALRANK_POD_NAME",
 )
-"""In the step's environment (pipelines/cluster.py), where training is to take several machines."""
+"""In the step's environment (pipelines/cluster.py), where training is to take several machines; the last is the name of
+the step's own pod."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Machines:
     """What a job asks for: so many nodes, each of so many processes (a GPU each where there are GPUs).
 
     It may last `seconds`. Where there are GPUs, its pods tolerate the taint `gpu_taint` and ask for machines labelled
-    `gpu_node_label`; both may be "".
+    `gpu_node_label`; both may be "". `pod` is the one that waits for it, "" where nobody knows its name.
     """
 
     nodes: int
@@ -63,6 +65,7 @@ class Machines:
     gpu_resource: str = "nvidia.com/gpu"
     gpu_taint: str = ""
     gpu_node_label: str = ""
+    pod: str = ""
 
     @classmethod
     def of(cls, environment: Mapping[str, str], processes: int) -> Machines | None:
@@ -91,6 +94,7 @@ class Machines:
             gpu_resource=environment.get(GPU_RESOURCE, cls.gpu_resource),
             gpu_taint=environment.get(GPU_TAINT, ""),
             gpu_node_label=environment.get(GPU_NODE_LABEL, ""),
+            pod=environment.get(POD, ""),
         )
 
 

@@ -36,7 +36,7 @@ WORDS = {
 }
 """Which words a field knows, as the API reference has them: Kubernetes' schemas take any text there."""
 
-METADATA = {"name", "namespace", "labels", "annotations"}
+METADATA = {"name", "namespace", "labels", "annotations", "ownerReferences"}
 
 
 def is_core(one: Object) -> bool:
@@ -83,7 +83,9 @@ def _custom_problems(one: Object) -> list[str]:
         f"{'.'.join(map(str, error.absolute_path))}: {error.message}"
         for error in jsonschema.Draft202012Validator(schema).iter_errors(one)
     ]
-    return found + [f"metadata.{field} is not allowed" for field in sorted(one["metadata"].keys() - METADATA)]
+    found += [f"metadata.{field} is not allowed" for field in sorted(one["metadata"].keys() - METADATA)]
+    # A CRD says nothing of metadata: it is that of any object.
+    return found + problems({"apiVersion": "v1", "kind": "ConfigMap", "metadata": one["metadata"]})
 
 
 @functools.cache

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
-from components.train_ranker import launch, train_job_client
+from components.train_ranker import launch, train_job_client, waited_for
 from components.train_ranker.train_job import INPUTS, train
 from components.train_ranker.train_job_client import TRIES, TrainJobs
 from components.train_ranker.train_job_manifest import NODES, PODS_ACCOUNT, Machines, manifest, name_of
@@ -33,6 +33,17 @@ IMAGE = "registry.example/goalrank/train@sha256:" + "0" * 64
 MACHINES = Machines(2, 4, IMAGE, "goalrank-workspace", "8", "32Gi", 3600, gpus=4, gpu_taint="t", gpu_node_label="l=v")
 MOST_NODES, LONGEST_LABEL = 64, 63
 PATH = f"/apis/trainer.kubeflow.org/v1alpha1/namespaces/{NAMESPACE}/trainjobs"
+POD_PATH = f"/api/v1/namespaces/{NAMESPACE}/pods/the-night-train-ranker"
+WORKFLOW = {"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "name": "the-night", "uid": "4-5-6"}
+POD = {
+    "apiVersion": "v1",
+    "kind": "Pod",
+    "metadata": {
+        "name": "the-night-train-ranker",
+        "ownerReferences": [WORKFLOW | {"controller": True, "blockOwnerDeletion": True}],
+    },
+    "spec": {"containers": [{"name": "main", "image": IMAGE}]},
+}
 JOB = manifest("train-ranker-2026-01-08-ab", MACHINES, {"preset": "base", "seed": 0})
 
 TOLD = {
@@ -60,6 +71,7 @@ class Trainer(ThreadingHTTPServer):
         self.faults: list[int] = []
         self.token = TOKEN
         self.looks_of_the_deleted = 0
+        self.pod, self.pod_status = copy.deepcopy(POD), 200
         self.work = work
 
     def create(self, job: dict[str, Any]) -> int:
@@ -105,6 +117,8 @@ class Answers(BaseHTTPRequestHandler):
             status = server.faults.pop(0)
         elif self.headers.get("Authorization") != f"Bearer {server.token}":
             status = 401
+        elif self.path == POD_PATH and self.command == "GET":
+            document, status = server.pod, server.pod_status
         elif not self.path.startswith(PATH):
             status = 404
         elif self.command == "POST":
@@ -168,6 +182,8 @@ def test_the_job_is_one() -> None:
             at = at[step]
         at["numNode"] = 2
         assert problems(spoiled)
+    for owners, found in (([WORKFLOW], False), ([WORKFLOW | {"id": 1}], True), ([{"name": "the-night"}], True)):
+        assert bool(problems(JOB | {"metadata": JOB["metadata"] | {"ownerReferences": owners}})) == found
 
 
 def test_its_pods_are_restricted_and_find_what_they_need() -> None:
@@ -246,6 +262,40 @@ def test_a_step_that_was_killed_finds_its_job(server: Trainer, tmp_path: Path) -
     assert len(server.jobs) == 1
     assert trained(server, tmp_path)
     assert server.asked.count("POST") == 1 and len(set(killed)) == 1, "one job"
+
+
+def test_a_step_says_that_it_waits_as_long_as_it_does(server: Trainer, tmp_path: Path) -> None:
+    """The job is told where to listen, on the shared volume, and every look at the job is a word."""
+    words: list[str] = []
+
+    def look(name: str) -> None:
+        flags = dict(flag.removeprefix("--").split("=", 1) for flag in server.jobs[name]["spec"]["trainer"]["args"])
+        assert flags["waited-for"].startswith(flags["run-uri"])
+        words.append(Path(flags["waited-for"]).read_text())
+        ended = {"conditions": [{"type": "Complete", "status": "True", "reason": "", "message": ""}]}
+        if len(words) == 5:
+            trains(server.jobs[name])
+            server.jobs[name]["status"] = ended
+
+    server.look = look  # type: ignore[method-assign]
+    assert trained(server, tmp_path)
+    assert len(set(words)) == 5
+    assert not (Path(given(tmp_path)["run_uri"]) / waited_for.FILE).exists()
+
+
+@pytest.mark.parametrize(("status", "owners"), [(200, [WORKFLOW]), (403, []), (404, [])])
+def test_a_job_goes_with_its_run(server: Trainer, tmp_path: Path, status: int, owners: list[dict[str, str]]) -> None:
+    """Kubernetes deletes what belongs to a Workflow that is deleted; the next try's pod belongs to the same one."""
+    server.pod_status, asked = status, list[dict[str, Any]]()
+    server.work = lambda job: not asked.append(job) and trains(job)  # type: ignore[func-returns-value]
+    machines = dataclasses.replace(MACHINES, pod="the-night-train-ranker")
+    assert train(jobs(server), machines, given(tmp_path), outcome_of(tmp_path))
+    assert asked[0]["metadata"].get("ownerReferences", []) == owners
+
+
+def test_a_pod_of_nobodys(server: Trainer) -> None:
+    del server.pod["metadata"]["ownerReferences"]
+    assert jobs(server).owners_of("the-night-train-ranker") == []
 
 
 @pytest.mark.parametrize(
@@ -408,6 +458,9 @@ def test_a_step_that_is_ended_takes_its_job_with_it(server: Trainer, tmp_path: P
 def test_machines_from_the_environment() -> None:
     assert Machines.of({}, 1) is None and Machines.of({"GOALRANK_TRAIN_NODES": "1"}, 4) is None
     assert Machines.of(TOLD, 1) == Machines(2, 1, "i", "c", "8", "32Gi", 3600, gpus=1)
+    assert Machines.of(TOLD | {"GOALRANK_POD_NAME": "p"}, 1) == dataclasses.replace(
+        Machines(2, 1, "i", "c", "8", "32Gi", 3600, gpus=1), pod="p"
+    )
     for wrong in ({"GOALRANK_TRAIN_NODES": "two"}, {"GOALRANK_TRAIN_IMAGE": ""}):
         with pytest.raises(UsageError, match="GOALRANK_TRAIN_NODES"):
             Machines.of(TOLD | wrong, 1)
@@ -464,6 +517,8 @@ def test_the_pipelines_settings_become_the_job(tmp_path: Path) -> None:
         and "nodeSelector" not in pods["train_ranker"]
     )
     assert "accelerator" in containers(spec)["train_reward"]["resources"]
+    fields = {each["name"]: each["fieldPath"] for each in pods["train_ranker"]["fieldPathAsEnv"]}
+    assert fields["GOALRANK_POD_NAME"] == "metadata.name"
     assert not any(
         "GOALRANK_TRAIN_NODES" in str(container)
         for step, container in containers(spec).items()
@@ -486,6 +541,10 @@ def test_the_component_is_well_formed(tmp_path: Path) -> None:
         "ServiceAccount",
     ]
     assert [problem for one in ours for problem in problems(one)] == []
+    (night,) = (one for one in of_kind(objects, "Role") if one["metadata"]["name"] == "goalrank-night")
+    assert any(rule["resources"] == ["pods"] and "get" in rule["verbs"] for rule in night["rules"]), (
+        "its own pod's owner"
+    )
     (role,) = of_kind(ours, "Role")
     assert role["rules"] == [
         {"apiGroups": ["trainer.kubeflow.org"], "resources": ["trainjobs"], "verbs": ["create", "get", "delete"]}

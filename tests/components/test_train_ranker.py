@@ -8,17 +8,21 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
+from itertools import count
 from pathlib import Path
 
 import pytest
 import torch
 
 from components.generate_groups.main import run as generate_groups
+from components.train_ranker import main
 from components.train_ranker.main import run
+from components.train_ranker.waited_for import PATIENCE_SECONDS, Listener
 from goalrank.checkpoint import load_model, read_model_card, save_model
 from goalrank.dataset import TrainingSet
 from goalrank.encoders import ModelSizes
-from goalrank.errors import DataRefused, ModelRefused, UsageError
+from goalrank.errors import DataRefused, ModelRefused, TryAgain, UsageError
 from goalrank.presets import preset
 from goalrank.ranker import Ranker
 from goalrank.reward import RewardModel
@@ -60,6 +64,22 @@ def undisturbed(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("undisturbed")
     run(**arguments(inputs, out))
     return out
+
+
+def test_a_job_that_nobody_waits_for_ends_and_the_next_goes_on(
+    inputs: Path, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The step that asked for a TrainJob was killed; each look of the job comes minutes after the one before."""
+    hours = count(step=PATIENCE_SECONDS / 10)
+    with monkeypatch.context() as patched:
+        patched.setattr(main, "Listener", partial(Listener, clock=lambda: next(hours)))
+        with pytest.raises(TryAgain, match="asked to stop after step 1[0-9] of"):
+            run(**arguments(inputs, tmp_path), waited_for=str(tmp_path / "waited_for"))
+    assert not (tmp_path / "ranker").exists()
+    run(**arguments(inputs, tmp_path), waited_for=str(tmp_path / "waited_for"))
+    assert outcome_of(tmp_path)["figures"]["resumed_from"] >= 10
+    names = [out / "ranker" / "weights.safetensors" for out in (tmp_path, undisturbed)]
+    assert names[0].read_bytes() == names[1].read_bytes()
 
 
 def outcome_of(out: Path) -> dict:
