@@ -5,8 +5,8 @@
     goalrank                                                       as the night trains it
 
 One budget for all: `preset.reward_steps + preset.ranker_steps` optimiser steps over all parts of a method. Who has an
-evaluator or a guide (the reward model of the seed, the same for all) has spent the first part on it; who has none
-trains so much longer.
+evaluator or a guide (the reward model of the seed, the same for all that give it as many steps) has spent the first
+part on it, how much its trial says; who has none trains so much longer.
 
 What is kept: the field's parts and the guide at their best held-out loss (a tenth of the training requests is held
 out), GoalRank at its last step.
@@ -141,7 +141,7 @@ def train(
         problem: whose TRAIN requests to learn from.
         encoder: pretrained on the next item.
         guide: the reward model of this seed, trained on the same requests; the evaluators are it.
-        preset: sizes and steps.
+        preset: sizes and steps, those of the guide and those that are left.
         seed: of everything random.
         trial: changes the preset's learning rate, and GoalRank's objective.
         watch: of GoalRank alone, as goalrank.train.train_ranker's.

@@ -1,9 +1,10 @@
 """How large the study is, and what each method's tuning trials are.
 
 Every method gets as many trials, on seed 0, and is taken at the one that is best on the validation requests. The trials
-of the field are learning rates; GoalRank's (ours.py) are learning rate, temperature, weight of the supervised term and
-plan of the groups together, and were chosen after a look at some thirty settings on those requests, which no rival had
-(docs/experiments.md). The guide is tuned like a method, by its own held-out loss.
+of the field are learning rates and, where a method has a guide or an evaluator, what share of the steps that one gets;
+GoalRank's (ours.py) are learning rate, temperature, weight of the supervised term, plan of the groups and that share
+together, and were chosen after a look at some fifty settings on those requests, which no rival had
+(docs/experiments.md). The guide's learning rate is tuned like a method's, by its own held-out loss, at an even split.
 """
 
 from __future__ import annotations
@@ -23,9 +24,19 @@ class Trial:
     temperature: float | None = None  # of GoalRank's reference policy
     supervised: float = 0.0  # weight of GoalRank's supervised term
     plan: str = ""  # of GoalRank's groups, where not as the preset makes them (goalrank/group_plan.py)
+    guided: float = 0.5  # share of all steps that go into the guide or evaluator, where there is one
 
 
 FIELD_TRIALS = (Trial(1.0), Trial(2.0), Trial(4.0), Trial(0.5))
+GUIDED_TRIALS = (Trial(1.0), Trial(4.0), Trial(1.0, guided=0.8), Trial(4.0, guided=0.8))
+"""Of those that have a guide or an evaluator."""
+
+
+def divided(preset: Preset, trial: Trial) -> Preset:
+    """The preset with its steps divided as the trial says between the guide and what it guides."""
+    both = preset.reward_steps + preset.ranker_steps
+    guided = round(both * trial.guided)
+    return replace(preset, reward_steps=guided, ranker_steps=both - guided)
 
 
 @dataclass(frozen=True)
@@ -62,7 +73,7 @@ FULL = Scale(
     ),
     pretrain_places=4096,
     seeds=5,
-    trials=3,
+    trials=4,
     train_requests=41_000,
     validation_requests=2_000,
     test_requests=6_022,

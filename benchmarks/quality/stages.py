@@ -36,7 +36,7 @@ from benchmarks.quality import movielens, simulated
 from benchmarks.quality.methods import ask, batches, modules_of, opinion, train
 from benchmarks.quality.problem import TEST, TRAIN, VALIDATION, Problem
 from benchmarks.quality.search import long_search
-from benchmarks.quality.settings import OURS, Scale, Trial
+from benchmarks.quality.settings import OURS, Scale, Trial, divided
 from goalrank.checkpoint import load_model, save_model
 from goalrank.encoders import ModelSizes, RequestEncoder
 from goalrank.errors import CheckpointDamaged, ModelRefused
@@ -313,7 +313,8 @@ def _pretrain(place: Place, task: Task, folder: Path) -> dict[str, Any]:
 
 def _train_guide(place: Place, task: Task, folder: Path) -> dict[str, Any]:
     problem = problem_of(place, task.kind)
-    return _reward(place, task, problem.data, problem.rows[TRAIN], place.scale.preset.reward_steps, folder)
+    steps = divided(place.scale.preset, task.trial).reward_steps
+    return _reward(place, task, problem.data, problem.rows[TRAIN], steps, folder)
 
 
 def _train_stand_in(place: Place, task: Task, folder: Path) -> dict[str, Any]:
@@ -340,7 +341,8 @@ def _run(place: Place, task: Task, folder: Path) -> dict[str, Any]:
     problem = problem_of(place, task.kind)
     guide = _reward_model(place, _guide(task))
     encoder = encoder_of(place, _encoder(task))
-    method = train(task.method, problem, encoder, guide, place.scale.preset, task.seed, task.trial, device=place.device)
+    preset = divided(place.scale.preset, task.trial)
+    method = train(task.method, problem, encoder, guide, preset, task.seed, task.trial, device=place.device)
     validation = problem.figures(VALIDATION, *ask(method, problem, VALIDATION, scored=False))
     lists_RL, scores_RN = ask(method, problem, TEST, scored=True)
     test = problem.figures(TEST, lists_RL, scores_RN)
@@ -369,7 +371,7 @@ def _overtrain(place: Place, task: Task, folder: Path) -> dict[str, Any]:
     problem = problem_of(place, task.kind)
     assert isinstance(problem, simulated.Simulated)
     guide = _reward_model(place, _guide(task))
-    preset = place.scale.preset
+    preset = divided(place.scale.preset, task.trial)
     steps = preset.ranker_steps * place.scale.overtraining
     longer = preset.__class__(**{**asdict(preset), "ranker_steps": steps})
     watcher = Watcher(problem, guide, place.scale.watched_requests, max(1, steps // REPORTED_CURVE))

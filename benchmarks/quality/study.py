@@ -1,7 +1,7 @@
 """The pieces of a study in their order, on several processes, with an estimate of what is left.
 
-data -> encoders -> the guide's trials (seed 0) -> guides -> every method's trials (seed 0) -> the other seeds
-                                                         -> in the simulator: stand-in, searches, overtraining
+data -> encoders -> the guide's trials (seed 0) -> every method's trials (seed 0) -> guides -> the other seeds
+                                          -> in the simulator: stand-in, searches, overtraining
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any
 import torch
 
 from benchmarks.quality import ours
-from benchmarks.quality.methods import ORDERS
-from benchmarks.quality.settings import FIELD_TRIALS, OURS, Scale, Trial
+from benchmarks.quality.methods import ORDERS, needs_guide
+from benchmarks.quality.settings import FIELD_TRIALS, GUIDED_TRIALS, OURS, Scale, Trial
 from benchmarks.quality.stages import KINDS, SIMULATOR, STAND_IN, Place, Task, cached, perform, problem_of
 from benchmarks.report import progress
 
@@ -42,7 +42,10 @@ class Results:
 
 def trials_of(scale: Scale, method: str) -> tuple[Trial, ...]:
     """The method's trials, the default first."""
-    return (ours.TRIALS if method == OURS else FIELD_TRIALS)[: scale.trials]
+    if method == OURS:
+        return ours.TRIALS[: scale.trials]
+    guided = method != GUIDE and needs_guide(method, scale.preset)
+    return (GUIDED_TRIALS if guided else FIELD_TRIALS)[: scale.trials]
 
 
 def conduct(place: Place, methods: Sequence[str], seeds: int, jobs: int, kinds: Sequence[str] | None = None) -> Results:
@@ -72,15 +75,16 @@ def _conduct(found: Results, methods: Sequence[str], kinds: Sequence[str], pool:
 
     tried = {kind: [Task("guide", kind, trial=trial) for trial in trials_of(scale, GUIDE)] for kind in kinds}
     _wave(found, "guides: trials", [task for tasks in tried.values() for task in tasks], pool)
-    guides = {kind: _best(found, tasks, "held_out_loss", largest=False) for kind, tasks in tried.items()}
-    others = [Task("guide", kind, seed, trial=guides[kind].trial) for kind in kinds for seed in seeds[1:]]
-    _wave(found, "guides", others, pool)
+    guides = {kind: _best(found, tasks, "held_out_loss", largest=False).trial for kind, tasks in tried.items()}
 
     runs: dict[str, dict[str, list[Task]]] = {kind: {} for kind in kinds}
     for kind in kinds:
         for method in methods:
             trials = (Trial(),) if method in ORDERS else trials_of(scale, method)
-            runs[kind][method] = [Task("run", kind, 0, method, trial, guides[kind].trial) for trial in trials]
+            runs[kind][method] = [
+                Task("run", kind, 0, method, trial, replace(guides[kind], guided=trial.guided)) for trial in trials
+            ]
+    _wave(found, "guides: other shares of the steps", _guides_of(runs), pool)
     _wave(found, "methods: trials", [task for one in runs.values() for tasks in one.values() for task in tasks], pool)
     for kind in kinds:
         found.trials[kind] = {GUIDE: [(task, found.results[task]) for task in tried[kind]]}
@@ -89,16 +93,24 @@ def _conduct(found: Results, methods: Sequence[str], kinds: Sequence[str], pool:
             found.trials[kind][method] = [(task, found.results[task]) for task in tasks]
             chosen = _best(found, tasks, problem_of(place, kind).selected_by, largest=True)
             found.runs[kind][method] = [replace(chosen, seed=seed) for seed in seeds]
+    _wave(found, "guides", _guides_of(found.runs), pool)
     _wave(found, "methods", [task for one in found.runs.values() for tasks in one.values() for task in tasks], pool)
 
     if place.world == SIMULATOR:
         for kind in kinds:
-            _truth_of(found, kind, guides[kind].trial, pool)
+            guided = found.runs[kind].get(OURS)
+            _truth_of(found, kind, guided[0].guide if guided else guides[kind], pool)
     return found
 
 
+def _guides_of(runs: dict[str, dict[str, list[Task]]]) -> list[Task]:
+    """The guides that these runs need."""
+    tasks = [task for of_kind in runs.values() for of_method in of_kind.values() for task in of_method]
+    return list(dict.fromkeys(Task("guide", task.kind, task.seed, trial=task.guide) for task in tasks))
+
+
 def _truth_of(found: Results, kind: str, guide: Trial, pool: Executor | None) -> None:
-    """What only a world with a known truth can tell."""
+    """What only a world with a known truth can tell; `guide` is GoalRank's, whose best lists are searched."""
     _wave(found, "stand-in", [Task("stand_in", kind)], pool)
     found.searches[kind] = [Task("search", kind, seed, guide=guide) for seed in found.seeds]
     found.stand_in[kind] = Task("search", kind, method=STAND_IN)

@@ -188,6 +188,8 @@ def _trial_rows(found: Results, kind: str) -> list[Row]:
 
 def _setting(trial: Trial) -> str:
     text = f"rate x{trial.rate:g}"
+    if trial.guided != Trial.guided:
+        text = f"{text}, {trial.guided:.0%} of the steps guide"
     if trial.temperature is None:
         return text
     text = f"{text}, temperature {trial.temperature:g}, supervised {trial.supervised:g}"

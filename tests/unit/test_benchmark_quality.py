@@ -12,10 +12,10 @@ import torch
 
 from benchmarks.ablations import __main__ as ablations
 from benchmarks.quality import __main__ as command
-from benchmarks.quality import claims, ours, stages, study
+from benchmarks.quality import claims, ours, settings, stages, study
 from benchmarks.quality.methods import FIELD, METHODS, ORDERS, WITH_REWARD, family, modules_of, needs_guide
 from benchmarks.quality.problem import TEST, VALIDATION
-from benchmarks.quality.settings import FIELD_TRIALS, FULL, OURS, QUICK, Scale, Trial
+from benchmarks.quality.settings import FIELD_TRIALS, FULL, GUIDED_TRIALS, OURS, QUICK, Scale, Trial
 from benchmarks.quality.simulated import Simulated, engagement_figures, randomly_shown
 from benchmarks.quality.stages import MOVIELENS, SIMULATOR, Place, Task, code_digest, digest, perform
 from benchmarks.quality.statistics import paired
@@ -75,7 +75,8 @@ def test_the_simulated_world_end_to_end(studied: study.Results) -> None:
     assert {row["method"] for row in trials} == {study.GUIDE, "g-e", OURS}
     assert len(trials) == 3 * TINY.trials
     curve = [row["step"] for row in rows if row["part"] == "curve"]
-    assert curve[0] == 1 and curve[-1] == TINY.preset.ranker_steps * TINY.overtraining
+    ranker = settings.divided(TINY.preset, studied.runs["retriever"][OURS][0].trial)
+    assert curve[0] == 1 and curve[-1] == ranker.ranker_steps * TINY.overtraining
 
 
 def test_movielens_end_to_end_by_the_command_line(tmp_path: Path, monkeypatch, capsys) -> None:
@@ -152,7 +153,25 @@ def test_every_method_has_a_family_and_as_many_trials() -> None:
     assert len(set(METHODS)) == len(METHODS)
     for scale in (FULL, QUICK):
         assert {len(study.trials_of(scale, name)) for name in (*FIELD, OURS, study.GUIDE)} == {scale.trials}
-    assert len(set(FIELD_TRIALS)) == len(FIELD_TRIALS) >= FULL.trials <= len(set(ours.TRIALS))
+    for trials in (FIELD_TRIALS, GUIDED_TRIALS, ours.TRIALS):
+        assert len(set(trials)) == len(trials) >= FULL.trials
+
+
+@pytest.mark.parametrize("share", sorted({trial.guided for trial in (*GUIDED_TRIALS, *ours.TRIALS)}))
+def test_steps_are_divided_and_none_are_lost(share: float) -> None:
+    divided = settings.divided(FULL.preset, Trial(guided=share))
+    assert divided.reward_steps + divided.ranker_steps == FULL.preset.reward_steps + FULL.preset.ranker_steps
+    assert divided.reward_steps == round(share * (FULL.preset.reward_steps + FULL.preset.ranker_steps))
+
+
+def test_a_method_learns_with_the_guide_of_its_own_share(studied: study.Results) -> None:
+    for method in ("g-e", OURS):
+        for task, result in studied.trials["retriever"][method]:
+            assert task.guide.guided == task.trial.guided and "refused" not in result
+            guide = perform(studied.place, Task("guide", task.kind, task.seed, trial=task.guide))
+            assert guide["steps"] == settings.divided(TINY.preset, task.trial).reward_steps and guide["cached"]
+    searched = studied.searches["retriever"]
+    assert [task.guide for task in searched] == [task.guide for task in studied.runs["retriever"][OURS]]
 
 
 @pytest.mark.parametrize("name", FIELD)

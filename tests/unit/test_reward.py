@@ -10,12 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from goalrank import reward_training
 from goalrank.dataset import Feedback, RequestBatch, TrainingSet
 from goalrank.encoders import Encoded, ModelSizes
 from goalrank.errors import DataRefused, ModelRefused
 from goalrank.presets import preset
 from goalrank.reward import RewardModel, gather_items, reward_noise
-from goalrank.reward_training import label_lists, logged_reward, measure, split, train
+from goalrank.reward_training import CURVE_POINTS, label_lists, logged_reward, measure, split, train
 from goalrank.schema import LIST_LENGTH, RewardWeights
 from tests.synthetic import World, make_training_set
 
@@ -175,6 +176,15 @@ def test_training_is_deterministic(made) -> None:
         states.append(model.state_dict())
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
     assert not torch.equal(states[0]["head_weight_HDO"], states[2]["head_weight_HDO"])
+
+
+def test_training_never_ends_before_its_rate_has_fallen(made, monkeypatch) -> None:
+    """A held-out loss that wanders while the rate is high may not end it; the best measured is what is kept."""
+    losses = iter([0.5, *[0.6] * (CURVE_POINTS - 2), 0.4])
+    monkeypatch.setattr(reward_training, "_held_out_loss", lambda *_: next(losses))
+    steps = 3 * CURVE_POINTS
+    figures = train(RewardModel(SIZES), made[1], made[1].train_indices()[:200], TINY, seed=0, steps=steps)
+    assert figures["steps"] == figures["best_step"] == steps
 
 
 def test_infinite_losses_are_refused(made) -> None:
