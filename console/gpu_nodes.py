@@ -32,8 +32,7 @@ def gpu_nodes(settings: Settings) -> dict[str, str]:
     if not (slash and _is_qualified(resource)) or _OWN.fullmatch(domain) or resource.startswith("requests."):
         raise UsageError(
             f"GOALRANK_GPU_RESOURCE {resource!r} found, expected a device plugin's resource, DOMAIN/NAME, such as "
-            "nvidia.com/gpu or nvidia.com/mig-3g.40gb (`kubectl describe node` lists a node's); GOALRANK_GPUS=0 asks "
-            "for none"
+            "nvidia.com/gpu or nvidia.com/mig-3g.40gb (`kubectl describe node` lists a node's)"
         )
     if taint and not _is_qualified(taint):
         raise UsageError(

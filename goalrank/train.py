@@ -144,7 +144,10 @@ def train_ranker(
         raise DataRefused("the groups hold no request, expected at least one; run generate_groups again")
     objective, execution = objective or ObjectiveConfig(), execution or Execution()
     processes, device = execution.processes, execution.device
-    identity = {**(fingerprint or {}), "preset": preset.name, "seed": seed, "objective": objective.to_dict()}
+    # The preset by name and by what its steps are: a release may give the same name another course.
+    course = [preset.ranker_steps, preset.batch_requests, preset.learning_rate]
+    identity = {**(fingerprint or {}), "preset": preset.name, "course": course}
+    identity |= {"seed": seed, "objective": objective.to_dict()}
     if execution.bf16:
         identity["bf16"] = True
     if _own_lists_of(preset) != _own_lists_of(PRESETS.get(preset.name, preset)):

@@ -29,7 +29,7 @@ class Trial:
 
 FIELD_TRIALS = (Trial(1.0), Trial(2.0), Trial(4.0), Trial(0.5))
 GUIDED_TRIALS = (Trial(1.0), Trial(4.0), Trial(1.0, guided=0.8), Trial(4.0, guided=0.8))
-"""Of those that have a guide or an evaluator."""
+"""Of those that have a guide or an evaluator; the rate between has room for no fifth trial."""
 
 
 def divided(preset: Preset, trial: Trial) -> Preset:

@@ -84,6 +84,8 @@ class Task:
     def name(self) -> str:
         """For people and for the folder's name."""
         parts = [self.kind, self.method, f"seed{self.seed}", f"rate{self.trial.rate:g}"]
+        if self.trial.guided != Trial.guided:
+            parts.append(f"guided{self.trial.guided:g}")
         if self.trial.temperature is not None:
             parts.append(f"temperature{self.trial.temperature:g}-supervised{self.trial.supervised:g}")
         return "-".join(part for part in parts if part)
@@ -153,6 +155,8 @@ def _depends_on(place: Place, task: Task) -> dict[str, Any]:
     if task.stage == "encoder":
         return made | {"places": scale.pretrain_places, "code": code_digest(("goalrank.pretrain",))}
     made["encoder"] = digest(place, _encoder(task))
+    if task.stage == "guide":
+        made["preset"]["reward_steps"] = divided(scale.preset, task.trial).reward_steps
     if task.stage in ("guide", "stand_in"):
         made |= {"trial": asdict(task.trial), "code": code_digest(("goalrank.reward_training",))}
         if task.stage == "stand_in":
@@ -339,6 +343,8 @@ def _reward(place: Place, task: Task, data: Any, rows: np.ndarray, steps: int, f
 
 def _run(place: Place, task: Task, folder: Path) -> dict[str, Any]:
     problem = problem_of(place, task.kind)
+    if refused := json.loads((folder_of(place, _guide(task)) / "result.json").read_text()).get("refused"):
+        raise ModelRefused(f"its guide was refused: {refused}")
     guide = _reward_model(place, _guide(task))
     encoder = encoder_of(place, _encoder(task))
     preset = divided(place.scale.preset, task.trial)

@@ -41,7 +41,7 @@ class Results:
 
 
 def trials_of(scale: Scale, method: str) -> tuple[Trial, ...]:
-    """The method's trials, the default first."""
+    """The method's trials."""
     if method == OURS:
         return ours.TRIALS[: scale.trials]
     guided = method != GUIDE and needs_guide(method, scale.preset)

@@ -57,7 +57,7 @@ def train(processes: int, **arguments: Any) -> None:
             with Step(STEP, arguments["run_uri"]):
                 raise error
         ended_as = f"its TrainJob ended {'well' if ended_well else 'failed'}"
-        if not ended_well and _kind(outcome) == DONE:
+        if not ended_well and train_job.kind_of(outcome) == DONE:
             outcome.unlink()  # of a node lost at the very end: its ranker was not taken
     if not outcome.exists():
         with Step(STEP, arguments["run_uri"]):
@@ -68,11 +68,6 @@ def train(processes: int, **arguments: Any) -> None:
     ended = json.loads(outcome.read_text(encoding="utf-8"))
     if ended["kind"] != DONE:
         raise RAISED.get(ended["kind"], RuntimeError)(ended["reason"])
-
-
-def _kind(outcome: Path) -> str:
-    """How the first process says it ended, "" where it says nothing."""
-    return str(json.loads(outcome.read_text(encoding="utf-8"))["kind"]) if outcome.exists() else ""
 
 
 def _torchrun(processes: int, arguments: dict[str, Any]) -> int:

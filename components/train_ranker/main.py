@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -205,5 +206,18 @@ def _sigterm_noted() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGTERM, before)
 
 
+@contextmanager
+def _told_by_the_outcome(of_a_job: bool) -> Iterator[None]:
+    """A process of a TrainJob ends well however its training ended, which the outcome says: Kubernetes would start its
+    container again in place, up to six times, where another try is the step's to make."""
+    try:
+        yield
+    except (Exception, SystemExit) as ended:
+        if not of_a_job:
+            raise
+        print(f"ended by {type(ended).__name__}: {ended}; see the outcome", file=sys.stderr, flush=True)
+
+
 if __name__ == "__main__":
-    run_alone(run)
+    with _told_by_the_outcome(of_a_job=any(word.startswith("--waited-for=") for word in sys.argv)):
+        run_alone(run)

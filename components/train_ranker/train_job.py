@@ -1,8 +1,9 @@
 """train_ranker on several machines: a TrainJob of Kubeflow Trainer (v2), whose nodes run our main.py by torchrun.
 
 The step's pod does not train: it puts its inputs on the volume that all share, asks for the job, waits for its end, and
-takes the ranker and the outcome from where the first process wrote them. A job that fails is deleted, and the step's
-next try asks for another, which goes on from the checkpoints: as on one machine, nothing is restarted in place.
+takes the ranker and the outcome from where the first process wrote them. A job that is over is deleted, and the step's
+next try asks for another, which goes on from the checkpoints. Training that ends with an error ends its job well
+(main.py): Kubernetes starts the container of a job that failed again, in place and for hours, refused training too.
 
 An API server that does not answer, or a step that ends without a word, leaves a job behind. The next try finds it, and
 takes it if it is the very same; where none comes, the job ends by itself (waited_for.py), and goes with its run.
@@ -13,6 +14,7 @@ What is asked for: train_job_manifest.py; who asks: train_job_client.py.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import signal
@@ -41,7 +43,7 @@ def train(
     outcome: Path,
     said: Callable[[str], None] = lambda _: None,
 ) -> bool:
-    """Train on several machines; whether the job ended well.
+    """Train on several machines; whether the job ended well, which it also does where the outcome says otherwise.
 
     Args:
         arguments: of main.run, its paths those of this pod; `run_uri` on the shared volume.
@@ -52,6 +54,12 @@ def train(
         TryAgain: it is away, the job is gone or does not start. Or SIGTERM came: the job is deleted, whose processes
             then write a checkpoint of their last step.
     """
+    waiting = Path(arguments["run_uri"]) / waited_for.FILE
+
+    def still_here() -> None:
+        waited_for.say(waiting)
+
+    still_here()  # before anything that takes its time: a job of an earlier try may be listening
     inputs = {name: Path(arguments[name]) for name in INPUTS}
     folder = Path(arguments["run_uri"]) / FOLDER
     # Named by what is in them: a night submitted again must not train on what an earlier one left here.
@@ -61,15 +69,11 @@ def train(
         given[name] = str(_shared(source, staged / name))
     made = staged / "ranker"
     given["ranker"] = str(made)
-    waiting = Path(arguments["run_uri"]) / waited_for.FILE
     given["waited_for"] = str(waiting)
     job = manifest(name_of(arguments["run_uri"]), machines, given)
     name = job["metadata"]["name"]
     if machines.pod:
         job["metadata"]["ownerReferences"] = jobs.owners_of(machines.pod)
-
-    def still_here() -> None:
-        waited_for.say(waiting)
 
     def clear() -> None:
         """What jobs before this one left; with a job under way, all of it may be that one's."""
@@ -82,20 +86,30 @@ def train(
     with _sigterm_raised():
         try:
             still_here()
-            jobs.ask(job, clear)
+            taken_over = jobs.ask(job, clear)
             ended_well = jobs.ended_well(name, said, still_here)
+            if taken_over and not made.is_dir() and kind_of(outcome) in ("", TryAgain.kind):
+                jobs.delete(name)  # it had ended before anybody came, for want of one perhaps
+                jobs.ask(job, clear)
+                ended_well = jobs.ended_well(name, said, still_here)
         except _Terminated as error:
             jobs.delete(name)
             raise TryAgain(
                 f"SIGTERM came, TrainJob {name} was deleted; the next try goes on from its checkpoint"
             ) from (error)
-    if ended_well:
+    trained = ended_well and made.is_dir()
+    if trained:
         shutil.copytree(made, arguments["ranker"], dirs_exist_ok=True)
     jobs.delete(name)  # not before: a step killed in between finds its job, over, and takes the ranker
-    if ended_well:
+    if trained:
         shutil.rmtree(folder)
         waiting.unlink(missing_ok=True)
     return ended_well
+
+
+def kind_of(outcome: Path) -> str:
+    """How the first process says it ended, "" where it says nothing."""
+    return str(json.loads(outcome.read_text(encoding="utf-8"))["kind"]) if outcome.exists() else ""
 
 
 class _Terminated(Exception):

@@ -71,11 +71,11 @@ class TrainJobs:
         """What a pod belongs to, for a job to belong to it as well: the run's Workflow, whoever made the pod.
 
         Not the pod itself: the next try's pod is another one and takes the job over. Without a claim to hold up the
-        owner's deletion, which an account must be allowed to make. None where the account may not look: a job without
+        owner's deletion, which an account must be allowed to make. Empty where the account may not look: a job without
         an owner ends by itself as well, only its record stays.
 
         Raises:
-            UsageError: the API server refuses the account.
+            UsageError: the API server does not know the account.
             TryAgain: it is away.
         """
         where = {"name": pod, "namespace": self._where["namespace"], "_request_timeout": ANSWER_SECONDS}
@@ -86,8 +86,9 @@ class TrainJobs:
             for each in references
         ]
 
-    def ask(self, job: dict[str, Any], before: Callable[[], None] = lambda: None) -> None:
-        """Ask for a job, unless the very same is there already; another one of its name is deleted first.
+    def ask(self, job: dict[str, Any], before: Callable[[], None] = lambda: None) -> bool:
+        """Ask for a job, unless the very same is there already; another one of its name is deleted first. Returns
+        whether it was there.
 
         Args:
             before: done right before a new job is asked for, when none is there.
@@ -100,7 +101,7 @@ class TrainJobs:
         while (found := self._call(self._api.get_namespaced_custom_object, (404,), name=name)) is not None:
             if "deletionTimestamp" not in found["metadata"]:
                 if is_same(found, job):
-                    return
+                    return True
                 self.delete(name)
             elif time.monotonic() > until:
                 raise TryAgain(f"TrainJob {name} was deleted {GONE_SECONDS:.0f} s ago and is still there; run it again")
@@ -108,6 +109,7 @@ class TrainJobs:
         before()
         # 409: this very call was answered, but the answer was lost.
         self._call(self._api.create_namespaced_custom_object, (409,), body=job)
+        return False
 
     def ended_well(
         self, name: str, said: Callable[[str], None] = lambda _: None, looking: Callable[[], None] = lambda: None

@@ -20,7 +20,8 @@ FILE = "waited_for"
 """In the run's folder."""
 
 PATIENCE_SECONDS = 1800.0
-"""Both retries' pauses (360 s), a new machine and image for the step's pod, and reading its inputs are to fit in."""
+"""Giving up a lost node (some 6 minutes), both retries' pauses (360 s), a new machine and image for the step's pod, and
+reading its inputs are to fit in."""
 
 LOOK_SECONDS = 15.0
 """Between two looks of the job; its steps may take milliseconds, and the file lies on a network."""
@@ -47,14 +48,14 @@ class Listener:
     def nobody_waits(self) -> bool:
         """Has nothing been heard for too long?"""
         now = self._clock()
-        if now - self._looked >= LOOK_SECONDS:
+        if now - self._looked >= LOOK_SECONDS or now - self._heard > self._patience_seconds:
             self._looked = now
             content = self._content()
             if content and content != self._last:
                 self._last, self._heard = content, now
         silent = now - self._heard > self._patience_seconds
         if silent:
-            print(f"nobody has waited for this job for {now - self._heard:.0f} s: it ends", file=sys.stderr, flush=True)
+            print(f"nobody has waited for this job for {now - self._heard:.0f} s", file=sys.stderr, flush=True)
         return silent
 
     def _content(self) -> str:

@@ -70,9 +70,9 @@ def test_a_job_that_nobody_waits_for_ends_and_the_next_goes_on(
     inputs: Path, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The step that asked for a TrainJob was killed; each look of the job comes minutes after the one before."""
-    hours = count(step=PATIENCE_SECONDS / 10)
+    minutes = count(step=PATIENCE_SECONDS / 10)
     with monkeypatch.context() as patched:
-        patched.setattr(main, "Listener", partial(Listener, clock=lambda: next(hours)))
+        patched.setattr(main, "Listener", partial(Listener, clock=lambda: next(minutes)))
         with pytest.raises(TryAgain, match="asked to stop after step 1[0-9] of"):
             run(**arguments(inputs, tmp_path), waited_for=str(tmp_path / "waited_for"))
     assert not (tmp_path / "ranker").exists()
@@ -80,6 +80,16 @@ def test_a_job_that_nobody_waits_for_ends_and_the_next_goes_on(
     assert outcome_of(tmp_path)["figures"]["resumed_from"] >= 10
     names = [out / "ranker" / "weights.safetensors" for out in (tmp_path, undisturbed)]
     assert names[0].read_bytes() == names[1].read_bytes()
+
+
+@pytest.mark.parametrize("of_a_job", [True, False])
+def test_a_process_of_a_job_ends_well_and_the_outcome_says_how(inputs: Path, tmp_path: Path, of_a_job: bool) -> None:
+    given = arguments(inputs, tmp_path) | {"preset": "huge"} | ({"waited_for": str(tmp_path / "w")} if of_a_job else {})
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
+    command = [sys.executable, "-m", "components.train_ranker.main", *flags]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert ended.returncode == (0 if of_a_job else UsageError.exit_code)
+    assert outcome_of(tmp_path)["kind"] == UsageError.kind and "preset 'huge' found" in ended.stderr
 
 
 def outcome_of(out: Path) -> dict:

@@ -50,8 +50,8 @@ def test_guide_and_judge_are_written(training_set: Path, tmp_path: Path) -> None
         read_model_card(tmp_path / "reward")["weights_sha256"] != read_model_card(tmp_path / "judge")["weights_sha256"]
     )
     figures = outcome["figures"]
-    assert figures["guide"]["steps"] <= preset("tiny").reward_steps
-    assert figures["judge"]["steps"] <= preset("tiny").reward_steps // 2
+    assert figures["guide"]["steps"] == preset("tiny").reward_steps
+    assert figures["judge"]["steps"] == preset("tiny").reward_steps // 2
     assert {"next_item_loss", "guide_loss", "guide_held_out_loss", "judge_loss"} <= set(figures["curves"])
     assert figures["reliability"] and figures["judge_reliability"] and figures["guide"]["noise"] > 0
     lines = [json.loads(line) for line in (tmp_path / "run" / "progress.jsonl").read_text().splitlines()]

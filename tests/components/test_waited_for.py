@@ -46,6 +46,17 @@ def test_nobody_waits(tmp_path: Path, clock: Clock, ever: bool, capsys: pytest.C
     assert "nobody has waited for this job for 1815 s" in capsys.readouterr().err
 
 
+def test_a_word_at_the_last_moment_is_heard(tmp_path: Path, clock: Clock) -> None:
+    file = tmp_path / "waited_for"
+    say(file)
+    listener = Listener(file, clock=clock)
+    clock.now += PATIENCE_SECONDS - 1
+    assert not listener.nobody_waits()
+    say(file)
+    clock.now += 2
+    assert not listener.nobody_waits()
+
+
 def test_the_next_try_is_heard(tmp_path: Path, clock: Clock) -> None:
     """A file that is away for a moment, or cannot be read, is silence and no word."""
     file = tmp_path / "waited_for"

@@ -56,7 +56,8 @@ def test_a_bill_names_what_its_image_holds(
     assert bill["pypi"] == python
     assert bill["deb"] == dict(held["debian"])
     assert json.loads(target.read_text())["metadata"]["component"]["name"] == f"goalrank/{name}"
-    pins = dict(line.split("==") for line in (root() / "constraints.txt").read_text().split() if "==" in line)
+    lines = (line.split("==") for line in (root() / "constraints.txt").read_text().split() if "==" in line)
+    pins = {canonicalize_name(package): version for package, version in lines}
     pinned = {package: version for package, version in python.items() if package in pins}
     assert {package: version.partition("+")[0] for package, version in pinned.items()} == {
         package: pins[package].partition("+")[0] for package in pinned

@@ -221,6 +221,11 @@ def test_a_digest_names_all_a_run_depends_on(simulator: Place) -> None:
         (replace(simulator, scale=replace(TINY, days=6)), task),
     ]
     assert len({key, *(digest(place, other) for place, other in others)}) == 1 + len(others)
+    guide = Task("guide", "retriever")
+    guides = [(simulator, guide), (replace(simulator, scale=longer), guide)]
+    guides += [(place, replace(guide, trial=Trial(guided=0.8))) for place, _ in guides]
+    steps = {settings.divided(place.scale.preset, task.trial).reward_steps for place, task in guides}
+    assert len({digest(place, task) for place, task in guides}) >= len(steps) > 1
 
 
 def test_code_counts_and_comments_do_not(tmp_path: Path, monkeypatch) -> None:

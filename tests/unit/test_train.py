@@ -162,6 +162,16 @@ def test_checkpoints_of_another_run_are_not_used(
     assert same_weights(found, fresh)
 
 
+def test_a_preset_that_changed_its_course_begins_anew(data: TrainingSet, groups: Groups, tmp_path: Path) -> None:
+    """Interrupted before a release, resumed after it: under the old name there are fewer steps now."""
+    with pytest.raises(KeyboardInterrupt):
+        train_ranker(data, groups, make_reward(), SHORT, 7, checkpoints=Checkpoints(tmp_path), progress=stop_at(10))
+    fewer = replace(SHORT, ranker_steps=8)
+    found = train_ranker(data, groups, make_reward(), fewer, 7, checkpoints=Checkpoints(tmp_path))
+    assert found.resumed_from == 0
+    assert same_weights(found, train_ranker(data, groups, make_reward(), fewer, 7))
+
+
 @pytest.mark.parametrize("loss", get_args(Loss))
 def test_lists_get_better(loss: str, data: TrainingSet, groups: Groups) -> None:
     longer = replace(SHORT, ranker_steps=80, learning_rate=1e-2)
