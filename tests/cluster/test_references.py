@@ -20,6 +20,24 @@ NIGHT = Pod("a pod of a run", {"workflows.argoproj.io/workflow": "goalrank-night
 KNATIVE_PORTS = {8012, 8112, 9090}
 """Of the proxy that Knative puts beside the server: HTTP, HTTPS, its metrics for the autoscaler."""
 
+KUBEFLOW = {
+    "ml-pipeline, HTTP": 8888,
+    "ml-pipeline, gRPC": 8887,
+    "metadata-grpc-service": 8080,
+    "minio-service before MinIO": 9000,
+    "minio-service before SeaweedFS": 8333,
+}
+"""Ports of pods of Kubeflow Pipelines that a run's pods speak to (kubeflow/pipelines, manifests/kustomize).
+
+A policy is held against the pod's port, after the Service's has been translated: minio-service says 9000 either way.
+Not in here: the database and the cache's webhook, which only Kubeflow and the API server ask.
+"""
+
+KUBEFLOWS_LABELS = {"kubernetes.io/metadata.name": "kubeflow"}
+"""Of its namespace; the API server sets this one on each."""
+
+STORE = {port for name, port in KUBEFLOW.items() if name.startswith("minio-service")}
+
 NIGHT_ALONE = {"goalrank-notify": {"GOALRANK_NOTIFY_URL"}}
 """Secrets that only steps of the night read; no object of ours names them."""
 
@@ -155,6 +173,23 @@ def test_ports_of_network_policies_are_ports_of_containers(objects: list[Object]
                     continue
                 for pod in chosen(peer, ours):
                     assert {port["port"] for port in rule["ports"]} <= set(pod.ports), (name_of(policy), pod.owner)
+
+
+@pytest.mark.parametrize(
+    "asking,wanted", [(NIGHT.owner, set(KUBEFLOW.values())), ("Deployment/mlflow", STORE)], ids=["the night", "mlflow"]
+)
+def test_kubeflow_is_reached_at_the_ports_of_its_pods(objects: list[Object], asking: str, wanted: set[int]) -> None:
+    (pod,) = [pod for pod in [*pods(objects), NIGHT] if pod.owner == asking]
+    found = {
+        port["port"]
+        for policy in of_kind(objects, "NetworkPolicy")
+        if selects(policy["spec"]["podSelector"], pod.labels)
+        for rule in policy["spec"].get("egress", [])
+        for peer in rule["to"]
+        if "namespaceSelector" in peer and selects(peer["namespaceSelector"], KUBEFLOWS_LABELS)
+        for port in rule["ports"]
+    }
+    assert found == wanted
 
 
 def chosen(peer: Object, ours: list[Pod]) -> list[Pod]:
