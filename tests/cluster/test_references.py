@@ -192,6 +192,17 @@ def test_kubeflow_is_reached_at_the_ports_of_its_pods(objects: list[Object], ask
     assert found == wanted
 
 
+def test_kubeflow_lets_the_namespace_in(objects: list[Object]) -> None:
+    """Its policies ask for a profile's label (kubeflow/manifests, common/networkpolicies); ours for no label of ours."""
+    part_of = {name_of(one): one["metadata"].get("labels", {}).get("app.kubernetes.io/part-of") for one in objects}
+    (namespace,) = of_kind(objects, "Namespace")
+    assert part_of.pop(name_of(namespace)) == "kubeflow-profile"
+    assert "kubeflow-profile" not in part_of.values()
+    for selector in values(of_kind(objects, "NetworkPolicy"), "namespaceSelector"):
+        asked = {*selector.get("matchLabels", {}), *(term["key"] for term in selector.get("matchExpressions", []))}
+        assert asked == KUBEFLOWS_LABELS.keys(), selector
+
+
 def chosen(peer: Object, ours: list[Pod]) -> list[Pod]:
     """Pods of the namespace that a peer names; one at least."""
     found = [pod for pod in ours if selects(peer["podSelector"], pod.labels)]
