@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 
 from components.feature_store import read_config
+from components.spark_on_kubernetes import EXECUTOR
+from components.train_ranker.train_job_manifest import PODS_ACCOUNT
 from console.settings import Settings
 from tests.cluster.rendered import ROOT, Object, Pod, name_of, of_kind, pods, selects
+from tests.cluster.test_images import ours as our_images
 
 DEPLOY = ROOT / "docs" / "deploy.md"
 
@@ -85,6 +88,15 @@ def test_secrets_are_those_the_page_has_you_make(objects: list[Object]) -> None:
             used.setdefault(one["name"], set()).update(made[one["name"]])
         assert all(one.get("secretName") in made for one in values(pod.spec.get("volumes", []), "secret"))
     assert used | NIGHT_ALONE == made
+
+
+def test_a_registrys_password_is_given_to_every_account_that_pulls_our_images(objects: list[Object]) -> None:
+    images = our_images(objects)
+    pulling = {
+        pod.spec["serviceAccountName"] for pod in pods(objects) if images & {one["image"] for one in pod.containers}
+    }
+    (told,) = re.findall(r"^for account in (.+); do\n +kubectl patch serviceaccount", DEPLOY.read_text(), re.MULTILINE)
+    assert set(told.split()) == pulling | {"goalrank-night", EXECUTOR, PODS_ACCOUNT}
 
 
 def test_volumes_that_are_mounted_exist(objects: list[Object]) -> None:
@@ -193,7 +205,7 @@ def test_kubeflow_is_reached_at_the_ports_of_its_pods(objects: list[Object], ask
 
 
 def test_kubeflow_lets_the_namespace_in(objects: list[Object]) -> None:
-    """Its policies ask for a profile's label (kubeflow/manifests, common/networkpolicies); ours for no label of ours."""
+    """Its policies ask for a profile's label (kubeflow/manifests, common/networkpolicies), ours for none of ours."""
     part_of = {name_of(one): one["metadata"].get("labels", {}).get("app.kubernetes.io/part-of") for one in objects}
     (namespace,) = of_kind(objects, "Namespace")
     assert part_of.pop(name_of(namespace)) == "kubeflow-profile"
