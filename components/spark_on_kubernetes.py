@@ -39,7 +39,7 @@ DRIVER_PORT, BLOCKS_PORT = 7078, 7079
 """Fixed, so that network policies can name them."""
 
 EXECUTOR = "goalrank-spark-executor"
-"""app.kubernetes.io/name of executors."""
+"""app.kubernetes.io/name of executors, and the account they run as: one without rights, which may pull their image."""
 
 WORKSPACE, SCRATCH = "/workspace", "/tmp"
 
@@ -103,6 +103,7 @@ def pod_template() -> dict[str, Any]:
         "apiVersion": "v1",
         "kind": "Pod",
         "spec": {
+            "serviceAccountName": EXECUTOR,
             "automountServiceAccountToken": False,
             "securityContext": restricted.POD,
             "containers": [

@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 
 from components.feature_store import read_config
+from components.spark_on_kubernetes import EXECUTOR
+from components.train_ranker.train_job_manifest import PODS_ACCOUNT
 from console.settings import Settings
 from tests.cluster.rendered import ROOT, Object, Pod, name_of, of_kind, pods, selects
+from tests.cluster.test_images import ours as our_images
 
 DEPLOY = ROOT / "docs" / "deploy.md"
 
@@ -19,6 +22,24 @@ NIGHT = Pod("a pod of a run", {"workflows.argoproj.io/workflow": "goalrank-night
 
 KNATIVE_PORTS = {8012, 8112, 9090}
 """Of the proxy that Knative puts beside the server: HTTP, HTTPS, its metrics for the autoscaler."""
+
+KUBEFLOW = {
+    "ml-pipeline, HTTP": 8888,
+    "ml-pipeline, gRPC": 8887,
+    "metadata-grpc-service": 8080,
+    "minio-service before MinIO": 9000,
+    "minio-service before SeaweedFS": 8333,
+}
+"""Ports of pods of Kubeflow Pipelines that a run's pods speak to (kubeflow/pipelines, manifests/kustomize).
+
+A policy is held against the pod's port, after the Service's has been translated: minio-service says 9000 either way.
+Not in here: the database and the cache's webhook, which only Kubeflow and the API server ask.
+"""
+
+KUBEFLOWS_LABELS = {"kubernetes.io/metadata.name": "kubeflow"}
+"""Of its namespace; the API server sets this one on each."""
+
+STORE = {port for name, port in KUBEFLOW.items() if name.startswith("minio-service")}
 
 NIGHT_ALONE = {"goalrank-notify": {"GOALRANK_NOTIFY_URL"}}
 """Secrets that only steps of the night read; no object of ours names them."""
@@ -67,6 +88,15 @@ def test_secrets_are_those_the_page_has_you_make(objects: list[Object]) -> None:
             used.setdefault(one["name"], set()).update(made[one["name"]])
         assert all(one.get("secretName") in made for one in values(pod.spec.get("volumes", []), "secret"))
     assert used | NIGHT_ALONE == made
+
+
+def test_a_registrys_password_is_given_to_every_account_that_pulls_our_images(objects: list[Object]) -> None:
+    images = our_images(objects)
+    pulling = {
+        pod.spec["serviceAccountName"] for pod in pods(objects) if images & {one["image"] for one in pod.containers}
+    }
+    (told,) = re.findall(r"^for account in (.+); do\n +kubectl patch serviceaccount", DEPLOY.read_text(), re.MULTILINE)
+    assert set(told.split()) == pulling | {"goalrank-night", EXECUTOR, PODS_ACCOUNT}
 
 
 def test_volumes_that_are_mounted_exist(objects: list[Object]) -> None:
@@ -155,6 +185,34 @@ def test_ports_of_network_policies_are_ports_of_containers(objects: list[Object]
                     continue
                 for pod in chosen(peer, ours):
                     assert {port["port"] for port in rule["ports"]} <= set(pod.ports), (name_of(policy), pod.owner)
+
+
+@pytest.mark.parametrize(
+    "asking,wanted", [(NIGHT.owner, set(KUBEFLOW.values())), ("Deployment/mlflow", STORE)], ids=["the night", "mlflow"]
+)
+def test_kubeflow_is_reached_at_the_ports_of_its_pods(objects: list[Object], asking: str, wanted: set[int]) -> None:
+    (pod,) = [pod for pod in [*pods(objects), NIGHT] if pod.owner == asking]
+    found = {
+        port["port"]
+        for policy in of_kind(objects, "NetworkPolicy")
+        if selects(policy["spec"]["podSelector"], pod.labels)
+        for rule in policy["spec"].get("egress", [])
+        for peer in rule["to"]
+        if "namespaceSelector" in peer and selects(peer["namespaceSelector"], KUBEFLOWS_LABELS)
+        for port in rule["ports"]
+    }
+    assert found == wanted
+
+
+def test_kubeflow_lets_the_namespace_in(objects: list[Object]) -> None:
+    """Its policies ask for a profile's label (kubeflow/manifests, common/networkpolicies), ours for none of ours."""
+    part_of = {name_of(one): one["metadata"].get("labels", {}).get("app.kubernetes.io/part-of") for one in objects}
+    (namespace,) = of_kind(objects, "Namespace")
+    assert part_of.pop(name_of(namespace)) == "kubeflow-profile"
+    assert "kubeflow-profile" not in part_of.values()
+    for selector in values(of_kind(objects, "NetworkPolicy"), "namespaceSelector"):
+        asked = {*selector.get("matchLabels", {}), *(term["key"] for term in selector.get("matchExpressions", []))}
+        assert asked == KUBEFLOWS_LABELS.keys(), selector
 
 
 def chosen(peer: Object, ours: list[Pod]) -> list[Pod]:

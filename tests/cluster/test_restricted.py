@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import copy
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from tests.cluster.rendered import Object, of_kind, pods
+from tests.cluster.rendered import K8S, ROOT, Object, of_kind, pods, render
 from tests.cluster.restricted import violations
+
+MODES = ("enforce", "audit", "warn")
+"""Of Pod Security admission."""
 
 
 def test_pods_are_restricted(objects: list[Object]) -> None:
@@ -23,6 +29,19 @@ def test_the_namespace_enforces_it(objects: list[Object]) -> None:
         mode: namespace["metadata"]["labels"][f"pod-security.kubernetes.io/{mode}"] for mode in ("enforce", "warn")
     }
     assert set(levels.values()) == {"restricted"}
+
+
+def test_an_older_kubeflow_is_a_component_of_the_overlay(tmp_path: Path) -> None:
+    """Not a label put on by hand, which the next `kubectl apply -k` would take off."""
+    to = os.path.relpath(K8S, tmp_path.resolve())
+    head = {"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization", "namespace": "goalrank-prod"}
+    parts = {"resources": [f"{to}/base"], "components": [f"{to}/components/baseline-pods"]}
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(head | parts))
+    (namespace,) = of_kind(render(tmp_path), "Namespace")
+    levels = {mode: namespace["metadata"]["labels"][f"pod-security.kubernetes.io/{mode}"] for mode in MODES}
+    assert levels == {"enforce": "baseline", "audit": "restricted", "warn": "restricted"}
+    page = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
+    assert "../../components/baseline-pods" in page and "kubectl label namespace" not in page
 
 
 def test_roots_are_read_only_and_sizes_are_said(objects: list[Object]) -> None:

@@ -134,7 +134,8 @@ def with_spark(tmp_path_factory: pytest.TempPathFactory) -> list[Object]:
 
 def test_the_component_is_well_formed(with_spark: list[Object]) -> None:
     ours = [one for one in with_spark if "spark" in one["metadata"]["name"]]
-    assert sorted(one["kind"] for one in ours) == ["NetworkPolicy", "NetworkPolicy", "Role", "RoleBinding"]
+    kinds = ["NetworkPolicy", "NetworkPolicy", "Role", "RoleBinding", "ServiceAccount"]
+    assert sorted(one["kind"] for one in ours) == kinds
     assert {one["metadata"]["namespace"] for one in ours} == {"goalrank-prod"}
     assert [problem for one in ours for problem in problems(one)] == []
     (binding,) = of_kind(ours, "RoleBinding")
@@ -144,6 +145,15 @@ def test_the_component_is_well_formed(with_spark: list[Object]) -> None:
     assert not {"secrets", "roles", "serviceaccounts", "pods/exec", "services", "persistentvolumeclaims"} & {
         name for rule in role["rules"] for name in rule["resources"]
     }
+
+
+def test_executors_run_as_an_account_without_rights(with_spark: list[Object]) -> None:
+    """`default` would do for a public image alone: a registry's password is given to accounts by name."""
+    name = pod()["spec"]["serviceAccountName"]
+    (account,) = [one for one in of_kind(with_spark, "ServiceAccount") if one["metadata"]["name"] == name]
+    assert account["automountServiceAccountToken"] is False
+    bound = {each["name"] for binding in of_kind(with_spark, "RoleBinding") for each in binding["subjects"]}
+    assert name not in bound
 
 
 def test_driver_and_executors_may_speak_and_to_nobody_else(with_spark: list[Object]) -> None:

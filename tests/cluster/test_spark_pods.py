@@ -56,6 +56,7 @@ def test_a_job_runs_on_executors_that_kubernetes_was_asked_for(tmp_path: Path, m
         assert total == 499500
         assert server.refused == []
         (pod,) = server.taken
+        assert pod["spec"]["serviceAccountName"] == spark_on_kubernetes.EXECUTOR
         told_back = {each["name"]: each.get("value") for each in pod["spec"]["containers"][0]["env"]}
         assert f"@127.0.0.1:{spark_on_kubernetes.DRIVER_PORT}" in told_back["SPARK_DRIVER_URL"]
         assert pod["metadata"]["ownerReferences"][0]["name"] == DRIVER
