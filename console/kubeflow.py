@@ -170,6 +170,8 @@ def _package(settings: Settings) -> Iterator[Path]:
         train_nodes=settings.train_nodes,
         volume_claim=settings.volume_claim,
         spark_master=settings.spark_master,
+        spark_memory=settings.spark_memory,
+        spark_executor_memory=settings.spark_executor_memory,
         spark_executors=settings.spark_executors,
         spark_cores=settings.spark_cores,
         canary_service=settings.canary_service,

@@ -183,7 +183,8 @@ def test_driver_and_executors_may_speak_and_to_nobody_else(with_spark: list[Obje
 
 
 def test_every_step_that_starts_spark_is_told(tmp_path: Path) -> None:
-    compile_cluster(tmp_path / "cluster.yaml", Cluster(spark_master=MASTER, spark_executors=3, spark_cores=2))
+    cluster = Cluster(spark_master=MASTER, spark_executors=3, spark_cores=2, spark_executor_memory="6g")
+    compile_cluster(tmp_path / "cluster.yaml", cluster)
     spec, pods = documents(tmp_path / "cluster.yaml")
     for step, container in containers(spec).items():
         told = {each["name"]: each["value"] for each in container["env"]}
@@ -197,6 +198,7 @@ def test_every_step_that_starts_spark_is_told(tmp_path: Path) -> None:
                 MASTER,
             )
             assert (fields[spark.ADDRESS], fields[spark.POD]) == ("status.podIP", "metadata.name")
+            assert (told["GOALRANK_SPARK_MEMORY"], told["GOALRANK_SPARK_EXECUTOR_MEMORY"]) == ("1g", "6g")
 
 
 def test_an_executor_is_started_as_spark_says() -> None:
