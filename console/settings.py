@@ -62,7 +62,9 @@ class Settings(BaseSettings):
     exploration: float = Field(0.02, ge=0, le=1, description="share of requests answered with a sampled list")
     holdback: float = Field(0.05, ge=0, lt=1, description="share of users answered by the champion's predecessor")
     serve_version: str = Field("", description="serve this version and follow nobody: set by a canary, not by hand")
-    train_on_served: bool = Field(False, description="does a night first collect what the service has logged?")
+    train_on_served: bool = Field(
+        False, description="does `goalrank nightly` first collect what the service has logged?"
+    )
     champion_poll_seconds: float = Field(5.0, gt=0, description="how often a server asks the registry for a champion")
     feature_keep_seconds: float = Field(300.0, ge=0, description="longest time a server keeps a feature row in memory")
     watch_days: float = Field(7.0, gt=0, description="how long `goalrank watch` compares a new champion with it")
