@@ -8,6 +8,8 @@ TORCH_PIP ?=
 # Where `make release` writes the digests of a release's images: staging or prod.
 OVERLAY ?= prod
 IMAGES ?=
+# Nights in a row of `make column`: the second goes on from the first, at the price of another two.
+COLUMN_NIGHTS ?= 1
 # What builds the images where a registry can be reached: docker or podman.
 ENGINE ?= docker
 
@@ -32,8 +34,8 @@ test: $(STAMP) ## unit, component, pipeline and cluster tests
 faults: $(STAMP) ## the faults that must be survived, one numbered line each
 	@$(BIN)/python -m pytest tests/faults -q -rsx $(ARGS)
 
-column: $(STAMP) ## the night on the cluster's stores, all on loopback: needs PostgreSQL's and Redis' servers
-	@$(BIN)/python -m pytest tests/column -q -rsx $(ARGS)
+column: $(STAMP) ## COLUMN_NIGHTS (1) on the cluster's stores, all on loopback: needs PostgreSQL's and Redis' servers
+	@COLUMN_NIGHTS="$(COLUMN_NIGHTS)" $(BIN)/python -m pytest tests/column -q -rsx $(ARGS)
 
 browser: $(STAMP) ## the pages in a headless Chromium: errors, requests, accessibility, screenshots (chromium)
 	@$(BIN)/python -m pytest tests/e2e -q -rsx $(ARGS)

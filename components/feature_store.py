@@ -23,7 +23,8 @@ import pyarrow.compute as pc
 
 import goalrank_platform
 from components.dask_tokens import cheap_list_tokens
-from components.spark import DEFAULT_MASTER, DEFAULT_MEMORY, spark_session
+from components.spark import DEFAULT_MASTER, spark_session
+from components.spark_memory import DEFAULT_MEMORY
 from goalrank import schema
 from goalrank.errors import DataRefused, TryAgain, UsageError
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from components import spark_on_kubernetes
+from components.spark_memory import DEFAULT_MEMORY
 from goalrank.errors import GoalRankError, TryAgain, UsageError
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from components.step import Step
 
-DEFAULT_MASTER, DEFAULT_MEMORY = "local[2]", "1g"
+DEFAULT_MASTER = "local[2]"
 
 STANDALONE = "spark://"
 
@@ -59,7 +60,8 @@ def spark_session(
     Args:
         master: local[N], spark://HOST:PORT (several, with commas, where masters stand by), k8s://https://HOST:PORT
             (spark_on_kubernetes.py), or any other of Spark's.
-        memory: of the driver, and of each executor where they are processes of their own.
+        memory: of the driver; of each executor too, where they are processes of their own and the environment has no
+            GOALRANK_SPARK_EXECUTOR_MEMORY.
         reads: bytes of Parquet that the step will read, as far as it knows: with a local master, Java is set up for
             short work or for long.
 
@@ -78,7 +80,7 @@ def spark_session(
             SparkSession.builder.appName(f"goalrank-{step.name}")
             .master(master)
             .config("spark.driver.memory", memory)
-            .config("spark.executor.memory", memory)
+            .config("spark.executor.memory", os.environ.get("GOALRANK_SPARK_EXECUTOR_MEMORY") or memory)
             .config("spark.ui.enabled", "false")
             .config("spark.ui.showConsoleProgress", "false")
             .config("spark.sql.session.timeZone", "UTC")
@@ -186,7 +188,7 @@ def _not_waiting_without_end(session: SparkSession, master: str) -> Iterator[Non
         if starved.is_set():
             raise TryAgain(
                 f"no worker of {master} has taken work for {WORKER_SECONDS:.0f} s; start workers with the cores and "
-                "memory asked for (GOALRANK_SPARK_MEMORY), then run the same command again"
+                "memory asked for (GOALRANK_SPARK_EXECUTOR_MEMORY), then run the same command again"
             ) from error
         if _stopped(context):
             raise TryAgain(

@@ -1,7 +1,8 @@
 """`python -m components.spark_executor executor`: what an executor's pod runs, in the image of the data steps.
 
 Spark on Kubernetes tells an executor what it is by environment variables and leaves it to the image to start Java with
-them. The driver's release of Spark is this one's, since both pods run one image.
+them. Executors run the data image, whatever the driver's is (smoke_serve's is serve). Spark wants one release of itself
+in both: that of constraints.txt, which the two images install.
 """
 
 from __future__ import annotations

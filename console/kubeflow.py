@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from console.checkout import commit
 from console.gpu_nodes import gpu_nodes
 from console.settings import Settings
 from goalrank import naming
@@ -79,11 +80,16 @@ def parameters(settings: Settings) -> dict[str, Any]:
         settings: as the environment says, nothing derived (Settings(), not Settings.load()).
 
     Raises:
-        UsageError: an address has a trap in it, or is one of this machine.
+        UsageError: an address has a trap in it, or is one of this machine; or a setting that holds on one machine only.
     """
     from pipelines.cluster import MLFLOW, ROOT
 
     settings.require_groups()
+    if settings.train_on_served:
+        raise UsageError(
+            "GOALRANK_TRAIN_ON_SERVED is set, expected it unset for nights on a cluster: only `goalrank nightly` "
+            "collects what the service has logged; deliver feedback through your own logs, GOALRANK_LOGS_URI"
+        )
     found = {
         "logs_uri": settings.logs_uri or f"{ROOT}/logs",
         "snapshots_uri": settings.snapshots_uri or f"{ROOT}/snapshots",
@@ -111,6 +117,7 @@ def parameters(settings: Settings) -> dict[str, Any]:
         "group_plan": settings.group_plan,
         "warm_start": settings.warm_start,
         "train_processes": settings.train_processes,
+        "commit": commit(),
         "spark_master": settings.spark_master,
         "spark_memory": settings.spark_memory,
     }
@@ -170,6 +177,8 @@ def _package(settings: Settings) -> Iterator[Path]:
         train_nodes=settings.train_nodes,
         volume_claim=settings.volume_claim,
         spark_master=settings.spark_master,
+        spark_memory=settings.spark_memory,
+        spark_executor_memory=settings.spark_executor_memory,
         spark_executors=settings.spark_executors,
         spark_cores=settings.spark_cores,
         canary_service=settings.canary_service,

@@ -23,13 +23,13 @@ from components.memory import PeakMemory
 from components.publish_report.result import FAILED, read_outcomes, summarise, unfinished_step
 from components.step import DONE, RESERVED_BYTES, give_back_reserve, keep_reserve
 from console import world
+from console.checkout import commit
 from console.collecting import collect, said_of_repeats
 from console.days import settled_until
 from console.progress import NightView
 from console.settings import Settings
 from console.workspace import RUNNING, Night, Workspace, next_date
 from goalrank.errors import EXIT_BUG, EXIT_TRY_AGAIN, UsageError
-from goalrank_platform import root
 from pipelines import STEPS
 
 
@@ -117,18 +117,10 @@ def _parameters(settings: Settings, logs: Path, full_rebuild: bool) -> dict[str,
         "off_policy": settings.off_policy,
         "latency_budget_ms": settings.latency_budget_ms,
         "size_budget_mb": settings.size_budget_mb,
-        "commit": _commit(),
+        "commit": commit(),
         "spark_master": settings.spark_master,
         "spark_memory": settings.spark_memory,
     }
-
-
-def _commit() -> str:
-    """Commit of the code that runs, `unknown` outside a checkout."""
-    git = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=12"], cwd=root(), capture_output=True, text=True
-    )
-    return git.stdout.strip() if git.returncode == 0 else "unknown"
 
 
 def _run(night: Night, settings: Settings, lock: int, console: Console) -> dict[str, Any]:

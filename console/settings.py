@@ -10,9 +10,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from components.spark_memory import mebibytes
 from goalrank.errors import UsageError
 from goalrank.naming import require_address, require_folder, require_workspace_named
 from goalrank.presets import preset as preset_named
@@ -48,7 +49,8 @@ class Settings(BaseSettings):
         description="how the steps of a night run on this machine: processes, or containers of their images",
     )
     spark_master: str = Field("local[2]", description="Spark master: local[N], spark://HOST:PORT, k8s://...")
-    spark_memory: str = Field("1g", description="memory of the Spark driver, and of each executor beside it")
+    spark_memory: str = Field("1g", description="memory of the Spark driver; on a cluster its pod grows with it")
+    spark_executor_memory: str = Field("", description="memory of each executor beside it; empty: the driver's")
     feature_store: Literal["local", "cluster"] = Field(
         "local", description="files and SQLite, or Spark, Redis and PostgreSQL (feature_repo/feature_store.*.yaml)"
     )
@@ -60,7 +62,9 @@ class Settings(BaseSettings):
     exploration: float = Field(0.02, ge=0, le=1, description="share of requests answered with a sampled list")
     holdback: float = Field(0.05, ge=0, lt=1, description="share of users answered by the champion's predecessor")
     serve_version: str = Field("", description="serve this version and follow nobody: set by a canary, not by hand")
-    train_on_served: bool = Field(False, description="does a night first collect what the service has logged?")
+    train_on_served: bool = Field(
+        False, description="does `goalrank nightly` first collect what the service has logged?"
+    )
     champion_poll_seconds: float = Field(5.0, gt=0, description="how often a server asks the registry for a champion")
     feature_keep_seconds: float = Field(300.0, ge=0, description="longest time a server keeps a feature row in memory")
     watch_days: float = Field(7.0, gt=0, description="how long `goalrank watch` compares a new champion with it")
@@ -96,6 +100,13 @@ class Settings(BaseSettings):
         if isinstance(folder, str):
             require_workspace_named(folder)
         return folder
+
+    @field_validator("spark_memory", "spark_executor_memory")
+    @classmethod
+    def _amount(cls, amount: str, field: ValidationInfo) -> str:
+        if amount or field.field_name == "spark_memory":
+            mebibytes(f"GOALRANK_{str(field.field_name).upper()}", amount)
+        return amount
 
     @classmethod
     def load(cls, **overrides: object) -> Settings:

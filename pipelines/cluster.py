@@ -20,12 +20,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components import spark_on_kubernetes as spark
 from components.images import DATA_IMAGE, SERVING_IMAGE, TRAIN_IMAGE
+from components.spark_memory import DEFAULT_MEMORY, pod_memory
 from components.the_night import RUN_VARIABLE
 from components.train_ranker import train_job_manifest as train_job
 
@@ -79,7 +80,8 @@ SIZES = {
     "promote_model": Size("1", "2Gi", 8),
     "publish_report": Size("1", "2Gi", 0.5),
 }
-"""For the preset `base` on millions of impressions; a step that is not named here does not compile."""
+"""For the preset `base` on millions of impressions; a step that is not named here does not compile. Where Spark's
+driver has more than its default, the steps with one have so much more."""
 
 FIRST_AND_LAST = frozenset({"check_logs", "publish_report"})
 """Steps that must know which run they are of: the first tells the others, the exit handler can be told nothing."""
@@ -123,6 +125,8 @@ class Cluster:
     gpu_node_label: str = "nvidia.com/gpu.present=true"
     volume_claim: str = "goalrank-workspace"
     spark_master: str = "local[2]"
+    spark_memory: str = DEFAULT_MEMORY
+    spark_executor_memory: str = ""
     spark_executors: int = 2
     spark_cores: int = 4
     canary_service: str = ""
@@ -169,6 +173,8 @@ def _fit_out(task: PipelineTask, cluster: Cluster) -> None:
 
     step = task.component_spec.name.replace("-", "_")
     size = SIZES[step]
+    if step in SPARK_STEPS:
+        size = replace(size, memory=pod_memory(size.memory, cluster.spark_memory))
     task.set_container_image(cluster.image(task.container_spec.image))
     task.set_cpu_request(size.cpu).set_cpu_limit(size.cpu)
     task.set_memory_request(size.memory).set_memory_limit(size.memory)
@@ -182,6 +188,10 @@ def _fit_out(task: PipelineTask, cluster: Cluster) -> None:
     kubernetes.mount_pvc(task, pvc_name=cluster.volume_claim, mount_path=ROOT)
     for secret, keys in SECRETS.items():
         kubernetes.use_secret_as_env(task, secret, {key: key for key in keys})
+    if step in SPARK_STEPS:
+        # Feast's configuration takes both from the environment, whatever the pipeline's parameters are.
+        task.set_env_variable("GOALRANK_SPARK_MEMORY", cluster.spark_memory)
+        task.set_env_variable("GOALRANK_SPARK_EXECUTOR_MEMORY", cluster.spark_executor_memory or cluster.spark_memory)
     if step in SPARK_STEPS and cluster.spark_master.startswith(spark.PREFIX):
         task.set_env_variable(spark.IMAGE, cluster.data_image)
         task.set_env_variable(spark.EXECUTORS, str(cluster.spark_executors))

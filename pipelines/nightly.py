@@ -89,7 +89,7 @@ def nightly(
         allow_bootstrap: may a first model become champion with nothing to compare it with?
         off_policy: "required" (an inconclusive off-policy estimate blocks promotion) or "veto" (only a loss does).
         latency_budget_ms, size_budget_mb: most that a list may take on one CPU, and the weights may weigh.
-        commit: of the code that runs, kept in the lineage.
+        commit: of the checkout that the night is started from, kept in the lineage.
         spark_master, spark_memory: where and how large Spark runs.
     """
     report = publish_report(run_uri=run_uri, date=date, tracking_uri=tracking_uri)

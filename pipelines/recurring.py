@@ -34,6 +34,9 @@ NAME = "goalrank-nightly"
 """Of the pipeline, the experiment and the recurring run."""
 
 MAX_CONCURRENCY = 1
+LINEAGE = frozenset({"commit"})
+"""Parameters that no step works by: what runs is the images' code, so another commit alone makes no other night."""
+
 ROUNDS = 5
 """Looks at what is there before apply gives up: somebody else keeps changing it."""
 
@@ -64,7 +67,7 @@ class Desired:
             "cron": self.schedule.cron,
             "time_zone": self.schedule.time_zone.key,
             "pipeline": self.version,
-            "parameters": self.parameters,
+            "parameters": _compared(self.parameters),
             "service_account": self.service_account,
             "max_concurrency": MAX_CONCURRENCY,
             "no_catchup": True,
@@ -78,7 +81,7 @@ class Desired:
     @property
     def digest_of_night(self) -> str:
         """16 hex digits of the pipeline and its parameters, whenever it may run."""
-        return _digest([self.version, self.parameters])
+        return _digest([self.version, _compared(self.parameters)])
 
     def description(self, paused: bool) -> str:
         """What the recurring run says about itself: digest, time zone, and what becomes of it once it is complete."""
@@ -281,6 +284,10 @@ def is_paused(runs: list[Found]) -> bool:
     return len(runs) == 1 or runs[-1].then_paused
 
 
+def _compared(parameters: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in parameters.items() if name not in LINEAGE}
+
+
 def _digest(state: Any) -> str:
     return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -303,7 +310,7 @@ def _found(run: Any, names: dict[tuple[str, str], str]) -> Found:
         "cron": trigger.cron_schedule.cron if trigger and trigger.cron_schedule else None,
         "time_zone": said[2] if said else None,
         "pipeline": names.get(key),
-        "parameters": dict(config.parameters or {}) if config else {},
+        "parameters": _compared(config.parameters or {}) if config else {},
         "service_account": run.service_account or "",
         "max_concurrency": int(run.max_concurrency or 0),
         "no_catchup": bool(run.no_catchup),

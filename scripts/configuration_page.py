@@ -52,6 +52,7 @@ EXAMPLES = {
     "runner": "docker",
     "spark_master": "spark://spark.example.org:7077",
     "spark_memory": "4g",
+    "spark_executor_memory": "8g",
     "feature_store": "cluster",
     "feast_registry": "postgresql+psycopg://feast:PASSWORD@db.example.org/feast",
     "redis": "redis.example.org:6379,password=PASSWORD",

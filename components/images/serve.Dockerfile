@@ -1,6 +1,8 @@
 # goalrank/serve: the ranking service, the watch, and the steps that decide (torch, MLflow, Feast). From the checkout:
 #   docker build --file components/images/serve.Dockerfile --tag goalrank/serve:VERSION .
-# BASE: any Debian 12 with Python 3.11 and pip; later Debians have no Java 17. A release names it by digest.
+# BASE: Debian 12 with Python 3.11 laid out as in python:3.11-slim-bookworm, the default: `python` and `pip` come first
+# on the path, are of one Python, and pip may install into it. Debian's own has no `python` and refuses pip (PEP 668);
+# later Debians have no Java 17. A release names it by digest.
 ARG BASE=docker.io/library/python:3.11.14-slim-bookworm
 FROM ${BASE}
 

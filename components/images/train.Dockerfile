@@ -1,7 +1,9 @@
 # goalrank/train: reward model, groups, ranker, registration, evaluation (torch, MLflow). From the checkout:
 #   docker build --file components/images/train.Dockerfile --tag goalrank/train:VERSION .
-# BASE: any Linux with Python 3.11 as `python` and pip. torch brings its own CUDA libraries and needs the node's driver
-# alone; a CUDA base serves as well. A release names it by digest.
+# BASE: Linux with glibc 2.28 or newer, useradd, a free user 1000, and Python 3.11 laid out as in the default,
+# python:3.11-slim-bookworm: `python` and `pip` come first on the path, are of one Python, and pip may install into it.
+# No CUDA base is needed: torch brings its CUDA libraries, the node its driver. NVIDIA's own have no such Python. A
+# release names it by digest.
 ARG BASE=docker.io/library/python:3.11.14-slim-bookworm
 FROM ${BASE}
 

@@ -47,6 +47,14 @@ def test_the_watch_gives_what_the_step_needs(objects: list[Object]) -> None:
     assert needed <= given.keys() <= parameters.keys()
     variables = {value.removeprefix("$(").partition(")")[0] for value in given.values() if value.startswith("$(")}
     assert variables <= {f"GOALRANK_{name.upper()}" for name in Settings.model_fields}
+    (told,) = (
+        each["data"] for each in of_kind(objects, "ConfigMap") if each["metadata"]["name"] == "goalrank-settings"
+    )
+    ours = parameters.keys() & Settings.model_fields.keys()
+    assert {"holdback", "watch_days"} < ours <= given.keys()
+    assert {name: given[name] for name in ours} == {name: f"$(GOALRANK_{name.upper()})" for name in ours}
+    for name in ("holdback", "watch_days"):
+        assert float(told[f"GOALRANK_{name.upper()}"]) == Settings.model_fields[name].default, "as without a cluster"
 
 
 def test_the_upkeep_pod_is_there_when_asked_for_and_has_what_a_server_has(objects: list[Object]) -> None:

@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 
 from console.cluster import EXIT_DIFFERS
-from console.kubeflow import parameters
+from console.kubeflow import desired, parameters
 from console.settings import Settings
 from goalrank.errors import EXIT_TRY_AGAIN, EXIT_USAGE
 from pipelines.kubeflow import TRIES
 from pipelines.nightly import nightly
 from pipelines.recurring import NAME
 from tests.cluster.kfp_server import Fault, KubeflowPipelines, serving
+from tests.cluster.test_gpu_nodes import IMAGES
 from tests.cluster.typed import OTHER_IMAGE, TOKEN, Terminal, terminal_for
 
 
@@ -200,6 +201,25 @@ def test_somebody_cloned_it(server: KubeflowPipelines, terminal: Terminal, multi
     assert terminal.json("schedule", "diff", **namespace)["exit_code"] == 0
 
 
+def test_the_commit_is_told_and_makes_no_other_night(
+    server: KubeflowPipelines, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What runs is the images' code: one that changes neither them nor a parameter would replace the run for nothing,
+    and begin a backfill anew."""
+    monkeypatch.setattr("console.kubeflow.commit", lambda: "older")
+    first = terminal.json("schedule", "apply")
+    assert only(server)["runtime_config"]["parameters"]["commit"] == "older"
+    with desired(Settings(**IMAGES)) as wanted:
+        mark = wanted.digest_of_night
+    monkeypatch.setattr("console.kubeflow.commit", lambda: "newer")
+    with desired(Settings(**IMAGES)) as wanted:
+        assert wanted.digest_of_night == mark
+    assert terminal.json("schedule", "diff")["changes"] == []
+    assert terminal.json("schedule", "apply")["id"] == first["id"]
+    terminal.json("schedule", "apply", GOALRANK_TRAIN_IMAGE=OTHER_IMAGE)
+    assert only(server)["runtime_config"]["parameters"]["commit"] == "newer"
+
+
 def test_somebody_changed_it_by_hand(server: KubeflowPipelines, terminal: Terminal) -> None:
     """The description still says what was applied: the fields decide."""
     terminal.json("schedule", "apply")
@@ -342,6 +362,8 @@ def test_a_server_of_many_users_wants_a_namespace(server: KubeflowPipelines, ter
         ({"GOALRANK_JOURNAL_URI": "/a/../b"}, "GOALRANK_JOURNAL_URI"),
         ({"GOALRANK_PRESET": "huge"}, "preset 'huge' found"),
         ({"GOALRANK_GPUS": "-1"}, "gpus"),
+        ({"GOALRANK_SPARK_MEMORY": "4Gi"}, "GOALRANK_SPARK_MEMORY '4Gi' found"),
+        ({"GOALRANK_TRAIN_ON_SERVED": "1"}, "GOALRANK_TRAIN_ON_SERVED is set, expected it unset"),
         ({"GOALRANK_GPU_NODE_LABEL": "gpu"}, "GOALRANK_GPU_NODE_LABEL 'gpu' found, expected KEY=VALUE"),
     ],
 )
@@ -376,7 +398,6 @@ print(sorted(name for name in ("kfp", "kfp_server_api", "kubernetes") if name in
 NOT_GIVEN = {
     "world_uri": "there is no simulated world on a cluster",
     "full_rebuild": "of one night: submit --full-rebuild",
-    "commit": "the images are by digest",
     "date": "of each night",
     "run_uri": "of each night",
 }

@@ -12,8 +12,7 @@ from tests.cluster.rendered import Object, name_of
 
 @pytest.fixture(scope="module")
 def crds() -> None:
-    if not schemas.CRDS.is_dir():
-        pytest.skip(f"no schemas of custom resources at {schemas.CRDS}; say where with GOALRANK_SHARED")
+    schemas.require_crds()
 
 
 def test_core_kinds(objects: list[Object]) -> None:

@@ -20,13 +20,14 @@ import yaml
 
 from components import spark_executor
 from components import spark_on_kubernetes as spark
-from components.images import DATA_IMAGE
+from components.images import DATA_IMAGE, SERVING_IMAGE
 from components.spark_executor import BACKEND, FLAGS, command
 from goalrank.errors import UsageError
 from pipelines.cluster import SPARK_STEPS, Cluster, compile_cluster
+from pipelines.compile import COMPILED
 from tests import lacking
 from tests.cluster.pods_server import doubled
-from tests.cluster.rendered import K8S, Object, of_kind, render, selects
+from tests.cluster.rendered import K8S, ROOT, Object, of_kind, render, selects
 from tests.cluster.restricted import violations
 from tests.cluster.schemas import problems
 from tests.pipeline.test_compiled import containers, documents
@@ -193,7 +194,8 @@ def test_driver_and_executors_may_speak_and_to_nobody_else(with_spark: list[Obje
 
 
 def test_every_step_that_starts_spark_is_told(tmp_path: Path) -> None:
-    compile_cluster(tmp_path / "cluster.yaml", Cluster(spark_master=MASTER, spark_executors=3, spark_cores=2))
+    cluster = Cluster(spark_master=MASTER, spark_executors=3, spark_cores=2, spark_executor_memory="6g")
+    compile_cluster(tmp_path / "cluster.yaml", cluster)
     spec, pods = documents(tmp_path / "cluster.yaml")
     for step, container in containers(spec).items():
         told = {each["name"]: each["value"] for each in container["env"]}
@@ -207,6 +209,21 @@ def test_every_step_that_starts_spark_is_told(tmp_path: Path) -> None:
                 MASTER,
             )
             assert (fields[spark.ADDRESS], fields[spark.POD]) == ("status.podIP", "metadata.name")
+            assert (told["GOALRANK_SPARK_MEMORY"], told["GOALRANK_SPARK_EXECUTOR_MEMORY"]) == ("1g", "6g")
+
+
+def test_drivers_and_executors_have_one_release_of_spark() -> None:
+    """Whatever image a step runs in: unpinned there, so that constraints.txt decides for both."""
+    spec, _ = documents(COMPILED / "nightly_cluster.yaml")
+    used = {containers(spec)[step]["image"] for step in SPARK_STEPS}
+    assert used == {DATA_IMAGE, SERVING_IMAGE}
+    for name in ("data", "serve"):
+        lines = (ROOT / "components" / "images" / f"{name}.txt").read_text().splitlines()
+        assert "pyspark" in lines, "without a version"
+        assert (
+            "--constraint /opt/pins/constraints.txt"
+            in (ROOT / "components" / "images" / f"{name}.Dockerfile").read_text()
+        )
 
 
 def test_an_executor_is_started_as_spark_says() -> None:

@@ -25,7 +25,7 @@ from goalrank.errors import ModelRefused, TryAgain, UsageError
 from pipelines.cluster import SIZES, Cluster, compile_cluster
 from tests.cluster.rendered import K8S, of_kind, render, selects
 from tests.cluster.restricted import violations
-from tests.cluster.schemas import CRDS, problems
+from tests.cluster.schemas import CRDS, problems, require_crds
 from tests.pipeline.test_compiled import containers, documents
 
 NAMESPACE, TOKEN = "goalrank-prod", "night-token"
@@ -55,8 +55,6 @@ TOLD = {
     "GOALRANK_TRAIN_SECONDS": "3600",
     "GOALRANK_TRAIN_GPUS": "1",
 }
-
-needs_schemas = pytest.mark.skipif(not CRDS.is_dir(), reason=f"no schemas of the operators at {CRDS}")
 
 
 class Trainer(ThreadingHTTPServer):
@@ -171,9 +169,9 @@ def outcome_of(tmp_path: Path) -> Path:
     return Path(given(tmp_path)["run_uri"]) / "outcomes" / "train_ranker.json"
 
 
-@needs_schemas
 def test_the_job_is_one() -> None:
     """Kubeflow Trainer's own schema, unknown fields forbidden; and a check that can fail."""
+    require_crds()
     assert problems(JOB) == []
     for path in (("spec", "trainer"), ("spec", "runtimePatches", 0, "trainingRuntimeSpec")):
         spoiled = copy.deepcopy(JOB)

@@ -22,8 +22,9 @@ from tests import lacking
 from tests.column import servers
 from tests.pipeline.conftest import COMMAND, WORLD, flags, goalrank, run_night
 
-NIGHTS = 1
-"""In a row on each column. With 2, the second goes on from the first: new rows only, and against its champion."""
+NIGHTS = int(os.environ.get("COLUMN_NIGHTS", "1"))
+"""In a row on each column (`make column COLUMN_NIGHTS=2`). The second goes on from the first: new rows only, and
+against its champion."""
 
 WORKERS = 2
 PROCESSES = 2

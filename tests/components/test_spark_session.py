@@ -11,7 +11,8 @@ import pytest
 
 from components.check_logs import main as check_logs
 from components.extract_features import main as extract_features
-from components.spark import DEFAULT_MEMORY, LONG_BYTES, LONG_JAVA, SHORT_JAVA
+from components.spark import LONG_BYTES, LONG_JAVA, SHORT_JAVA
+from components.spark_memory import DEFAULT_MEMORY
 from components.step import Step
 from goalrank.errors import TryAgain
 from tests.components.log_samples import random_logs
@@ -22,22 +23,28 @@ from components.spark import spark_session
 from components.step import Step
 with Step("x", sys.argv[1]) as step, spark_session(step, reads=int(sys.argv[2])) as session:
     java = session._jvm.java.lang.management.ManagementFactory.getRuntimeMXBean().getInputArguments()
-    print(json.dumps(list(java)))
+    print(json.dumps([*java, f"executors have {session.conf.get('spark.executor.memory')}"]))
 """
 """In a process of its own: one that has had a session keeps its Java."""
 
 
-@pytest.mark.parametrize(("reads", "java", "other"), [(0, SHORT_JAVA, LONG_JAVA), (LONG_BYTES, LONG_JAVA, SHORT_JAVA)])
-def test_java_fits_the_bytes_to_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reads: int, java: str, other: str
+@pytest.mark.parametrize(
+    ("reads", "java", "other", "executors"),
+    [(0, SHORT_JAVA, LONG_JAVA, DEFAULT_MEMORY), (LONG_BYTES, LONG_JAVA, SHORT_JAVA, "3g")],
+)
+def test_java_fits_the_bytes_to_read_and_executors_have_memory_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reads: int, java: str, other: str, executors: str
 ) -> None:
-    for name in ("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS"):
+    for name in ("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "GOALRANK_SPARK_EXECUTOR_MEMORY"):
         monkeypatch.delenv(name, raising=False)
+    if executors != DEFAULT_MEMORY:
+        monkeypatch.setenv("GOALRANK_SPARK_EXECUTOR_MEMORY", executors)
     command = [sys.executable, "-c", ASKED, str(tmp_path), str(reads)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stderr
     found = set(json.loads(done.stdout.splitlines()[-1]))
     assert found.issuperset(java.split())
+    assert {f"-Xmx{DEFAULT_MEMORY}", f"executors have {executors}"} <= found
     assert not found & set(other.split())
 
 

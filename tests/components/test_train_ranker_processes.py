@@ -17,8 +17,8 @@ from safetensors.torch import load_file
 
 from goalrank.checkpoint import WEIGHTS, read_model_card
 from goalrank.errors import EXIT_TRY_AGAIN
-from goalrank.processes import TOLERANCE_AFTER_A_TIE
 from tests.components.test_train_ranker import arguments, inputs, outcome_of, undisturbed
+from tests.sampled_lists import tolerance_of
 
 __all__ = ["inputs", "undisturbed"]  # fixtures
 
@@ -80,7 +80,8 @@ def test_two_processes_write_one_model(inputs: Path, undisturbed: Path, undistur
     assert (events.count("start"), events.count("end")) == (1, 1)  # the second process writes nothing
     assert not list((undisturbed_two / "checkpoints").glob("*"))
     one, two = load_file(undisturbed / "ranker" / WEIGHTS), load_file(undisturbed_two / "ranker" / WEIGHTS)
-    assert max(float((two[name] - weight).abs().max()) for name, weight in one.items()) < TOLERANCE_AFTER_A_TIE
+    tolerance = tolerance_of(undisturbed / "ranker", undisturbed_two / "ranker")
+    assert max(float((two[name] - weight).abs().max()) for name, weight in one.items()) < tolerance
 
 
 def test_one_process_is_killed_and_the_next_launch_goes_on(inputs: Path, undisturbed_two: Path, tmp_path: Path) -> None:
