@@ -22,8 +22,8 @@ MADE_UP = {"DATE": "2026-01-08", "N": "2", "VERSION": "3", "TEXT": "why", "DATE/
 """What is put for the words that a person fills in."""
 
 PROGRAMS = {
-    *("cd", "cp", "curl", "docker", "echo", "eval", "export", "for", "git", "kill", "kubectl", "less", "mlflow", "mv"),
-    *("mypy", "openssl", "printf", "read", "rm", "ruff", "sed", "sleep", "source", "tr", "unzip"),
+    *("aws", "cd", "cp", "curl", "docker", "echo", "eval", "export", "for", "git", "kill", "kubectl", "less", "mlflow"),
+    *("mv", "mypy", "openssl", "printf", "read", "rm", "ruff", "sed", "sleep", "source", "tr", "unzip"),
 }
 """Programs beside ours that a page may tell to type; of these only the shell's own syntax is checked."""
 
