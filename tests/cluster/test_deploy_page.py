@@ -134,3 +134,13 @@ def test_the_executors_it_gives_dev_fit_its_quota() -> None:
     ((executors, cores),) = re.findall(r"`GOALRANK_SPARK_EXECUTORS=(\d+)`\s`GOALRANK_SPARK_CORES=(\d+)`", page)
     assert int(executors) * int(cores) <= room
     assert Cluster().spark_executors * Cluster().spark_cores > room, "the page's sentence is not needed any more"
+
+
+@pytest.mark.parametrize("environment", ["dev", "staging"])
+def test_the_bucket_is_made_in_the_store_that_mlflow_asks(environment: str) -> None:
+    maps = of_kind(overlay(environment), "ConfigMap")
+    (config,) = [one for one in maps if one["metadata"]["name"].startswith("mlflow")]
+    page = DEPLOY.read_text(encoding="utf-8")
+    ((service, port),) = re.findall(r"port-forward --namespace kubeflow service/(?!ml-pipeline)(\S+) (\d+)", page)
+    assert config["data"]["MLFLOW_S3_ENDPOINT_URL"] == f"http://{service}.kubeflow:{port}"
+    assert f"http://127.0.0.1:{port} s3 mb {config['data']['MLFLOW_ARTIFACTS_DESTINATION']}\n" in page
