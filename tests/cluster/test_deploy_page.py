@@ -1,4 +1,4 @@
-"""docs/deploy.md as it is typed: what its selector leaves out, and its secrets typed twice, with a kubectl of ours."""
+"""docs/deploy.md as it is typed: its selector, its secrets typed twice with a kubectl of ours, a patch, a quota."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
-from tests.cluster.rendered import ROOT, Object, name_of
-from tests.documents import shell_blocks
+from pipelines.cluster import SIZES, SPARK_STEPS, Cluster
+from tests.cluster.rendered import K8S, ROOT, Object, name_of, of_kind, overlay, pods, render
+from tests.documents import blocks, shell_blocks
 
 DEPLOY = ROOT / "docs" / "deploy.md"
 
@@ -103,3 +105,42 @@ def test_what_needs_a_champion_is_left_for_later(objects: list[Object]) -> None:
         if one["metadata"].get("labels", {}).get("app.kubernetes.io/name") in named.split(", ")
     }
     assert left == {"InferenceService/goalrank-ranker", "Service/goalrank-ranker-metrics", "CronJob/watch-champion"}
+
+
+def test_the_patch_for_another_port_adds_a_rule(tmp_path: Path) -> None:
+    (block,) = [one for one in blocks(DEPLOY, "yaml") if "NetworkPolicy" in one.text]
+    to = os.path.relpath(K8S, tmp_path.resolve())
+    head = {"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization", "resources": [f"{to}/base"]}
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(head | yaml.safe_load(block.text)))
+    patched, plain = (
+        next(one for one in of_kind(objects, "NetworkPolicy") if one["metadata"]["name"] == "night")["spec"]["egress"]
+        for objects in (render(tmp_path), overlay("prod"))
+    )
+    assert patched[:-1] == plain and patched[-1]["ports"] == [{"protocol": "TCP", "port": 8443}]
+
+
+def processors(quantity: str) -> float:
+    return float(quantity.removesuffix("m")) / (1000 if quantity.endswith("m") else 1)
+
+
+def test_the_executors_it_gives_dev_fit_its_quota() -> None:
+    """Beside the step that asks for them and what stands in the namespace; the ones of no setting do not."""
+    objects = overlay("dev")
+    (quota,) = of_kind(objects, "ResourceQuota")
+    standing = [processors(one["resources"]["requests"]["cpu"]) for pod in pods(objects) for one in pod.containers]
+    step = max(processors(SIZES[step].cpu) for step in SPARK_STEPS)
+    room = processors(quota["spec"]["hard"]["requests.cpu"]) - sum(standing) - step
+    page = DEPLOY.read_text(encoding="utf-8")
+    ((executors, cores),) = re.findall(r"`GOALRANK_SPARK_EXECUTORS=(\d+)`\s`GOALRANK_SPARK_CORES=(\d+)`", page)
+    assert int(executors) * int(cores) <= room
+    assert Cluster().spark_executors * Cluster().spark_cores > room, "the page's sentence is not needed any more"
+
+
+@pytest.mark.parametrize("environment", ["dev", "staging"])
+def test_the_bucket_is_made_in_the_store_that_mlflow_asks(environment: str) -> None:
+    maps = of_kind(overlay(environment), "ConfigMap")
+    (config,) = [one for one in maps if one["metadata"]["name"].startswith("mlflow")]
+    page = DEPLOY.read_text(encoding="utf-8")
+    ((service, port),) = re.findall(r"port-forward --namespace kubeflow service/(?!ml-pipeline)(\S+) (\d+)", page)
+    assert config["data"]["MLFLOW_S3_ENDPOINT_URL"] == f"http://{service}.kubeflow:{port}"
+    assert f"http://127.0.0.1:{port} s3 mb {config['data']['MLFLOW_ARTIFACTS_DESTINATION']}\n" in page

@@ -27,19 +27,19 @@ KUBEFLOW = {
     "ml-pipeline, HTTP": 8888,
     "ml-pipeline, gRPC": 8887,
     "metadata-grpc-service": 8080,
-    "minio-service before MinIO": 9000,
-    "minio-service before SeaweedFS": 8333,
+    "the artifact store, MinIO": 9000,
+    "the artifact store, SeaweedFS": 8333,
 }
 """Ports of pods of Kubeflow Pipelines that a run's pods speak to (kubeflow/pipelines, manifests/kustomize).
 
-A policy is held against the pod's port, after the Service's has been translated: minio-service says 9000 either way.
+A policy is held against the pod's port, after the Service's has been translated: those before SeaweedFS say 9000, too.
 Not in here: the database and the cache's webhook, which only Kubeflow and the API server ask.
 """
 
 KUBEFLOWS_LABELS = {"kubernetes.io/metadata.name": "kubeflow"}
 """Of its namespace; the API server sets this one on each."""
 
-STORE = {port for name, port in KUBEFLOW.items() if name.startswith("minio-service")}
+STORE = {port for name, port in KUBEFLOW.items() if name.startswith("the artifact store")}
 
 NIGHT_ALONE = {"goalrank-notify": {"GOALRANK_NOTIFY_URL"}}
 """Secrets that only steps of the night read; no object of ours names them."""
