@@ -14,9 +14,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks import reward_step
 from benchmarks.features_scale import FULL, NIGHT, WINDOW
 from benchmarks.gpu_step import GOAL, PEAK_BF16
 from benchmarks.report import Row
+from goalrank.encoders import ModelSizes
 from goalrank.presets import preset
 from goalrank.schema import LIST_LENGTH
 
@@ -37,8 +39,14 @@ and a machine that is gone."""
 GPU, MEASURED_USE = "H100", 0.164
 """The GPU, and the share of its bf16 peak that a step at preset large got (benchmarks/results/gpu_step.json)."""
 
+SINGLE_USE = 0.0299
+"""The same in float32, not compiled, as the reward models are trained: the ranker's step stands for theirs."""
+
 SAMPLING = 2.0
 """A step's arithmetic, lists drawn and rewarded included, as a factor of the counted forward and backward pass."""
+
+REWARD_MODELS = 1.5
+"""Of the preset's reward_steps: the guide takes all, the judge half (components/train_reward)."""
 
 ADAM_BYTES = 16
 """A parameter's weight, gradient and two moments, float32."""
@@ -82,6 +90,11 @@ def figures(features: Sequence[Row], scale: Sequence[Row]) -> tuple[list[Row], l
     flops, peak = SAMPLING * model["gflop_request"] * 1e9, PEAK_BF16[GPU]
     hours = {use: flops / (peak * use) / 3600 for use in (MEASURED_USE, GOAL)}
     gradient_gb = model["gradient_mb"] / 1e3
+    reward_gflop = reward_step.gflop_request(ModelSizes.from_preset(chosen))
+    reward_lesson = math.floor(REWARD_MODELS * chosen.reward_steps) * chosen.batch_requests
+    reward_hours = reward_lesson * reward_gflop * 1e9 / (peak * SINGLE_USE) / 3600
+    ranker_hours = lesson * hours[MEASURED_USE]
+    in_all = (executors + 1) * HOURS + ranker_hours + reward_hours
     plan = [
         _row("extraction, core hours a night", cpu_s / 3600, "h", "constants above"),
         _row(f"extraction in {HOURS:g} h: cores", cores, "", f"over the efficiency, times {HEADROOM:g} for failures"),
@@ -114,7 +127,21 @@ def figures(features: Sequence[Row], scale: Sequence[Row]) -> tuple[list[Row], l
         how = f"{GPU} at {use:.0%} of its bf16 peak ({known}), {SAMPLING:g} times the counted arithmetic (assumed)"
         plan.append(_row("... GPU hours", lesson * each, "h", how))
         plan.append(_row("one pass over a whole day's requests, GPU hours", requests * each, "h", how))
-    plan.append(_row("gradients each GPU sums every step", gradient_gb, "GB", "float32, the embedding's included"))
+    alone = f"{GPU} at {SINGLE_USE:.2%} of its bf16 peak (the ranker's step in float32, measured at preset large)"
+    plan += [
+        _row("gradients each GPU sums every step", gradient_gb, "GB", "float32, the embedding's included"),
+        _row("reward model of preset large: arithmetic of a request's step", reward_gflop, "GFLOP", "counted"),
+        _row(
+            "requests that guide and judge see in a night",
+            reward_lesson / 1e6,
+            "M",
+            f"{REWARD_MODELS:g} times {chosen.reward_steps} steps of {chosen.batch_requests}",
+        ),
+        _row("... hours of one GPU", reward_hours, "h", alone),
+        _row("a night, machine hours: executors and their driver", (executors + 1) * HOURS, "h", f"{HOURS:g} h each"),
+        _row("... one GPU, guide, judge and ranker", reward_hours + ranker_hours, "h", "as measured, above"),
+        _row("... in all", in_all, "h", "extraction, reward models and ranker; the rest is not in it (below)"),
+    ]
     return measured, plan
 
 

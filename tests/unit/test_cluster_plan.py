@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,22 @@ from benchmarks.cluster_plan import (
     BEGIN,
     DOCUMENT,
     END,
+    EXECUTOR_CORES,
     HEADROOM,
     IMPRESSIONS,
     MEASURED_USE,
     RESULTS,
+    SINGLE_USE,
     figures,
     text,
     with_block,
 )
 from benchmarks.features_scale import FULL, NIGHT
-from benchmarks.gpu_step import GOAL
+from benchmarks.gpu_step import GOAL, PEAK_BF16
+from benchmarks.ranker_steps import CANDIDATES
+from benchmarks.reward_step import gflop_request
+from goalrank.encoders import ModelSizes
+from goalrank.presets import preset
 from goalrank.schema import LIST_LENGTH
 
 FEATURES = [
@@ -57,6 +64,13 @@ def best_utilisation() -> float:
     return max(row["utilisation"] for row in rows if row["preset"] == "large" and row["batches"] == 1)
 
 
+def in_float32() -> float:
+    """Of preset large's step without bf16, as committed."""
+    rows = json.loads((RESULTS / "gpu_step.json").read_text(encoding="utf-8"))["rows"]
+    (found,) = [row["utilisation"] for row in rows if row["preset"] == "large" and row["way"] == "teacher-forced"]
+    return float(found)
+
+
 def test_the_plan_by_hand() -> None:
     measured, plan = figures(FEATURES, SCALE)
     assert value_of(measured, "a full rebuild, processor seconds for each million impressions more") == "40 s"
@@ -73,6 +87,26 @@ def test_the_plan_by_hand() -> None:
     hours = [float(row["value"].split()[0].replace(",", "")) for row in plan if "GPU hours" in row["what"]]
     assert hours[0] == pytest.approx(hours[2] * GOAL / MEASURED_USE, rel=0.02)
     assert pytest.approx(best_utilisation(), rel=0.01) == MEASURED_USE
+    executors = math.ceil(math.ceil(HEADROOM * seconds / 3600 / 0.8) / EXECUTOR_CORES)
+    large = preset("large")
+    seen = (large.reward_steps + large.reward_steps // 2) * large.batch_requests
+    assert value_of(plan, "requests that guide and judge see in a night") == f"{seen / 1e6:.3g} M"
+    gflop = float(value_of(plan, "reward model of preset large: arithmetic of a request's step").split()[0])
+    rewarding = seen * gflop * 1e9 / (PEAK_BF16["H100"] * SINGLE_USE) / 3600
+    on_gpu = float(value_of(plan, "... one GPU, guide, judge and ranker").split()[0])
+    assert float(value_of(plan, "... hours of one GPU").split()[0]) == pytest.approx(rewarding, rel=0.01)
+    assert on_gpu == pytest.approx(rewarding + hours[0], rel=0.02)
+    assert value_of(plan, "a night, machine hours: executors and their driver") == f"{executors + 1} h"
+    assert float(value_of(plan, "... in all").split()[0]) == pytest.approx(executors + 1 + on_gpu, rel=0.01)
+    assert pytest.approx(in_float32(), rel=0.01) == SINGLE_USE
+
+
+def test_a_reward_models_arithmetic_is_its_layers_forward_and_backward() -> None:
+    """Six operations a weight and position: of attention layers of 8 D^2 weights; what else there is adds a part."""
+    sizes = ModelSizes.from_preset(preset("small"))
+    deeper = replace(sizes, candidate_layers=sizes.candidate_layers + 1)
+    layer = 6 * 8 * sizes.width**2 * CANDIDATES / 1e9
+    assert layer < gflop_request(deeper) - gflop_request(sizes) < 2 * layer
 
 
 def test_a_night_of_one_size_is_laid_on_its_impressions() -> None:
