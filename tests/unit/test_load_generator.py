@@ -16,9 +16,10 @@ from benchmarks.load_generator import fire, http_request
 
 @contextmanager
 def server(stall_at: float = 0.0, stall: float = 0.0, drop_every: int = 0) -> Iterator[int]:
-    """Answers at once, but once stands still for `stall` seconds and drops every n-th connection's request."""
+    """Answers at once, but once, `stall_at` seconds after its first request, stands still for `stall` seconds, and drops
+    every n-th connection's request."""
     listening = socket.create_server(("127.0.0.1", 0), backlog=512)
-    begun, count, lock = time.perf_counter(), [0], threading.Lock()
+    first, count, lock = list[float](), [0], threading.Lock()
     gate = threading.Lock()
 
     def serve(connection: socket.socket) -> None:
@@ -33,13 +34,16 @@ def server(stall_at: float = 0.0, stall: float = 0.0, drop_every: int = 0) -> It
                         break
                     body, buffer = rest[:length], rest[length:]
                     with lock:
+                        if not count[0]:
+                            first.append(time.perf_counter())
                         count[0] += 1
                         dropped = drop_every and count[0] % drop_every == 0
                     if dropped:
                         return
                     with gate:
-                        if stall and stall_at <= time.perf_counter() - begun < stall_at + stall:
-                            time.sleep(stall_at + stall - (time.perf_counter() - begun))
+                        since = time.perf_counter() - first[0]
+                        if stall and stall_at <= since < stall_at + stall:
+                            time.sleep(stall_at + stall - since)
                     answer = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(body)
                     connection.sendall(answer[: len(answer) // 2])
                     connection.sendall(answer[len(answer) // 2 :] + body)
