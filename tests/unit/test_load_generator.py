@@ -16,8 +16,8 @@ from benchmarks.load_generator import fire, http_request
 
 @contextmanager
 def server(stall_at: float = 0.0, stall: float = 0.0, drop_every: int = 0) -> Iterator[int]:
-    """Answers at once, but once, `stall_at` seconds after its first request, stands still for `stall` seconds, and drops
-    every n-th connection's request."""
+    """Answers at once, but once, `stall_at` seconds after its first request, stands still for `stall` seconds, and
+    drops every n-th connection's request."""
     listening = socket.create_server(("127.0.0.1", 0), backlog=512)
     first, count, lock = list[float](), [0], threading.Lock()
     gate = threading.Lock()
