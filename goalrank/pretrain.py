@@ -39,9 +39,9 @@ SHARED_PARTS = ("items.", "history.", "no_history")
 
 
 class Best:
-    """Keeps the weights of the lowest loss measured, and says when to give up on a lower one."""
+    """Keeps the weights of the lowest loss measured, and says when to give up on a lower one; by default never."""
 
-    def __init__(self, patience: int) -> None:
+    def __init__(self, patience: float = math.inf) -> None:
         self.patience, self.loss, self.step = patience, math.inf, 0
         self._weights: dict[str, Tensor] = {}
         self._worse = 0

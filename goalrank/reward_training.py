@@ -105,7 +105,7 @@ def train(
     order, at = torch.randperm(len(learning), generator=chance), 0
     every = max(1, steps // CURVE_POINTS)
     curves: dict[str, list] = {"loss": [], "held_out_loss": []}
-    kept, total = Best(steps), 0.0
+    kept, total = Best(), 0.0
     for step in range(1, steps + 1):
         if at + size > len(order):
             order, at = torch.randperm(len(learning), generator=chance), 0

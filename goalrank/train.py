@@ -40,7 +40,7 @@ from goalrank.objective import (
     supervised_loss,
     with_matched_temperature,
 )
-from goalrank.presets import EVERY_STEP, NEVER, PRESETS, Preset
+from goalrank.presets import EVERY_STEP, NEVER, Preset
 from goalrank.ranker import Ranker
 from goalrank.reward import RewardModel
 from goalrank.same_start import require_same, require_same_start, weights_digest
@@ -145,13 +145,11 @@ def train_ranker(
     objective, execution = objective or ObjectiveConfig(), execution or Execution()
     processes, device = execution.processes, execution.device
     # The preset by name and by what its steps are: a release may give the same name another course.
-    course = [preset.ranker_steps, preset.batch_requests, preset.learning_rate]
+    course = [preset.ranker_steps, preset.batch_requests, preset.learning_rate, preset.on_policy_lists, preset.refresh]
     identity = {**(fingerprint or {}), "preset": preset.name, "course": course}
     identity |= {"seed": seed, "objective": objective.to_dict()}
     if execution.bf16:
         identity["bf16"] = True
-    if _own_lists_of(preset) != _own_lists_of(PRESETS.get(preset.name, preset)):
-        identity["own_lists"] = _own_lists_of(preset)
     objective = _with_found_temperature(objective, groups, preset)
     steps = preset.ranker_steps
     curves = Curves(max(1, steps // CURVE_POINTS))
@@ -222,11 +220,6 @@ def train_ranker(
     empty |= {name for name in OF_HELPERS if not groups.lists_RGL.shape[1]}
     points = {name: [] if name in empty else found for name, found in curves.points.items()}
     return TrainedRanker(ranker.eval(), points, begun, damaged, objective)
-
-
-def _own_lists_of(preset: Preset) -> list[int]:
-    """What a preset says of own lists: how many, and for how many steps from the same ranker."""
-    return [preset.on_policy_lists, preset.refresh]
 
 
 def _part_of(saved: Checkpoint, name: str) -> dict[str, Tensor]:

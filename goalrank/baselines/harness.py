@@ -111,7 +111,7 @@ def fit(model: Learner, lesson: Lesson, progress: Progress | None = None) -> dic
     steps, preset, device = lesson.step_count, lesson.preset, lesson.device
     every = max(1, steps // CURVE_POINTS)
     curves: dict[str, list[list[float]]] = {"loss": [], "held_out_loss": []}
-    kept, total = Best(steps), 0.0
+    kept, total = Best(), 0.0
     model.to(device).train()
     optimizer = torch.optim.AdamW(_groups(model, preset.learning_rate), betas=BETAS, weight_decay=WEIGHT_DECAY)
     highest = [group["lr"] for group in optimizer.param_groups]
