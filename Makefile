@@ -10,6 +10,8 @@ OVERLAY ?= prod
 IMAGES ?=
 # Nights in a row of `make column`: the second goes on from the first, at the price of another two.
 COLUMN_NIGHTS ?= 1
+# Processes that `make faults` spreads its files over; 0: none but pytest's own, as a debugger wants it.
+FAULTS_AT_ONCE ?= 2
 # What builds the images where a registry can be reached: docker or podman.
 ENGINE ?= docker
 
@@ -32,7 +34,7 @@ test: $(STAMP) ## unit, component, pipeline and cluster tests
 	@$(BIN)/python -m pytest $(ARGS)
 
 faults: $(STAMP) ## the faults that must be survived, one numbered line each
-	@$(BIN)/python -m pytest tests/faults -q -rsx $(ARGS)
+	@$(BIN)/python -m pytest tests/faults -q -rsx -n $(FAULTS_AT_ONCE) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 column: $(STAMP) ## COLUMN_NIGHTS (1) on the cluster's stores, all on loopback: needs PostgreSQL's and Redis' servers
 	@COLUMN_NIGHTS="$(COLUMN_NIGHTS)" $(BIN)/python -m pytest tests/column -q -rsx $(ARGS)

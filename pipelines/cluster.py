@@ -173,7 +173,8 @@ def _fit_out(task: PipelineTask, cluster: Cluster) -> None:
 
     step = task.component_spec.name.replace("-", "_")
     size = SIZES[step]
-    if step in SPARK_STEPS:
+    starts_spark = step in SPARK_STEPS
+    if starts_spark:
         size = replace(size, memory=pod_memory(size.memory, cluster.spark_memory))
     task.set_container_image(cluster.image(task.container_spec.image))
     task.set_cpu_request(size.cpu).set_cpu_limit(size.cpu)
@@ -188,17 +189,8 @@ def _fit_out(task: PipelineTask, cluster: Cluster) -> None:
     kubernetes.mount_pvc(task, pvc_name=cluster.volume_claim, mount_path=ROOT)
     for secret, keys in SECRETS.items():
         kubernetes.use_secret_as_env(task, secret, {key: key for key in keys})
-    if step in SPARK_STEPS:
-        # Feast's configuration takes both from the environment, whatever the pipeline's parameters are.
-        task.set_env_variable("GOALRANK_SPARK_MEMORY", cluster.spark_memory)
-        task.set_env_variable("GOALRANK_SPARK_EXECUTOR_MEMORY", cluster.spark_executor_memory or cluster.spark_memory)
-    if step in SPARK_STEPS and cluster.spark_master.startswith(spark.PREFIX):
-        task.set_env_variable(spark.IMAGE, cluster.data_image)
-        task.set_env_variable(spark.EXECUTORS, str(cluster.spark_executors))
-        task.set_env_variable(spark.CORES, str(cluster.spark_cores))
-        task.set_env_variable(spark.CLAIM, cluster.volume_claim)
-        kubernetes.use_field_path_as_env(task, spark.ADDRESS, field_path="status.podIP")
-        kubernetes.use_field_path_as_env(task, spark.POD, field_path="metadata.name")
+    if starts_spark:
+        _prepare_for_spark(task, cluster)
     if step in FIRST_AND_LAST:
         kubernetes.use_field_path_as_env(task, RUN_VARIABLE, field_path="metadata.labels['pipeline/runid']")
     if step == "publish_report":
@@ -218,6 +210,23 @@ def _fit_out(task: PipelineTask, cluster: Cluster) -> None:
             kubernetes.add_node_selector(task, label_key=label, label_value=value)
         if cluster.gpu_taint:
             kubernetes.add_toleration(task, key=cluster.gpu_taint, operator="Exists", effect="NoSchedule")
+
+
+def _prepare_for_spark(task: PipelineTask, cluster: Cluster) -> None:
+    """Memory of driver and executors, and what the driver asks for executors with where Kubernetes starts them."""
+    from kfp import kubernetes
+
+    # Feast's configuration takes both from the environment, whatever the pipeline's parameters are.
+    task.set_env_variable("GOALRANK_SPARK_MEMORY", cluster.spark_memory)
+    task.set_env_variable("GOALRANK_SPARK_EXECUTOR_MEMORY", cluster.spark_executor_memory or cluster.spark_memory)
+    if not cluster.spark_master.startswith(spark.PREFIX):
+        return
+    task.set_env_variable(spark.IMAGE, cluster.data_image)
+    task.set_env_variable(spark.EXECUTORS, str(cluster.spark_executors))
+    task.set_env_variable(spark.CORES, str(cluster.spark_cores))
+    task.set_env_variable(spark.CLAIM, cluster.volume_claim)
+    kubernetes.use_field_path_as_env(task, spark.ADDRESS, field_path="status.podIP")
+    kubernetes.use_field_path_as_env(task, spark.POD, field_path="metadata.name")
 
 
 def _order_a_train_job(task: PipelineTask, size: Size, cluster: Cluster) -> None:

@@ -7,12 +7,13 @@ import re
 from typing import Any
 
 import pytest
+import yaml
 
 from components.feature_store import read_config
 from components.spark_on_kubernetes import EXECUTOR
 from components.train_ranker.train_job_manifest import PODS_ACCOUNT
 from console.settings import Settings
-from tests.cluster.rendered import ROOT, Object, Pod, name_of, of_kind, pods, selects
+from tests.cluster.rendered import K8S, ROOT, Object, Pod, name_of, of_kind, pods, selects
 from tests.cluster.test_images import ours as our_images
 
 DEPLOY = ROOT / "docs" / "deploy.md"
@@ -202,6 +203,15 @@ def test_kubeflow_is_reached_at_the_ports_of_its_pods(objects: list[Object], ask
         for port in rule["ports"]
     }
     assert found == wanted
+
+
+def test_an_older_kubeflow_shows_artifacts() -> None:
+    """Its pod is asked by Kubeflow's page alone, and asks Kubeflow's API and a store."""
+    (policy,) = yaml.safe_load_all((K8S / "components" / "baseline-pods" / "network.yaml").read_text(encoding="utf-8"))
+    ((asked,), (asks, outside)) = policy["spec"]["ingress"], policy["spec"]["egress"]
+    assert asked["from"] == asks["to"] == [{"namespaceSelector": {"matchLabels": KUBEFLOWS_LABELS}}]
+    assert {port["port"] for port in asks["ports"]} == STORE | {KUBEFLOW["ml-pipeline, HTTP"]}
+    assert [port["port"] for port in outside["ports"]] == [443]
 
 
 def test_kubeflow_lets_the_namespace_in(objects: list[Object]) -> None:

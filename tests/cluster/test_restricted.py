@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.cluster.rendered import K8S, ROOT, Object, of_kind, pods, render
+from tests.cluster.rendered import K8S, ROOT, Object, name_of, of_kind, pods, render
 from tests.cluster.restricted import violations
 
 MODES = ("enforce", "audit", "warn")
@@ -37,9 +37,11 @@ def test_an_older_kubeflow_is_a_component_of_the_overlay(tmp_path: Path) -> None
     head = {"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization", "namespace": "goalrank-prod"}
     parts = {"resources": [f"{to}/base"], "components": [f"{to}/components/baseline-pods"]}
     (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(head | parts))
-    (namespace,) = of_kind(render(tmp_path), "Namespace")
+    rendered = render(tmp_path)
+    (namespace,) = of_kind(rendered, "Namespace")
     levels = {mode: namespace["metadata"]["labels"][f"pod-security.kubernetes.io/{mode}"] for mode in MODES}
     assert levels == {"enforce": "baseline", "audit": "restricted", "warn": "restricted"}
+    assert "NetworkPolicy/artifact-previews" in [name_of(policy) for policy in of_kind(rendered, "NetworkPolicy")]
     page = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
     assert "../../components/baseline-pods" in page and "kubectl label namespace" not in page
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -15,6 +15,9 @@ Untried = Callable[[str, str], None]
 
 NIGHTS_TIMEOUT = 3600
 """Seconds for a test with whole nights; minutes on two idle cores."""
+
+SEEN, UNTRIED = "seen", "untried"
+"""Properties of a test, by the fixtures of these names."""
 
 _lines: dict[int, list[str]] = {}
 _untried: dict[int, list[str]] = {}
@@ -28,25 +31,17 @@ def _point(path: str) -> int | None:
 
 
 @pytest.fixture
-def seen(request: pytest.FixtureRequest) -> Iterator[Seen]:
+def seen(request: pytest.FixtureRequest) -> Seen:
     """Call seen(what was done, what was seen) once the test has asserted it; it becomes part of the point's line."""
-    told: list[str] = []
-    yield lambda done, saw: told.append(f"{done} -> {saw}")
-    point = _point(str(request.path))
-    if point is not None:
-        _lines.setdefault(point, []).extend(told)
+    told = request.node.user_properties  # these go with the report, also from another process (pytest-xdist)
+    return lambda done, saw: told.append((SEEN, f"{done} -> {saw}"))
 
 
 @pytest.fixture
 def untried(request: pytest.FixtureRequest) -> Untried:
     """Call untried(what, why) where this machine does not let a part of the test be tried: the point's line says so."""
-    point = _point(str(request.path))
-
-    def tell(what: str, why: str) -> None:
-        if point is not None:
-            _untried.setdefault(point, []).append(f"{what} ({why})")
-
-    return tell
+    told = request.node.user_properties
+    return lambda what, why: told.append((UNTRIED, f"{what} ({why})"))
 
 
 @pytest.fixture(scope="session")
@@ -57,7 +52,7 @@ def _one_night(tmp_path_factory: pytest.TempPathFactory) -> Nights:
 @pytest.fixture
 def nights(_one_night: Nights) -> Nights:
     """A workspace with one promoted tiny night, as it was right after that (tests/faults/nights.py). The night is run
-    once for all faults; a test that looks only pays nothing for the copy that is put back."""
+    once for all faults of a process; a test that looks only pays nothing for the copy that is put back."""
     _one_night.restore()
     return _one_night
 
@@ -71,13 +66,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     point = _point(report.nodeid.split("::")[0])
-    if point is not None:
-        _seconds[point] = _seconds.get(point, 0.0) + report.duration
-    if point is not None and (report.when == "call" or report.outcome != "passed"):
+    if point is None:
+        return
+    _seconds[point] = _seconds.get(point, 0.0) + report.duration
+    if report.when == "call" or report.outcome != "passed":
         _outcomes.setdefault(point, []).append(report.outcome)
-    if point is not None and report.skipped and isinstance(report.longrepr, tuple):
+    if report.skipped and isinstance(report.longrepr, tuple):
         name, reason = report.nodeid.rpartition("::")[2], report.longrepr[2].removeprefix("Skipped: ")
         _untried.setdefault(point, []).append(f"{name} ({reason})")
+    if report.when == "teardown":  # each report of a test has the properties so far; this one has them all
+        for told, name in ((_lines, SEEN), (_untried, UNTRIED)):
+            told.setdefault(point, []).extend(str(said) for key, said in report.user_properties if key == name)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -95,5 +94,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     minutes, still_open = sum(_seconds.values()) / 60, sum(point in OPEN for point in POINTS)
     partly = f", {in_part} in part" if in_part else ""
     terminalreporter.write_line(
-        f"{survived} of {len(POINTS)} survived{partly}, {still_open} open, {minutes:.1f} minutes"
+        f"{survived} of {len(POINTS)} survived{partly}, {still_open} open, {minutes:.1f} minutes of tests"
     )
