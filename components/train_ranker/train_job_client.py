@@ -8,7 +8,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from components.train_ranker.train_job_manifest import API_VERSION, COUNT, GROUP, PLURAL, RUNTIME, is_same
+from components.train_ranker.train_job_manifest import (
+    API_VERSION,
+    COUNT,
+    GROUP,
+    KIND,
+    PATCHES,
+    PLURAL,
+    RUNTIME,
+    is_same,
+)
 from goalrank.errors import TryAgain, UsageError
 
 POLL_SECONDS, ANSWER_SECONDS = 15.0, 20
@@ -21,6 +30,10 @@ machine and the image on it are to fit into it."""
 
 GONE_SECONDS = 300.0
 """How long a deleted job may take to go with its pods."""
+
+OLDEST_TRAINER = "2.2"
+"""Of Kubeflow Trainer: the release that knows `runtimePatches` (kubeflow/trainer, pull request 3309) and
+`activeDeadlineSeconds` (3258)."""
 
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
@@ -94,7 +107,7 @@ class TrainJobs:
             before: done right before a new job is asked for, when none is there.
 
         Raises:
-            UsageError: the API server refuses the job.
+            UsageError: the API server refuses the job, or knows a part of it only.
             TryAgain: it is away, or the other job does not go.
         """
         name, until = job["metadata"]["name"], time.monotonic() + GONE_SECONDS
@@ -108,7 +121,14 @@ class TrainJobs:
             time.sleep(self._poll_seconds)
         before()
         # 409: this very call was answered, but the answer was lost.
-        self._call(self._api.create_namespaced_custom_object, (409,), body=job)
+        made = self._call(self._api.create_namespaced_custom_object, (409,), body=job)
+        if made is not None and PATCHES not in made["spec"]:
+            # An API server drops what a definition does not know, and tells nobody.
+            self.delete(name)
+            raise UsageError(
+                f"TrainJob {name} came back without its {PATCHES}, and was deleted; expected Kubeflow Trainer "
+                f"{OLDEST_TRAINER} or newer, an older one would run its pods without volume, account and user"
+            )
         return False
 
     def ended_well(
@@ -177,12 +197,12 @@ class TrainJobs:
                     return None
                 if 400 <= status < 500 and status != 429:
                     raise UsageError(
-                        f"the API server says {status} to a TrainJob ({said}); expected Kubeflow Trainer v2 with "
-                        f"runtime {RUNTIME}, and an account that may create, get and delete it "
+                        f"the API server says {status} ({said}); expected Kubeflow Trainer {OLDEST_TRAINER} or newer "
+                        f"with runtime {RUNTIME}, and an account that may create, get and delete a {KIND} "
                         "(k8s/components/trainer)"
                     ) from error
             except (OSError, HTTPError) as error:
                 status, said = 0, type(error).__name__
             if attempt + 1 < TRIES:
                 time.sleep(PAUSE_SECONDS * 2**attempt)
-        raise TryAgain(f"the API server does not answer about a TrainJob ({status or said}); run it again")
+        raise TryAgain(f"the API server does not answer ({status or said}); run it again")

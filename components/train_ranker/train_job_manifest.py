@@ -21,6 +21,9 @@ RUNTIME, NODE = "torch-distributed", "node"
 MANAGER = "goalrank.io/train-ranker"
 """Owner of our patches of the runtime."""
 
+PATCHES = "runtimePatches"
+"""The field with what a job's pods have beside what the runtime says."""
+
 NODES = "goalrank-trainer"
 """app.kubernetes.io/name of a job's pods."""
 
@@ -153,9 +156,7 @@ def manifest(name: str, machines: Machines, arguments: Mapping[str, Any]) -> dic
                 "env": [{"name": "HOME", "value": SCRATCH}, {"name": "MLFLOW_DISABLE_TELEMETRY", "value": "true"}],
                 "resourcesPerNode": {"requests": size, "limits": size},
             },
-            "runtimePatches": [
-                {"manager": MANAGER, "trainingRuntimeSpec": {"template": {"spec": {"replicatedJobs": [node]}}}}
-            ],
+            PATCHES: [{"manager": MANAGER, "trainingRuntimeSpec": {"template": {"spec": {"replicatedJobs": [node]}}}}],
         },
     }
 

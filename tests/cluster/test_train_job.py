@@ -19,8 +19,8 @@ import yaml
 
 from components.train_ranker import launch, train_job_client, waited_for
 from components.train_ranker.train_job import INPUTS, train
-from components.train_ranker.train_job_client import TRIES, TrainJobs
-from components.train_ranker.train_job_manifest import NODES, PODS_ACCOUNT, Machines, manifest, name_of
+from components.train_ranker.train_job_client import OLDEST_TRAINER, TRIES, TrainJobs
+from components.train_ranker.train_job_manifest import NODES, PATCHES, PODS_ACCOUNT, Machines, manifest, name_of
 from goalrank.errors import ModelRefused, TryAgain, UsageError
 from pipelines.cluster import SIZES, Cluster, compile_cluster
 from tests.cluster.rendered import K8S, of_kind, render, selects
@@ -69,6 +69,7 @@ class Trainer(ThreadingHTTPServer):
         self.faults: list[int] = []
         self.token = TOKEN
         self.looks_of_the_deleted = 0
+        self.unknown: set[str] = set()
         self.pod, self.pod_status = copy.deepcopy(POD), 200
         self.work = work
 
@@ -121,6 +122,8 @@ class Answers(BaseHTTPRequestHandler):
             status = 404
         elif self.command == "POST":
             document = json.loads(body)
+            # As an API server does with what its definition of a TrainJob does not know.
+            document["spec"] = {key: value for key, value in document["spec"].items() if key not in server.unknown}
             status = server.create(document)
         elif name not in server.jobs:
             status = 404
@@ -243,6 +246,14 @@ def test_a_job_that_fails_is_asked_for_anew(server: Trainer, tmp_path: Path) -> 
     assert trained(server, tmp_path)
 
 
+def test_a_trainer_that_is_too_old(server: Trainer, tmp_path: Path) -> None:
+    """It would run the pods without what the patches say, and `restricted` would refuse them for half an hour."""
+    server.unknown = {PATCHES, "activeDeadlineSeconds"}
+    with pytest.raises(UsageError, match=f"{PATCHES}.* expected Kubeflow Trainer {OLDEST_TRAINER} or newer"):
+        trained(server, tmp_path)
+    assert server.jobs == {}
+
+
 def test_a_step_that_was_killed_finds_its_job(server: Trainer, tmp_path: Path) -> None:
     server.work = trains
     original = server.look
@@ -255,7 +266,7 @@ def test_a_step_that_was_killed_finds_its_job(server: Trainer, tmp_path: Path) -
         original(name)
 
     server.look = look  # type: ignore[method-assign]
-    with pytest.raises(TryAgain, match="does not answer about a TrainJob"):
+    with pytest.raises(TryAgain, match="does not answer"):
         trained(server, tmp_path)
     assert len(server.jobs) == 1
     assert trained(server, tmp_path)
