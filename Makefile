@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # pip options for torch alone, for example an index of CPU builds on a Linux machine without a GPU.
 TORCH_PIP ?=
+# The same for the image that trains, where that one is to have CUDA and the others not.
+TRAIN_TORCH_PIP ?= $(TORCH_PIP)
 # Where `make release` writes the digests of a release's images: staging or prod.
 OVERLAY ?= prod
 IMAGES ?=
@@ -61,7 +63,8 @@ release: $(STAMP) ## IMAGES="goalrank/serve=sha256:... ..." by digest into k8s/o
 images: $(STAMP) ## goalrank/data, train and serve of this version, by ENGINE (docker); BUILD holds more options
 	@version=$$($(BIN)/python -c 'import goalrank; print(goalrank.__version__)'); \
 	for image in data train serve; do \
-		$(ENGINE) build --file components/images/$$image.Dockerfile --build-arg TORCH_PIP="$(TORCH_PIP)" \
+		if [ $$image = train ]; then torch="$(TRAIN_TORCH_PIP)"; else torch="$(TORCH_PIP)"; fi; \
+		$(ENGINE) build --file components/images/$$image.Dockerfile --build-arg TORCH_PIP="$$torch" \
 			--tag goalrank/$$image:$$version $(BUILD) . || exit 1; \
 	done
 

@@ -12,6 +12,7 @@ import yaml
 
 from tests.cluster.rendered import K8S, ROOT, Object, name_of, of_kind, pods, render
 from tests.cluster.restricted import violations
+from tests.cluster.schemas import is_core, problems
 
 MODES = ("enforce", "audit", "warn")
 """Of Pod Security admission."""
@@ -41,6 +42,7 @@ def test_an_older_kubeflow_is_a_component_of_the_overlay(tmp_path: Path) -> None
     (namespace,) = of_kind(rendered, "Namespace")
     levels = {mode: namespace["metadata"]["labels"][f"pod-security.kubernetes.io/{mode}"] for mode in MODES}
     assert levels == {"enforce": "baseline", "audit": "restricted", "warn": "restricted"}
+    assert [problem for one in rendered if is_core(one) for problem in problems(one)] == []
     assert "NetworkPolicy/artifact-previews" in [name_of(policy) for policy in of_kind(rendered, "NetworkPolicy")]
     page = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
     assert "../../components/baseline-pods" in page and "kubectl label namespace" not in page
