@@ -1,4 +1,4 @@
-"""What a machine lacks: a test is skipped and says what, except in CI, whose script (.ci/run) has all of it or stops."""
+"""What a machine lacks: a test is skipped and says what, except in CI, whose script (.ci/run) has it all or stops."""
 
 from __future__ import annotations
 
