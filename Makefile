@@ -12,8 +12,9 @@ OVERLAY ?= prod
 IMAGES ?=
 # Nights in a row of `make column`: the second goes on from the first, at the price of another two.
 COLUMN_NIGHTS ?= 1
-# Processes that `make faults` spreads its files over; 0: none but pytest's own, as a debugger wants it.
-FAULTS_AT_ONCE ?= 2
+# Processes that `make test` and `make faults` spread their files over; 0: pytest's own alone, as a debugger wants it.
+AT_ONCE ?= 2
+SPREAD := -n $(AT_ONCE) --dist loadfile --no-loadscope-reorder
 # What builds the images where a registry can be reached: docker or podman.
 ENGINE ?= docker
 
@@ -33,10 +34,10 @@ nightly: $(STAMP) ## simulate feedback and run one night on it, a first champion
 	@$(BIN)/goalrank nightly --allow-bootstrap $(ARGS)
 
 test: $(STAMP) ## unit, component, pipeline and cluster tests
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest $(SPREAD) $(ARGS)
 
 faults: $(STAMP) ## the faults that must be survived, one numbered line each
-	@$(BIN)/python -m pytest tests/faults -q -rsx -n $(FAULTS_AT_ONCE) --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(BIN)/python -m pytest tests/faults -q -rsx $(SPREAD) $(ARGS)
 
 column: $(STAMP) ## COLUMN_NIGHTS (1) on the cluster's stores, all on loopback: needs PostgreSQL's and Redis' servers
 	@COLUMN_NIGHTS="$(COLUMN_NIGHTS)" $(BIN)/python -m pytest tests/column -q -rsx $(ARGS)
