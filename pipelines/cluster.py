@@ -92,8 +92,14 @@ SPARK_STEPS = frozenset({"check_logs", "extract_features", "materialize_features
 WAITING = Size("1", "4Gi", 12)
 """Of a step whose work is done by other pods."""
 
-SECRETS = {"goalrank-feast": ("GOALRANK_FEAST_REGISTRY", "GOALRANK_REDIS")}
-"""Kubernetes secret -> its keys, named as the variables that every step finds them in."""
+FEAST_STEPS = frozenset({"materialize_features", "smoke_serve"})
+"""Steps that open the feature store; no other pod of a run is given its passwords, or let through to its databases."""
+
+FEAST_LABEL = ("app.kubernetes.io/component", "feature-store")
+"""Of the pods of these steps, by which the network policies know them (k8s/base/network)."""
+
+FEAST_SECRET, FEAST_KEYS = "goalrank-feast", ("GOALRANK_FEAST_REGISTRY", "GOALRANK_REDIS")
+"""Kubernetes secret and its keys, named as the variables that these steps find them in."""
 
 NOTIFY_SECRET = ("goalrank-notify", "GOALRANK_NOTIFY_URL")
 """The webhook: optional, and given to publish_report alone."""
@@ -103,7 +109,6 @@ PROMOTER_SECRET, PROMOTER_ACCOUNT = "goalrank-promoter-token", "/var/run/goalran
 
 VARIABLES = {
     "HOME": "/tmp",
-    "GOALRANK_FEATURE_STORE": "cluster",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "GX_ANALYTICS_ENABLED": "false",
     "FEAST_USAGE": "False",
@@ -187,8 +192,10 @@ def _fit_out(task: PipelineTask, cluster: Cluster) -> None:
     kubernetes.set_security_context(task, run_as_user=USER, run_as_group=USER, run_as_non_root=True)
     kubernetes.set_image_pull_policy(task, "IfNotPresent")
     kubernetes.mount_pvc(task, pvc_name=cluster.volume_claim, mount_path=ROOT)
-    for secret, keys in SECRETS.items():
-        kubernetes.use_secret_as_env(task, secret, {key: key for key in keys})
+    if step in FEAST_STEPS:
+        task.set_env_variable("GOALRANK_FEATURE_STORE", "cluster")
+        kubernetes.use_secret_as_env(task, FEAST_SECRET, {key: key for key in FEAST_KEYS})
+        kubernetes.add_pod_label(task, *FEAST_LABEL)
     if starts_spark:
         _prepare_for_spark(task, cluster)
     if step in FIRST_AND_LAST:

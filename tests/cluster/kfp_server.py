@@ -1,8 +1,9 @@
 """A server on this machine that speaks Kubeflow Pipelines' v2beta1 API, as strict as the real one where it counts.
 
 Bodies are held against kfp-server-api's own models (unknown fields and wrong types are refused, 400), lists come in
-pages, names are taken once (409), the bearer token is checked (401), and state is kept. `faults` breaks chosen calls,
-before or after they took effect. It runs nothing: a run goes on by one state each time it is asked about.
+pages, names are taken once (409), the bearer token is checked (401), its account's rights are (403, kfp_rights.py), and
+state is kept. `faults` breaks chosen calls, before or after they took effect. It runs nothing: a run goes on by one
+state each time it is asked about.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from urllib.parse import parse_qsl, urlsplit
 
 import kfp_server_api
 import yaml
+
+from tests.cluster import kfp_rights
 
 STATES = ("PENDING", "RUNNING", "SUCCEEDED")
 OVER = ("SUCCEEDED", "FAILED", "CANCELED")
@@ -95,6 +98,9 @@ class KubeflowPipelines(ThreadingHTTPServer):
         """Date of a night -> how its tries end, one after the other; else well."""
         self.faults: list[Fault] = []
         self.calls: list[str] = []
+        self.granted = kfp_rights.granted()
+        """What the token's account may do; the real server looks at it only where it has several users."""
+        self.asked: set[kfp_rights.Right] = set()
         self.connections = 0
         self.enabled_after: list[int] = []
         """How many recurring runs were enabled after each call that changed one."""
@@ -128,6 +134,10 @@ class KubeflowPipelines(ThreadingHTTPServer):
         made["created_at"] = at.isoformat().replace("+00:00", "Z")
 
     def answer(self, method: str, path: str, query: dict[str, str], body: bytes, content_type: str) -> Any:
+        wanted = kfp_rights.asked(method, path, body)
+        self.asked |= wanted
+        if missing := sorted(wanted - self.granted):
+            raise Refused(403, f"{missing} is not granted")
         if "/pipelines/upload" in path:
             return self._upload(path.rsplit("/", 1)[-1], query, body, content_type)
         parts, action = path.removeprefix("/apis/v2beta1/").split("/"), ""

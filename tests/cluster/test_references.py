@@ -13,13 +13,20 @@ from components.feature_store import read_config
 from components.spark_on_kubernetes import EXECUTOR
 from components.train_ranker.train_job_manifest import PODS_ACCOUNT
 from console.settings import Settings
+from pipelines.cluster import FEAST_KEYS, FEAST_LABEL, FEAST_SECRET
 from tests.cluster.rendered import K8S, ROOT, Object, Pod, name_of, of_kind, pods, selects
 from tests.cluster.test_images import ours as our_images
 
 DEPLOY = ROOT / "docs" / "deploy.md"
 
-NIGHT = Pod("a pod of a run", {"workflows.argoproj.io/workflow": "goalrank-nightly-x"}, {"containers": []})
-"""Kubeflow makes these; Argo labels them so."""
+OF_A_RUN = {"workflows.argoproj.io/workflow": "goalrank-nightly-x"}
+"""Argo labels the pods of a run so; Kubeflow makes them."""
+
+NIGHT = Pod("a pod of a run", OF_A_RUN, {"containers": []})
+FEAST_NIGHT = Pod("a pod of a run that opens the feature store", OF_A_RUN | dict([FEAST_LABEL]), {"containers": []})
+NOBODYS = Pod("a pod with that label alone", dict([FEAST_LABEL]), {"containers": []})
+STRANGERS = [NIGHT, FEAST_NIGHT, NOBODYS]
+"""Pods that no object of ours has."""
 
 KNATIVE_PORTS = {8012, 8112, 9090}
 """Of the proxy that Knative puts beside the server: HTTP, HTTPS, its metrics for the autoscaler."""
@@ -44,6 +51,9 @@ STORE = {port for name, port in KUBEFLOW.items() if name.startswith("the artifac
 
 NIGHT_ALONE = {"goalrank-notify": {"GOALRANK_NOTIFY_URL"}}
 """Secrets that only steps of the night read; no object of ours names them."""
+
+KUBEFLOWS_SCHEDULER = {"kind": "ServiceAccount", "name": "ml-pipeline-scheduledworkflow", "namespace": "kubeflow"}
+"""Kubeflow Pipelines' own account, in whose name a recurring run becomes a run."""
 
 SERVED_BY_KSERVE = "InferenceService/goalrank-ranker"
 
@@ -88,7 +98,7 @@ def test_secrets_are_those_the_page_has_you_make(objects: list[Object]) -> None:
             )
             used.setdefault(one["name"], set()).update(made[one["name"]])
         assert all(one.get("secretName") in made for one in values(pod.spec.get("volumes", []), "secret"))
-    assert used | NIGHT_ALONE == made
+    assert used | NIGHT_ALONE == made and made[FEAST_SECRET] == set(FEAST_KEYS)
 
 
 def test_a_registrys_password_is_given_to_every_account_that_pulls_our_images(objects: list[Object]) -> None:
@@ -116,6 +126,9 @@ def test_bindings_bind_what_exists(objects: list[Object]) -> None:
     for binding in of_kind(objects, "RoleBinding"):
         assert binding["roleRef"]["kind"] == "Role" and binding["roleRef"]["name"] in names(objects, "Role")
         for subject in binding["subjects"]:
+            if subject == KUBEFLOWS_SCHEDULER:
+                assert binding["metadata"]["name"] == "goalrank-scheduled"
+                continue
             assert subject["kind"] == "ServiceAccount" and subject["name"] in accounts
             assert subject["namespace"] == binding["metadata"]["namespace"]
         bound.add(binding["roleRef"]["name"])
@@ -172,7 +185,7 @@ def test_nothing_is_allowed_by_default(objects: list[Object]) -> None:
 
 
 def test_ports_of_network_policies_are_ports_of_containers(objects: list[Object]) -> None:
-    ours = [*pods(objects), NIGHT]
+    ours = [*pods(objects), *STRANGERS]
     for policy in of_kind(objects, "NetworkPolicy"):
         own = [pod for pod in ours if selects(policy["spec"]["podSelector"], pod.labels)]
         assert own, f"{name_of(policy)} selects nobody"
@@ -189,10 +202,12 @@ def test_ports_of_network_policies_are_ports_of_containers(objects: list[Object]
 
 
 @pytest.mark.parametrize(
-    "asking,wanted", [(NIGHT.owner, set(KUBEFLOW.values())), ("Deployment/mlflow", STORE)], ids=["the night", "mlflow"]
+    "asking,wanted",
+    [(NIGHT.owner, set(KUBEFLOW.values())), (NOBODYS.owner, set()), ("Deployment/mlflow", STORE)],
+    ids=["the night", "nobody", "mlflow"],
 )
 def test_kubeflow_is_reached_at_the_ports_of_its_pods(objects: list[Object], asking: str, wanted: set[int]) -> None:
-    (pod,) = [pod for pod in [*pods(objects), NIGHT] if pod.owner == asking]
+    (pod,) = [pod for pod in [*pods(objects), *STRANGERS] if pod.owner == asking]
     found = {
         port["port"]
         for policy in of_kind(objects, "NetworkPolicy")
@@ -234,7 +249,7 @@ def chosen(peer: Object, ours: list[Pod]) -> list[Pod]:
 
 def test_whoever_may_ask_is_let_in(objects: list[Object]) -> None:
     """Each conversation inside the namespace is allowed on both sides or on neither."""
-    ours = [*pods(objects), NIGHT]
+    ours = [*pods(objects), *STRANGERS]
     out, in_ = set(), set()
     for policy in of_kind(objects, "NetworkPolicy"):
         own = [pod.owner for pod in ours if selects(policy["spec"]["podSelector"], pod.labels)]
@@ -251,7 +266,11 @@ def test_whoever_may_ask_is_let_in(objects: list[Object]) -> None:
                         else:
                             in_ |= {(b, a, port) for a, b, port in pairs}
     assert out == in_
-    assert (SERVED_BY_KSERVE, "Deployment/mlflow", 5000) in out and (NIGHT.owner, "StatefulSet/redis", 6379) in out
+    stores = {("StatefulSet/redis", 6379), ("StatefulSet/postgres", 5432)}
+    mlflow = ("Deployment/mlflow", 5000)
+    asked = {pod.owner: {(other, port) for asking, other, port in out if asking == pod.owner} for pod in ours}
+    assert asked[SERVED_BY_KSERVE] == asked[FEAST_NIGHT.owner] == {mlflow} | stores
+    assert asked[NIGHT.owner] == {mlflow} and asked[NOBODYS.owner] == set()
 
 
 def test_settings_are_settings(objects: list[Object], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -265,7 +284,7 @@ def test_settings_are_settings(objects: list[Object], monkeypatch: pytest.Monkey
         monkeypatch.setenv(name, value)
     settings = Settings()
     assert settings.tracking_uri == "http://mlflow:5000" and str(settings.workspace) == "/workspace"
-    for name in secrets_made_by_hand()["goalrank-feast"]:
+    for name in FEAST_KEYS:
         monkeypatch.setenv(name, "address")
     online = read_config(settings.feast_uri)["online_store"]
     assert online["type"] == "redis" and online["connection_string"].startswith("address,")
@@ -290,6 +309,18 @@ def test_the_promoter_alone_touches_serving(objects: list[Object]) -> None:
         "verbs": ["get", "patch"],
     }
     assert may == {"goalrank-promoter": rule}
+
+
+def test_who_may_start_a_run_as_the_night(objects: list[Object]) -> None:
+    """Kubeflow Pipelines asks for `use` before it starts a run as an account."""
+    use = {
+        role["metadata"]["name"]: rule
+        for role in of_kind(objects, "Role")
+        for rule in role["rules"]
+        if "serviceaccounts" in rule["resources"]
+    }
+    rule = {"apiGroups": [""], "resources": ["serviceaccounts"], "resourceNames": ["goalrank-night"], "verbs": ["use"]}
+    assert use == {"goalrank-schedule": rule, "goalrank-scheduled": rule}
 
 
 def test_rights_name_what_they_are_for(objects: list[Object]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -10,9 +12,14 @@ import pytest
 import yaml
 
 from components.the_night import RUN_VARIABLE
+from goalrank_platform import root
 from pipelines import STEPS
 from pipelines.cluster import (
     CACHED,
+    FEAST_KEYS,
+    FEAST_LABEL,
+    FEAST_SECRET,
+    FEAST_STEPS,
     FIRST_AND_LAST,
     NOTIFY_SECRET,
     PROMOTER_SECRET,
@@ -112,11 +119,59 @@ def test_what_every_pod_is_given() -> None:
         retry = tasks(spec)[step]["retryPolicy"]
         assert (retry["maxRetryCount"], retry["backoffDuration"], retry["backoffFactor"]) == (RETRIES, "120s", 2.0)
         assert "enableCache" not in tasks(spec)[step]["cachingOptions"] or step in CACHED
-        secrets = {secret["secretName"]: secret.get("optional", False) for secret in pod["secretAsEnv"]}
+        secrets = {secret["secretName"]: secret.get("optional", False) for secret in pod.get("secretAsEnv", [])}
         assert (NOTIFY_SECRET[0] in secrets) == (step == "publish_report")
         assert [name for name, optional in secrets.items() if optional] in ([], [NOTIFY_SECRET[0]])
         gpu = "accelerator" in containers(spec)[step]["resources"]
         assert gpu == ("tolerations" in pod) == ("nodeSelector" in pod) == (step in TRAINING)
+
+
+def test_the_feature_store_is_opened_by_its_steps_alone() -> None:
+    """Its passwords, its kind and the label that the network policies know are these steps' and no other's."""
+    spec, pods = documents(COMPILED / "nightly_cluster.yaml")
+    assert pods.keys() >= FEAST_STEPS
+    for step, pod in pods.items():
+        given = {
+            (secret["secretName"], key["secretKey"], key["envVar"])
+            for secret in pod.get("secretAsEnv", [])
+            for key in secret["keyToEnv"]
+            if secret["secretName"] != NOTIFY_SECRET[0]
+        }
+        labels = pod.get("podMetadata", {}).get("labels", {})
+        told = {each["name"]: each["value"] for each in containers(spec)[step]["env"]}
+        found = (given, labels, told.get("GOALRANK_FEATURE_STORE"))
+        opens = ({(FEAST_SECRET, key, key) for key in FEAST_KEYS}, dict([FEAST_LABEL]), "cluster")
+        assert found == (opens if step in FEAST_STEPS else (set(), {}, None)), step
+
+
+def test_every_step_whose_code_reaches_the_feature_store_is_named() -> None:
+    reaching = {step for step in SIZES if "components.feature_store" in reached(f"components.{step}.main")}
+    assert reaching == FEAST_STEPS
+
+
+def reached(module: str) -> set[str]:
+    """Modules of components that one imports, itself or through others."""
+    found, to_read = set[str](), [module]
+    while to_read:
+        name = to_read.pop()
+        if name not in found and name.startswith("components."):
+            found.add(name)
+            to_read += imported(name)
+    return found
+
+
+@functools.cache
+def imported(module: str) -> list[str]:
+    """What one module of ours imports, inside functions too; nothing where a name is no module's."""
+    path = root().joinpath(*module.split("."))
+    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    names: list[str] = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if path.is_file() else ():
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return names
 
 
 def test_both_steps_that_make_groups_are_told_the_plan() -> None:
@@ -159,6 +214,7 @@ def test_groups_in_parts(tmp_path: Path) -> None:
     assert "join-groups" in str(every["register-model"]["inputs"]["artifacts"]["groups"])
     assert "nodeSelector" in pods["generate_groups"] and "nodeSelector" not in pods["join_groups"]
     assert pods["join_groups"]["pvcMount"] == pods["generate_groups"]["pvcMount"]
+    assert FEAST_SECRET not in str(pods["join_groups"])
     compile_cluster(tmp_path / "again.yaml")
     assert (tmp_path / "again.yaml").read_text() == (COMPILED / "nightly_cluster.yaml").read_text(), "one piece again"
 
