@@ -100,7 +100,8 @@ class Schedule:
     def clock_changes(self, moment: datetime) -> tuple[list[datetime], list[datetime]]:
         """Wall-clock times of nights within CHANGES_DAYS of a moment that are skipped, and those that come twice."""
         begin = moment.astimezone(self.time_zone).date()
-        skipped, twice = [], []
+        skipped: list[datetime] = []
+        twice: list[datetime] = []
         for day in (begin + timedelta(days=ahead) for ahead in range(CHANGES_DAYS)):
             if self._on(day):
                 for clock in self._clocks():
@@ -110,7 +111,8 @@ class Schedule:
         return skipped, twice
 
     def _clocks(self) -> list[time]:
-        return [time(*each) for each in product(*(sorted(self.values[index]) for index in (2, 1, 0)))]
+        in_order = product(*(sorted(self.values[index]) for index in (2, 1, 0)))
+        return [time(hour, minute, second) for hour, minute, second in in_order]
 
     def _moments(self, day: date, clock: time) -> list[datetime]:
         """When the zone's clock shows that time on that day, in UTC: once, never or twice."""
