@@ -7,6 +7,7 @@ for workers while it has none. Both are given up on, and the step may be tried a
 from __future__ import annotations
 
 import os
+import re
 import socket
 import sys
 import tempfile
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 DEFAULT_MASTER = "local[2]"
 
 STANDALONE = "spark://"
+
+_WITHOUT_ADDRESS = re.compile(r"local(?:\[(?:\*|\d+)(?:, *\d+)?\])?|local-cluster\[.+\]|yarn")
 
 LOOPBACK = "127.0.0.1"
 
@@ -66,12 +69,13 @@ def spark_session(
             short work or for long.
 
     Raises:
-        UsageError: the address of a standalone master has no host or port, or this is no pod of the Kubernetes named.
+        UsageError: the master is none (:func:`require_master`), or this is no pod of the Kubernetes named.
         TryAgain: Java is missing or has ended, the master does not answer, or work found no executor in WORKER_SECONDS.
     """
+    require_master(master)
     with step.tool("pyspark"):
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-        here = master.startswith("local") or _require_master(master)
+        here = master.startswith("local") or _answers_here(master)
         if here:
             os.environ.setdefault("SPARK_LOCAL_IP", LOOPBACK)
         from pyspark.sql import SparkSession
@@ -132,23 +136,50 @@ def _java_options(reads: int) -> str:
     return "" if "GC" in "".join(chosen) else LONG_JAVA
 
 
-def _require_master(master: str) -> bool:
+def require_master(master: str) -> None:
+    """See that this may be a Spark master, by its looks; nobody is asked.
+
+    Raises:
+        UsageError: it is none: no host or port where one belongs, or a word that Spark does not know.
+    """
+    if master.startswith(STANDALONE):
+        fits, expected = all(host and port for host, port in _places(master)), "spark://HOST:PORT"
+    elif master.startswith(spark_on_kubernetes.PREFIX):
+        address = master.removeprefix(spark_on_kubernetes.PREFIX)
+        (host, _), expected = (
+            _place(address.removeprefix("https://").removeprefix("http://")),
+            "k8s://https://HOST:PORT",
+        )
+        fits = bool(host)
+    else:
+        fits = "://" in master or _WITHOUT_ADDRESS.fullmatch(master) is not None
+        expected = "local[N], spark://HOST:PORT or k8s://https://HOST:PORT"
+    if not fits:
+        raise UsageError(f"Spark master {master!r} found, expected {expected}; mend GOALRANK_SPARK_MASTER")
+
+
+def _places(master: str) -> list[tuple[str, int]]:
+    """Host and port of each address of a standalone master; "" and 0 for what is missing."""
+    return [_place(address) for address in master.removeprefix(STANDALONE).split(",")]
+
+
+def _place(address: str) -> tuple[str, int]:
+    try:
+        parts = urlsplit(f"//{address}")
+        return parts.hostname or "", parts.port or 0
+    except ValueError:
+        return "", 0
+
+
+def _answers_here(master: str) -> bool:
     """Does the standalone master run on this machine's loopback, so that its workers and driver do too?
 
     Raises:
-        UsageError, TryAgain: as :func:`spark_session`.
+        TryAgain: it does not answer.
     """
     if not master.startswith(STANDALONE):
         return False
-    places, faults = [], []
-    for address in master.removeprefix(STANDALONE).split(","):
-        try:
-            parts = urlsplit(f"//{address}")
-            places.append((parts.hostname or "", parts.port or 0))
-        except ValueError:
-            places.append(("", 0))
-    if not all(host and port for host, port in places):
-        raise UsageError(f"Spark master {master!r} found, expected spark://HOST:PORT; mend GOALRANK_SPARK_MASTER")
+    places, faults = _places(master), []
     for place in places:
         try:
             socket.create_connection(place, timeout=MASTER_SECONDS).close()

@@ -56,9 +56,14 @@ def day_of(date: str, folder: str) -> str:
         return naming.arrival_day("date", date)
     kept = decided(folder)
     if kept is None:
-        _decide(Path(folder), (_now() - timedelta(days=1)).date().isoformat())
+        _decide(Path(folder), newest_closed_day())
         kept = decided(folder)
     return naming.require_day(f"{DECIDED} of {folder}", kept)
+
+
+def newest_closed_day() -> str:
+    """The newest arrival day that is over: yesterday, in UTC."""
+    return (_now() - timedelta(days=1)).date().isoformat()
 
 
 def decided(folder: str) -> str | None:

@@ -122,11 +122,11 @@ def apply(
             done = recurring.apply(kubeflow, wanted, _progress)
             done |= {"changed": done["changed"] or bool(others), "disabled": [each.told for each in others]}
             done["actions"] = [*(_disabling(each) for each in others), *done["actions"]]
-            nights = _next(wanted.schedule)
+            nights, warnings = _next(wanted.schedule), _warnings(wanted.schedule)
         head = "Nothing to change." if not done["changed"] else f"Applied: recurring run {done['id']}."
         rest = "It is paused: `goalrank schedule resume`." if done["paused"] else f"Next nights: {', '.join(nights)}"
-        document = {"exit_code": EXIT_DONE, **done, "state": wanted.digest, "next": nights}
-        _print(document, [head, *_told(done), rest], as_json)
+        document = {"exit_code": EXIT_DONE, **done, "state": wanted.digest, "next": nights, "warnings": warnings}
+        _print(document, [head, *_told(done), rest, *warnings], as_json)
         if not as_json and done["changed"]:
             suggest(
                 stderr, [(ours("schedule show"), "as the server holds it"), (ours("submit --date DATE"), "one now")]
@@ -217,11 +217,15 @@ def show(as_json: JsonOption = False) -> None:
             {"id": run.id, "enabled": run.enabled, "created_at": run.created.isoformat(), **run.state} for run in runs
         ]
         lines = [] if shown else ["No schedule: `goalrank schedule apply` makes one."]
+        warnings: list[str] = []
         for run in shown:
             run["next"] = []
             if run["enabled"] and run["cron"]:
-                run["next"] = _next(Schedule.parse(run["cron"], run["time_zone"] or "UTC"))
+                schedule = Schedule.parse(run["cron"], run["time_zone"] or "UTC")
+                run["next"] = _next(schedule)
+                warnings += _warnings(schedule)
             lines += [f"{name}: {value}" for name, value in run.items()]
+        lines += warnings
         if len(shown) > 1:
             lines.append("More than one: an apply was interrupted; `goalrank schedule apply` mends it.")
         others = [each.told for each in recurring.clones(kubeflow, runs)]
@@ -232,7 +236,7 @@ def show(as_json: JsonOption = False) -> None:
         ]
         paused = recurring.is_paused(runs)
         document = {"exit_code": EXIT_DONE, "paused": paused, "recurring_runs": shown, "others": others}
-        _print(document, lines, as_json)
+        _print(document | {"warnings": warnings}, lines, as_json)
 
 
 def _next(schedule: Any) -> list[str]:
@@ -243,6 +247,12 @@ def _next(schedule: Any) -> list[str]:
             break
         moments.append(at.isoformat())
     return moments
+
+
+def _warnings(schedule: Any) -> list[str]:
+    from pipelines.schedule import warning_of_clock_changes
+
+    return [line for line in [warning_of_clock_changes(schedule, datetime.now(UTC))] if line]
 
 
 def submit(
@@ -260,13 +270,11 @@ def submit(
     """
     with errors_as_exit_codes(as_json):
         from console.kubeflow import order
-        from goalrank.naming import require_day
+        from pipelines import backfill as nights
 
-        require_day("--date", date)
+        nights.require_closed("--date", date)
         settings = _settings()
         with order(settings, full_rebuild) as night:
-            from pipelines import backfill as nights
-
             done = nights.submit(_connect(settings), night, date)
         line = f"The night of {date} is submitted (run {done['run']}); its folder: {done['run_uri']}"
         _print({"exit_code": EXIT_DONE, **done}, [line], as_json)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from console.settings import Settings
 
 LONGEST_DOMAIN = 253
-_DOMAIN = re.compile(r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?(?:\.[a-z0-9](?:[-a-z0-9]*[a-z0-9])?)*")
+DOMAIN = re.compile(r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?(?:\.[a-z0-9](?:[-a-z0-9]*[a-z0-9])?)*")
 _NAME = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 _OWN = re.compile(r"(?:.*\.)?kubernetes\.io")
 """Domains whose resources are Kubernetes' own and never a device's."""
@@ -51,5 +51,5 @@ def gpu_nodes(settings: Settings) -> dict[str, str]:
 def _is_qualified(text: str) -> bool:
     """Is this a name with or without a domain before it?"""
     domain, slash, name = text.rpartition("/")
-    named = not slash or (len(domain) <= LONGEST_DOMAIN and _DOMAIN.fullmatch(domain) is not None)
+    named = not slash or (len(domain) <= LONGEST_DOMAIN and DOMAIN.fullmatch(domain) is not None)
     return named and _NAME.fullmatch(name) is not None

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from console.checkout import commit
+from console.cluster_settings import require_cluster
 from console.gpu_nodes import gpu_nodes
 from console.settings import Settings
 from goalrank import naming
@@ -80,16 +81,11 @@ def parameters(settings: Settings) -> dict[str, Any]:
         settings: as the environment says, nothing derived (Settings(), not Settings.load()).
 
     Raises:
-        UsageError: an address has a trap in it, or is one of this machine; or a setting that holds on one machine only.
+        UsageError: one of them cannot work on a cluster (cluster_settings.py).
     """
     from pipelines.cluster import MLFLOW, ROOT
 
-    settings.require_groups()
-    if settings.train_on_served:
-        raise UsageError(
-            "GOALRANK_TRAIN_ON_SERVED is set, expected it unset for nights on a cluster: only `goalrank nightly` "
-            "collects what the service has logged; deliver feedback through your own logs, GOALRANK_LOGS_URI"
-        )
+    require_cluster(settings)
     found = {
         "logs_uri": settings.logs_uri or f"{ROOT}/logs",
         "snapshots_uri": settings.snapshots_uri or f"{ROOT}/snapshots",
@@ -97,14 +93,6 @@ def parameters(settings: Settings) -> dict[str, Any]:
         "tracking_uri": settings.tracking_uri or MLFLOW,
         "journal_uri": settings.journal_uri or f"{ROOT}/journal",
     }
-    for name, value in found.items():
-        naming.require_address(f"GOALRANK_{name.upper()}", value)
-        if not value.startswith("/") and "://" not in value:
-            raise UsageError(
-                f"GOALRANK_{name.upper()} {value!r} found, expected a whole path or a URI: steps run elsewhere"
-            )
-    if settings.tracking_uri.startswith("sqlite:"):
-        raise UsageError("GOALRANK_TRACKING_URI is SQLite, expected an MLflow server: steps run on several machines")
     return found | {
         "workspace_uri": ROOT,
         "preset": settings.preset,
@@ -162,10 +150,6 @@ def _package(settings: Settings) -> Iterator[Path]:
                 f"GOALRANK_{name.upper()} {image!r} found, expected an image by digest, NAME@sha256:...; for a trial "
                 "on tags: GOALRANK_IMAGE_TAGS=1"
             )
-    if settings.canary_service and not settings.prometheus:
-        raise UsageError(
-            "GOALRANK_CANARY_SERVICE is set and GOALRANK_PROMETHEUS is not: a canary is judged by its figures"
-        )
     on_gpus = gpu_nodes(settings)
     from pipelines.cluster import Cluster, compile_cluster
 

@@ -23,6 +23,8 @@ _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _ENCODED = re.compile(r"%(?:2e|2f|5c|23|3f|25|0[0-9a-f]|1[0-9a-f]|7f)", re.IGNORECASE)
 _CREDENTIALS = re.compile(r"(?<=//)[^/@\s]*@")
+_USER = re.compile(r"(?<=//)\S*@|^(?![/.]|\S*//)\S*@")
+_SECRET = re.compile(r"([?&;][^=&;\s]*(?:passw|pwd|token|secret)[^=&;\s]*=)[^&;\s]+", re.IGNORECASE)
 
 
 def require_name(what: str, text: Any, error: type[GoalRankError] = UsageError) -> str:
@@ -91,6 +93,29 @@ def require_address(what: str, text: Any, error: type[GoalRankError] = UsageErro
         raise error(f"{what} {_shown(rest)} climbs with '..'; give the place's own path")
     if "#" in rest or _ENCODED.search(rest):
         raise error(f"{what} {_shown(rest)} holds '#' or an encoded dot, slash or control; choose a plain name")
+    return text
+
+
+def masked(text: str) -> str:
+    """An address, or a text with addresses, as it may be shown: `...` for users, passwords and what is called a secret.
+
+    Rather too much than too little: a password may hold a slash or an at sign.
+    """
+    return _SECRET.sub(r"\1...", _USER.sub("...@", text))
+
+
+def require_no_password(what: str, text: str) -> str:
+    """An address that others get to see: a parameter of a run, a variable in a pod's description.
+
+    Raises:
+        UsageError: a user, a password or a secret is in it; the message has it not.
+    """
+    if masked(text) != text:
+        raise UsageError(
+            f"{what} {_shown(masked(text))} found with a user or password in it, expected the address alone: it stands "
+            "in clear in the run's parameters and pods, for whoever may look at them. Keep the password in a Secret "
+            "that the server itself reads (docs/deploy.md, step 3)"
+        )
     return text
 
 

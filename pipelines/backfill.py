@@ -14,6 +14,7 @@ from datetime import UTC, date, timedelta
 from pathlib import Path
 from typing import Any
 
+from components.the_night import newest_closed_day
 from goalrank import naming
 from goalrank.errors import GoalRankError, TryAgain, UsageError
 from pipelines.kubeflow import Kubeflow
@@ -65,17 +66,33 @@ class Order:
         return self.parameters | {"date": day, "run_uri": f"{self.runs_uri}/{day}/{self.mark}"}
 
 
+def require_closed(what: str, day: str) -> str:
+    """An arrival day that is over; another's partition still grows, or is not there yet.
+
+    Raises:
+        UsageError: it is no day, or today or later in UTC.
+    """
+    newest = newest_closed_day()
+    if naming.require_day(what, day) > newest:
+        raise UsageError(
+            f"{what} {day} found, expected a day that is over: {newest} is the newest, arrival days are those of UTC; "
+            "give it or an earlier one, or wait until the day is over"
+        )
+    return day
+
+
 def days_between(first: str, last: str) -> list[str]:
     """Every day from first to last, both included.
 
     Raises:
-        UsageError: one is no day, the last comes before the first, or there are more than LONGEST_DAYS.
+        UsageError: one is no day, the last comes before the first or is not over, or there are more than LONGEST_DAYS.
     """
     begin = date.fromisoformat(naming.require_day("--from", first))
     end = date.fromisoformat(naming.require_day("--to", last))
     count = (end - begin).days + 1
     if not 1 <= count <= LONGEST_DAYS:
         raise UsageError(f"--from {first} --to {last} found, expected 1 to {LONGEST_DAYS} days in order")
+    require_closed("--to", last)
     return [(begin + timedelta(ahead)).isoformat() for ahead in range(count)]
 
 
@@ -90,10 +107,10 @@ def submit(kubeflow: Kubeflow, order: Order, day: str) -> dict[str, Any]:
     """Start the night of one date now: {"date", "run", "run_uri"}.
 
     Raises:
-        UsageError: the server refuses it.
+        UsageError: the day is not over, or the server refuses it.
         TryAgain: a night is running, or the server is away.
     """
-    naming.require_day("--date", day)
+    require_closed("--date", day)
     experiment = kubeflow.experiment(NAME)
     for run in runs(kubeflow, experiment):
         if run.active:

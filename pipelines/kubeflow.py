@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from goalrank import naming
 from goalrank.errors import GoalRankError, TryAgain, UsageError
 
 if TYPE_CHECKING:
@@ -46,6 +47,11 @@ class Address:
     namespace: str = ""
     token: Callable[[], str] = field(default=str, repr=False)
 
+    @property
+    def shown(self) -> str:
+        """The host as a message may name it."""
+        return naming.masked(self.host)
+
 
 class Kubeflow:
     """Kubeflow Pipelines as the night's commands use it."""
@@ -61,7 +67,7 @@ class Kubeflow:
 
         if not address.host.startswith(("http://", "https://")):
             raise UsageError(
-                f"GOALRANK_KFP_ENDPOINT {address.host!r} found, expected the address of Kubeflow Pipelines, such as "
+                f"GOALRANK_KFP_ENDPOINT {address.shown!r} found, expected the address of Kubeflow Pipelines, such as "
                 "https://kubeflow.example/pipeline"
             )
         self.address = address
@@ -78,10 +84,10 @@ class Kubeflow:
         answer, _, headers = self.call(ask, _request_timeout=ANSWER_SECONDS)
         if "json" not in headers.get("Content-Type", ""):
             raise TryAgain(
-                f"{address.host} answers, but not as Kubeflow Pipelines does; check GOALRANK_KFP_ENDPOINT, try again"
+                f"{address.shown} answers, but not as Kubeflow Pipelines does; check GOALRANK_KFP_ENDPOINT, try again"
             )
         if answer.multi_user and not address.namespace:
-            raise UsageError(f"{address.host} has a namespace for each user; set GOALRANK_KFP_NAMESPACE to yours")
+            raise UsageError(f"{address.shown} has a namespace for each user; set GOALRANK_KFP_NAMESPACE to yours")
         self.client: kfp.Client = self.once(self._client)
 
     @property
@@ -196,8 +202,8 @@ def _message(error: Any) -> str:
 
 def _error(address: Address, token: str, status: int | None, said: str) -> GoalRankError:
     """Our error for an answer of Kubeflow Pipelines."""
-    where = f"Kubeflow Pipelines at {address.host}"
-    said = said.replace(token, "...") if token else said
+    where = f"Kubeflow Pipelines at {address.shown}"
+    said = naming.masked(said.replace(token, "...") if token else said)
     if status == 401:
         found = "the token was refused" if token else "it wants a token and none is set"
         return UsageError(f"{where}: {found} (401); set GOALRANK_KFP_TOKEN or GOALRANK_KFP_TOKEN_FILE to a valid one")

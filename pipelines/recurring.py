@@ -26,6 +26,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from goalrank import naming
 from goalrank.errors import TryAgain, UsageError
 from pipelines.kubeflow import Conflict, Kubeflow, NotThere
 from pipelines.schedule import Schedule
@@ -91,7 +92,7 @@ class Desired:
 
 @dataclass(frozen=True)
 class Found:
-    """One recurring run of the night's name, as the server holds it."""
+    """One recurring run of the night's name, as the server holds it, but for passwords in its parameters."""
 
     id: str
     created: datetime
@@ -288,6 +289,11 @@ def _compared(parameters: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in parameters.items() if name not in LINEAGE}
 
 
+def _shown(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Without the passwords that somebody put there; ours have none, so what is masked differs from them still."""
+    return {name: naming.masked(value) if isinstance(value, str) else value for name, value in parameters.items()}
+
+
 def _digest(state: Any) -> str:
     return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -310,7 +316,7 @@ def _found(run: Any, names: dict[tuple[str, str], str]) -> Found:
         "cron": trigger.cron_schedule.cron if trigger and trigger.cron_schedule else None,
         "time_zone": said[2] if said else None,
         "pipeline": names.get(key),
-        "parameters": _compared(config.parameters or {}) if config else {},
+        "parameters": _shown(_compared(config.parameters or {})) if config else {},
         "service_account": run.service_account or "",
         "max_concurrency": int(run.max_concurrency or 0),
         "no_catchup": bool(run.no_catchup),

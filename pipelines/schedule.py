@@ -7,7 +7,9 @@ something else: `0 3 * * *` runs at second 0 of minute 3 of every hour, not at t
 refused here, and so is whatever would start more than one night an hour.
 
 The expression is read in the time zone of the cluster's scheduled-workflow controller (CRON_SCHEDULE_TIMEZONE, UTC
-unless set); `time_zone` says which one that is, so that the next nights can be told in it.
+unless set); `time_zone` says which one that is, so that the next nights can be told in it. The controller's cron
+library (robfig/cron 1.2) holds the fields against the zone's clock and knows nothing of daylight saving: a time that
+the clock skips has no night that day, one that it repeats has two.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from itertools import product
 from zoneinfo import ZoneInfo
 
@@ -35,6 +37,12 @@ FIELDS = (
 
 FARTHEST_DAYS = 366 * 8
 """A schedule without a night in so many days (29 February needs eight years at worst) never has one."""
+
+CHANGES_DAYS = 366
+"""How far ahead changes of the clock are told."""
+
+ALWAYS_ONCE = time(4, 30)
+"""No zone's clock skips or repeats it: they are changed before."""
 
 _PART = re.compile(r"(?P<range>\*|\?|[^-/]+(?:-[^-/]+)?)(?:/(?P<step>\d+))?")
 
@@ -76,22 +84,64 @@ class Schedule:
         return schedule
 
     def next_after(self, moment: datetime) -> datetime | None:
-        """The first night after a moment, in the schedule's time zone; None if there is none in eight years."""
-        local = moment.astimezone(self.time_zone)
+        """The first night after a moment, in the schedule's time zone; None if there is none in eight years.
+
+        Wall-clock times that do not exist are left out, and those that come twice are two nights.
+        """
+        begin = moment.astimezone(self.time_zone).date()
         for ahead in range(FARTHEST_DAYS):
-            day = local.date() + timedelta(days=ahead)
+            day = begin + timedelta(days=ahead)
             if self._on(day):
-                for hour, minute, second in product(*(sorted(self.values[index]) for index in (2, 1, 0))):
-                    at = datetime.combine(day, time(hour, minute, second), self.time_zone)
-                    if at > local:
-                        return at
+                for at in sorted(at for clock in self._clocks() for at in self._moments(day, clock)):
+                    if at > moment:
+                        return at.astimezone(self.time_zone)
         return None
+
+    def clock_changes(self, moment: datetime) -> tuple[list[datetime], list[datetime]]:
+        """Wall-clock times of nights within CHANGES_DAYS of a moment that are skipped, and those that come twice."""
+        begin = moment.astimezone(self.time_zone).date()
+        skipped: list[datetime] = []
+        twice: list[datetime] = []
+        for day in (begin + timedelta(days=ahead) for ahead in range(CHANGES_DAYS)):
+            if self._on(day):
+                for clock in self._clocks():
+                    times = len(self._moments(day, clock))
+                    if times != 1:
+                        (twice if times else skipped).append(datetime.combine(day, clock))
+        return skipped, twice
+
+    def _clocks(self) -> list[time]:
+        in_order = product(*(sorted(self.values[index]) for index in (2, 1, 0)))
+        return [time(hour, minute, second) for hour, minute, second in in_order]
+
+    def _moments(self, day: date, clock: time) -> list[datetime]:
+        """When the zone's clock shows that time on that day, in UTC: once, never or twice."""
+        shown = datetime.combine(day, clock)
+        found = {shown.replace(tzinfo=self.time_zone, fold=fold).astimezone(UTC) for fold in (0, 1)}
+        # Of a time that does not exist, Python makes one that the clock shows otherwise.
+        return sorted(at for at in found if at.astimezone(self.time_zone).replace(tzinfo=None) == shown)
 
     def _on(self, day: date) -> bool:
         """Both day fields must fit if one is open, either if both are given: cron's own rule."""
         in_month, in_week = day.day in self.values[3], day.isoweekday() % 7 in self.values[5]
         fits = in_month and in_week if any(self.open_days) else in_month or in_week
         return fits and day.month in self.values[4]
+
+
+def warning_of_clock_changes(schedule: Schedule, moment: datetime) -> str:
+    """One line where the zone's clock skips or repeats a night within a year; else empty."""
+    skipped, twice = schedule.clock_changes(moment)
+    told = [
+        f"{each} on {' and '.join(f'{at:%Y-%m-%d at %H:%M}' for at in times)}"
+        for each, times in (("skips a night", skipped), ("may run one twice", twice))
+        if times
+    ]
+    if not told:
+        return ""
+    return (
+        f"Warning: when the clock of {schedule.time_zone.key} is changed, this schedule {' and '.join(told)}; an hour "
+        f"that is never skipped or repeated, such as {ALWAYS_ONCE:%H:%M}, avoids it."
+    )
 
 
 def _wrong_number(cron: str, fields: list[str]) -> str:

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -89,6 +90,20 @@ class Health(Protocol):
         """
 
 
+def require_prometheus(address: str) -> str:
+    """The address of a Prometheus, by its looks.
+
+    Raises:
+        UsageError: it is none.
+    """
+    if not re.match(r"https?://[^/?#\s]", address):
+        raise UsageError(
+            f"GOALRANK_PROMETHEUS {address!r} found, expected the address of Prometheus, such as "
+            "http://prometheus-operated.monitoring:9090"
+        )
+    return address
+
+
 class PrometheusHealth:
     """From the service's own metrics, as Prometheus has scraped them; a pod's name begins with its revision's."""
 
@@ -103,10 +118,7 @@ class PrometheusHealth:
         Raises:
             UsageError: none is named: a canary that nobody watches is none.
         """
-        address = os.environ.get("GOALRANK_PROMETHEUS", "")
-        if not address.startswith(("http://", "https://")):
-            raise UsageError(f"GOALRANK_PROMETHEUS {address!r} found, expected the address of Prometheus")
-        return cls(address, namespace)
+        return cls(require_prometheus(os.environ.get("GOALRANK_PROMETHEUS", "")), namespace)
 
     def read(self, revision: str, seconds: float) -> Reading:
         pods = f'namespace="{self._namespace}",pod=~"{revision}-.*"'

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from contextlib import nullcontext
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from goalrank.errors import EXIT_BUG, EXIT_TRY_AGAIN, EXIT_USAGE
+from components import the_night
+from goalrank.errors import EXIT_BUG, EXIT_TRY_AGAIN, EXIT_USAGE, UsageError
+from pipelines.backfill import require_closed
 from tests.cluster.kfp_server import Fault, KubeflowPipelines, serving
 from tests.cluster.typed import OTHER_IMAGE, TOKEN, Terminal, terminal_for
 
@@ -155,6 +158,12 @@ def test_scheduled_nights_count_too(server: KubeflowPipelines, terminal: Termina
         (("backfill", "--from", "2026-01-06", "--to", "2026-01-05"), "1 to 366 days in order"),
         (("backfill", "--from", "2024-01-01", "--to", "2026-01-05"), "1 to 366 days in order"),
         (("backfill", "--from", "2026-1-6", "--to", "2026-01-07"), "--from"),
+        (("submit", "--date", "2999-01-01"), "--date 2999-01-01 found, expected a day that is over"),
+        (
+            ("backfill", "--from", "2999-01-01", "--to", "2999-01-02"),
+            "--to 2999-01-02 found, expected a day that is over",
+        ),
+        (("backfill", "--from", "2999-01-02", "--to", "2999-01-01"), "1 to 366 days in order"),
     ],
 )
 def test_dates_are_looked_at_first(
@@ -163,3 +172,14 @@ def test_dates_are_looked_at_first(
     document: dict[str, Any] = terminal.json(*words)
     assert (document["exit_code"], said in document["reason"]) == (EXIT_USAGE, True), document
     assert server.connections == 0
+
+
+@pytest.mark.parametrize(("hour", "fits"), [(0, False), (23, False), (24, True)])
+def test_a_day_is_over_at_midnight_in_utc(monkeypatch: pytest.MonkeyPatch, hour: int, fits: bool) -> None:
+    """As `auto` means it (components/the_night.py)."""
+    monkeypatch.setattr(the_night, "_now", lambda: datetime(2026, 1, 5, tzinfo=UTC) + timedelta(hours=hour))
+    assert require_closed("--date", "2026-01-04") == "2026-01-04"
+    with (
+        nullcontext() if fits else pytest.raises(UsageError, match="expected a day that is over: 2026-01-04 is the new")
+    ):
+        require_closed("--date", "2026-01-05")

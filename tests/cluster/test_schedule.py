@@ -6,18 +6,22 @@ import inspect
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from zoneinfo import available_timezones
 
 import pytest
 
 from console.cluster import EXIT_DIFFERS
+from console.cluster_settings import require_cluster
 from console.kubeflow import desired, parameters
 from console.settings import Settings
 from goalrank.errors import EXIT_TRY_AGAIN, EXIT_USAGE
 from pipelines.kubeflow import TRIES
 from pipelines.nightly import nightly
 from pipelines.recurring import NAME
+from pipelines.schedule import ALWAYS_ONCE, Schedule, warning_of_clock_changes
 from tests.cluster.kfp_server import Fault, KubeflowPipelines, serving
 from tests.cluster.test_gpu_nodes import IMAGES
 from tests.cluster.typed import OTHER_IMAGE, TOKEN, Terminal, terminal_for
@@ -273,7 +277,7 @@ def test_a_pause_after_a_cut_is_no_cut(server: KubeflowPipelines, terminal: Term
 
 def test_shown(server: KubeflowPipelines, terminal: Terminal) -> None:
     assert terminal.json("schedule", "show") == {
-        "exit_code": 0, "paused": False, "recurring_runs": [], "others": [],
+        "exit_code": 0, "paused": False, "recurring_runs": [], "others": [], "warnings": [],
     }  # fmt: skip
     assert "makes one" in terminal.type("schedule", "show").out
     applied = terminal.json("schedule", "apply", "--time-zone", "Europe/Berlin")
@@ -358,7 +362,46 @@ def test_a_server_of_many_users_wants_a_namespace(server: KubeflowPipelines, ter
         ({"GOALRANK_TRAIN_IMAGE": ""}, "expected an image by digest"),
         ({"GOALRANK_TRAIN_IMAGE": "goalrank/train:1"}, "expected an image by digest"),
         ({"GOALRANK_TRAIN_IMAGE": "goalrank/train:1\nx", "GOALRANK_IMAGE_TAGS": "1"}, "expected an image by digest"),
-        ({"GOALRANK_LOGS_URI": "logs"}, "expected a whole path or a URI"),
+        ({"GOALRANK_LOGS_URI": "logs"}, "'logs' found, expected a folder under /workspace"),
+        (
+            {"GOALRANK_LOGS_URI": "s3://bucket/logs"},
+            "GOALRANK_LOGS_URI: 's3://bucket/logs' found, expected a local fol",
+        ),
+        ({"GOALRANK_LOGS_URI": "/workspacex/logs"}, "'/workspacex/logs' found, expected a folder under /workspace"),
+        ({"GOALRANK_SNAPSHOTS_URI": "file:///data"}, "GOALRANK_SNAPSHOTS_URI 'file:///data' found, expected a folder"),
+        ({"GOALRANK_SNAPSHOTS_URI": "/workspace/a*"}, "which Spark reads as a pattern"),
+        ({"GOALRANK_FEAST_URI": "gs://x/feast"}, "GOALRANK_FEAST_URI 'gs://x/feast' found, expected a folder under"),
+        ({"GOALRANK_JOURNAL_URI": "/tmp/journal"}, "what a step writes anywhere else is lost with its pod; give a f"),
+        ({"GOALRANK_JOURNAL_URI": "s3://bucket/j"}, "an object store has none"),
+        ({"GOALRANK_TRACKING_URI": "mlflow:5000"}, "'mlflow:5000' found, expected an MLflow server, such as http://ml"),
+        ({"GOALRANK_TRACKING_URI": "/workspace/mlruns"}, "'/workspace/mlruns' found, expected an MLflow server"),
+        ({"GOALRANK_TRACKING_URI": "http://"}, "'http://' found, expected an MLflow server"),
+        ({"GOALRANK_PROMETHEUS": "prom:9090"}, "'prom:9090' found, expected the address of Prometheus, such as http"),
+        (
+            {"GOALRANK_CANARY_SERVICE": "goalrank-ranker", "GOALRANK_PROMETHEUS": "http:///x"},
+            "expected the address of P",
+        ),
+        ({"GOALRANK_CANARY_SERVICE": "goalrank-ranker"}, "GOALRANK_PROMETHEUS is not: a canary is judged by its figur"),
+        (
+            {"GOALRANK_CANARY_SERVICE": "Ranker", "GOALRANK_PROMETHEUS": "http://prom:9090"},
+            "'Ranker' found, expected the name of an InferenceService",
+        ),
+        ({"GOALRANK_TRAIN_PROCESSES": "4"}, "GOALRANK_GPUS 1 found, expected no more processes than GPUs of a machine"),
+        (
+            {"GOALRANK_TRAIN_PROCESSES": "3", "GOALRANK_GPUS": "2", "GOALRANK_TRAIN_NODES": "2"},
+            "start one process a GPU",
+        ),
+        ({"GOALRANK_VOLUME_CLAIM": "Bad_Name"}, "'Bad_Name' found, expected a name that Kubernetes takes"),
+        ({"GOALRANK_VOLUME_CLAIM": ""}, "'' found, expected a name that Kubernetes takes"),
+        (
+            {"GOALRANK_SERVICE_ACCOUNT": "Bad/../x"},
+            "GOALRANK_SERVICE_ACCOUNT 'Bad/../x' found, expected a name that Ku",
+        ),
+        ({"GOALRANK_SERVICE_ACCOUNT": "x" * 254}, "expected a name that Kubernetes takes"),
+        ({"GOALRANK_KFP_NAMESPACE": "team.a"}, "GOALRANK_KFP_NAMESPACE 'team.a' found, expected a namespace's name"),
+        ({"GOALRANK_SPARK_MASTER": "k8s://"}, "'k8s://' found, expected k8s://https://HOST:PORT"),
+        ({"GOALRANK_SPARK_MASTER": "spark://spark"}, "'spark://spark' found, expected spark://HOST:PORT"),
+        ({"GOALRANK_SPARK_MASTER": ""}, "Spark master '' found, expected local[N], spark://HOST:PORT or k8s://https"),
         ({"GOALRANK_TRACKING_URI": "sqlite:///mlflow.db"}, "expected an MLflow server"),
         ({"GOALRANK_JOURNAL_URI": "/a/../b"}, "GOALRANK_JOURNAL_URI"),
         ({"GOALRANK_PRESET": "huge"}, "preset 'huge' found"),
@@ -371,10 +414,151 @@ def test_a_server_of_many_users_wants_a_namespace(server: KubeflowPipelines, ter
 def test_refused_before_anybody_is_asked(
     server: KubeflowPipelines, terminal: Terminal, environment: dict[str, str], said: str
 ) -> None:
-    for words in (("apply",), ("diff",)):
-        document = terminal.json("schedule", *words, **environment)
+    commands = [("schedule", "apply"), ("schedule", "diff")]
+    if not environment.keys() & {"GOALRANK_CRON", "GOALRANK_TIME_ZONE"}:
+        commands += [("submit", "--date", "2026-01-05"), ("backfill", "--from", "2026-01-05", "--to", "2026-01-06")]
+    for words in commands:
+        document = terminal.json(*words, **environment)
         assert (document["exit_code"], said in document["reason"]) == (EXIT_USAGE, True), document
     assert server.connections == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "shown"),
+    [
+        ("TRACKING_URI", "postgresql://bob:hunter2@db/mlflow", "postgresql://...@db/mlflow"),
+        ("TRACKING_URI", "https://bob:hunter2/7@x@mlflow.example", "https://...@mlflow.example"),
+        ("TRACKING_URI", "postgresql://db/mlflow?user=bob&password=hunter2", "user=bob&password=..."),
+        ("PROMETHEUS", "http://bob:hunter2@prom:9090", "http://...@prom:9090"),
+        ("PROMETHEUS", "bob:hunter2@prom:9090", "...@prom:9090"),
+        ("SPARK_MASTER", "spark://bob:hunter2@spark:7077", "spark://...@spark:7077"),
+        ("LOGS_URI", "s3://bob:hunter2@bucket/logs", "s3://...@bucket/logs"),
+    ],
+)
+def test_a_password_goes_into_no_parameter(
+    server: KubeflowPipelines, terminal: Terminal, name: str, value: str, shown: str
+) -> None:
+    for words in (("schedule", "apply"), ("schedule", "diff"), ("submit", "--date", "2026-01-05")):
+        end = terminal.type(*words, "--json", **{f"GOALRANK_{name}": value})
+        reason = end.document["reason"]
+        assert (end.code, f"GOALRANK_{name} '" in reason, shown in reason) == (EXIT_USAGE, True, True), reason
+        assert "Secret" in reason and "docs/deploy.md, step 3" in reason
+        assert "hunter2" not in end.out + end.err
+    assert server.connections == 0
+
+
+def test_a_password_that_is_on_the_server_already_is_not_shown(server: KubeflowPipelines, terminal: Terminal) -> None:
+    """Put there by an older release, or by hand; the next apply takes it away."""
+    terminal.json("schedule", "apply")
+    only(server)["runtime_config"]["parameters"]["tracking_uri"] = "https://bob:hunter2@mlflow.example"
+    said = [terminal.type("schedule", word, *flag) for word in ("diff", "show") for flag in ((), ("--json",))]
+    assert not any("hunter2" in each.out + each.err for each in said)
+    assert "  parameters.tracking_uri: 'https://...@mlflow.example' -> 'http://mlflow:5000'" in said[0].out
+    done = terminal.type("schedule", "apply")
+    assert "https://...@mlflow.example" in done.out and "hunter2" not in done.out + done.err
+    assert only(server)["runtime_config"]["parameters"]["tracking_uri"] == "http://mlflow:5000"
+
+
+def test_neither_is_the_one_of_kubeflows_own_address(terminal: Terminal) -> None:
+    away = terminal.type("schedule", "show", "--json", GOALRANK_KFP_ENDPOINT="http://bob:hunter2@127.0.0.1:9")
+    assert (away.code, "http://...@127.0.0.1:9 does not answer" in away.document["reason"]) == (EXIT_TRY_AGAIN, True)
+    assert "hunter2" not in away.out + away.err
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"gpus": 0, "train_processes": 4},
+        {"gpus": 4, "train_processes": 4},
+        {"gpus": 2, "train_processes": 1},
+        {
+            "logs_uri": "/workspace/team@x/logs",
+            "snapshots_uri": "file:///workspace/snapshots",
+            "journal_uri": "/workspace",
+        },
+        {"tracking_uri": "postgresql+psycopg://db:5432/mlflow", "service_account": "", "volume_claim": "a.b-1"},
+        {"spark_master": "k8s://https://kubernetes.default.svc"},
+        {"spark_master": "spark://one:7077,two:7077"},
+        {"spark_master": "local[*]"},
+        {"canary_service": "another", "prometheus": "https://prom.example/prometheus"},
+    ],
+    ids=str,
+)
+def test_what_a_cluster_can_work_with(given: dict[str, Any]) -> None:
+    """Another InferenceService than the base's too: an overlay may rename it, and the promoter's role with it."""
+    require_cluster(Settings(**given))
+
+
+@pytest.mark.parametrize(
+    ("cron", "zone", "said"),
+    [
+        ("0 30 2 * * *", "UTC", ""),
+        ("0 30 4 * * *", "Europe/Berlin", ""),
+        ("0 30 2 * * MON-FRI", "Europe/Berlin", ""),
+        (
+            "0 30 2 * * *",
+            "Europe/Berlin",
+            "Warning: when the clock of Europe/Berlin is changed, this schedule skips a night on 2026-03-29 at 02:30 "
+            "and may run one twice on 2026-10-25 at 02:30; an hour that is never skipped or repeated, such as 04:30, "
+            "avoids it.",
+        ),
+        ("0 30 0 * * *", "America/Santiago", "this schedule skips a night on 2026-09-06 at 00:30; an hour"),
+        ("0 30 23 * * *", "America/Santiago", "this schedule may run one twice on 2026-04-04 at 23:30; an hour"),
+    ],
+)
+def test_when_the_clock_is_changed(cron: str, zone: str, said: str) -> None:
+    warning = warning_of_clock_changes(Schedule.parse(cron, zone), datetime(2026, 1, 1, tzinfo=UTC))
+    assert said in warning and bool(said) == bool(warning)
+
+
+@pytest.mark.parametrize(
+    ("cron", "zone", "after", "nights"),
+    [
+        ("0 30 2 * * *", "Europe/Berlin", (2026, 3, 28), ["2026-03-28T02:30:00+01:00", "2026-03-30T02:30:00+02:00"]),
+        (
+            "0 30 2 * * *",
+            "Europe/Berlin",
+            (2026, 10, 24, 12),
+            ["2026-10-25T02:30:00+02:00", "2026-10-25T02:30:00+01:00", "2026-10-26T02:30:00+01:00"],
+        ),
+        ("0 30 2 * * *", "UTC", (2026, 3, 28, 12), ["2026-03-29T02:30:00+00:00", "2026-03-30T02:30:00+00:00"]),
+        ("0 30 0 * * *", "America/Santiago", (2026, 9, 5), ["2026-09-05T00:30:00-04:00", "2026-09-07T00:30:00-03:00"]),
+        (
+            "0 30 23 * * *",
+            "America/Santiago",
+            (2026, 4, 4, 12),
+            ["2026-04-04T23:30:00-03:00", "2026-04-04T23:30:00-04:00", "2026-04-05T23:30:00-04:00"],
+        ),
+        (
+            "0 0 1,2 * * *",
+            "Europe/Berlin",
+            (2026, 10, 24, 23, 30),
+            ["2026-10-25T02:00:00+02:00", "2026-10-25T02:00:00+01:00"],
+        ),
+    ],
+)
+def test_nights_are_those_that_the_clock_shows(cron: str, zone: str, after: tuple[int, ...], nights: list[str]) -> None:
+    schedule, at = Schedule.parse(cron, zone), datetime(*after, tzinfo=UTC)  # type: ignore[misc]
+    for expected in nights:
+        found = schedule.next_after(at)
+        assert found is not None and found.isoformat() == expected
+        at = found
+
+
+def test_the_hour_we_name_is_shown_once_a_day_everywhere() -> None:
+    cron = f"0 {ALWAYS_ONCE.minute} {ALWAYS_ONCE.hour} * * *"
+    for zone in sorted(available_timezones()):
+        assert Schedule.parse(cron, zone).clock_changes(datetime(2026, 1, 1, tzinfo=UTC)) == ([], []), zone
+
+
+def test_changes_of_the_clock_are_told(terminal: Terminal) -> None:
+    """Whenever it is typed, a year has a spring and an autumn."""
+    night = {"GOALRANK_CRON": "0 30 2 * * *", "GOALRANK_TIME_ZONE": "Europe/Berlin"}
+    assert "Warning: when the clock of Europe/Berlin is changed" in terminal.type("schedule", "apply", **night).out
+    assert "Warning: when the clock of Europe/Berlin is changed" in terminal.type("schedule", "show").out
+    (warning,) = terminal.json("schedule", "show")["warnings"]
+    assert terminal.json("schedule", "apply", **night)["warnings"] == [warning]
+    assert terminal.json("schedule", "apply")["warnings"] == terminal.json("schedule", "show")["warnings"] == []
 
 
 def test_tags_where_they_are_allowed(server: KubeflowPipelines, terminal: Terminal) -> None:

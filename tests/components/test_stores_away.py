@@ -40,6 +40,8 @@ def cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
         ("spark://127.0.0.1:9,127.0.0.1:7", TryAgain, "no Spark master answers"),
         ("spark://somewhere", UsageError, "'spark://somewhere' found, expected spark://HOST:PORT"),
         ("spark://host:port", UsageError, "'spark://host:port' found, expected spark://HOST:PORT"),
+        ("k8s://", UsageError, "'k8s://' found, expected k8s://https://HOST:PORT; mend GOALRANK_SPARK_MASTER"),
+        ("locall", UsageError, "'locall' found, expected local.N., spark://HOST:PORT or k8s://https://HOST:PORT"),
     ],
 )
 def test_spark_master_away(tmp_path: Path, master: str, error: type[Exception], found: str) -> None:
