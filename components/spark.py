@@ -152,7 +152,7 @@ def require_master(master: str) -> None:
         )
         fits = bool(host)
     else:
-        fits = "://" in master or _WITHOUT_ADDRESS.fullmatch(master) is not None
+        fits = _WITHOUT_ADDRESS.fullmatch(master) is not None
         expected = "local[N], spark://HOST:PORT or k8s://https://HOST:PORT"
     if not fits:
         raise UsageError(f"Spark master {master!r} found, expected {expected}; mend GOALRANK_SPARK_MASTER")

@@ -35,9 +35,6 @@ FOLDERS: dict[str, Callable[[str], Path]] = {
 ADDRESSES = (*FOLDERS, "tracking_uri", "prometheus", "spark_master")
 """Settings that become a run's parameters or variables of its pods, where everybody reads them."""
 
-REGISTRIES = ("http", "https", "postgresql", "mysql", "mssql")
-"""Schemes of an MLflow that several machines reach."""
-
 _LABEL = re.compile(r"[a-z](?:[-a-z0-9]{0,61}[a-z0-9])?")
 """What KServe takes for the name of an InferenceService."""
 
@@ -60,7 +57,7 @@ def require_cluster(settings: Settings) -> None:
             "collects what the service has logged; deliver feedback through your own logs, GOALRANK_LOGS_URI"
         )
     for name in ADDRESSES:  # first of all, since the other messages show what was found
-        naming.require_no_password(_variable(name), getattr(settings, name))
+        naming.require_no_password(_variable(name), getattr(settings, name).removeprefix("file://"))
     for name, folder in FOLDERS.items():
         if value := getattr(settings, name):
             _require_on_the_volume(_variable(name), value, folder)
@@ -89,30 +86,29 @@ def _variable(name: str) -> str:
 def _require_on_the_volume(variable: str, value: str, folder: Callable[[str], Path]) -> None:
     """A folder that every step finds, and finds again."""
     naming.require_address(variable, value)
-    mend = f"give a folder under {ROOT}, the volume that all steps share, or leave it empty"
     try:
         place = folder(value)
     except UsageError as error:
-        raise UsageError(f"{variable}: {error}; {mend}") from error
+        raise UsageError(f"{variable}: {error} (here under {ROOT})") from error
     is_whole = value.startswith(("/", "file:///"))
     if not (is_whole and place.is_relative_to(ROOT)):
         raise UsageError(
-            f"{variable} {value!r} found, expected a folder under {ROOT}: what a step writes anywhere else is lost "
-            f"with its pod; {mend}"
+            f"{variable} {value!r} found, expected the path of a folder under {ROOT}: what a step writes anywhere else "
+            "is lost with its pod; give one on the volume that all steps share, or leave it empty"
         )
 
 
 def _require_mlflow(uri: str) -> None:
     naming.require_address("GOALRANK_TRACKING_URI", uri)
-    scheme, separator, _ = uri.partition("://")
     try:
-        host = urlsplit(uri).hostname
-    except ValueError:
-        host = None
-    if not separator or scheme.partition("+")[0] not in REGISTRIES or not host:
+        parts = urlsplit(uri)
+        is_server = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is none
+        is_server = False
+    if not is_server:
         raise UsageError(
             f"GOALRANK_TRACKING_URI {uri!r} found, expected an MLflow server, such as {MLFLOW}: steps run on several "
-            "machines"
+            "machines, without a database's driver and without the store's keys"
         )
 
 

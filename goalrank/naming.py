@@ -24,7 +24,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _ENCODED = re.compile(r"%(?:2e|2f|5c|23|3f|25|0[0-9a-f]|1[0-9a-f]|7f)", re.IGNORECASE)
 _CREDENTIALS = re.compile(r"(?<=//)[^/@\s]*@")
 _USER = re.compile(r"(?<=//)\S*@|^(?![/.]|\S*//)\S*@")
-_SECRET = re.compile(r"([?&;][^=&;\s]*(?:passw|pwd|token|secret)[^=&;\s]*=)[^&;\s]+", re.IGNORECASE)
+_SECRET = re.compile(r"([?&;][^=&;\s]*(?:pass|pwd|token|secret|key|sig|cred)[^=&;\s]*=)[^&;\s]+", re.IGNORECASE)
 
 
 def require_name(what: str, text: Any, error: type[GoalRankError] = UsageError) -> str:

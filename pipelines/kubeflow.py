@@ -197,13 +197,14 @@ def _message(error: Any) -> str:
         body = str(document.get("message") or document.get("error") or body)
     except (ValueError, AttributeError):
         pass
-    return " ".join((body or str(error.reason)).split())[:LONGEST_MESSAGE]
+    return " ".join((body or str(error.reason)).split())
 
 
 def _error(address: Address, token: str, status: int | None, said: str) -> GoalRankError:
     """Our error for an answer of Kubeflow Pipelines."""
     where = f"Kubeflow Pipelines at {address.shown}"
-    said = naming.masked(said.replace(token, "...") if token else said)
+    # Cut last of all: half a token or password is known as neither.
+    said = naming.masked(said.replace(token, "...") if token else said)[:LONGEST_MESSAGE]
     if status == 401:
         found = "the token was refused" if token else "it wants a token and none is set"
         return UsageError(f"{where}: {found} (401); set GOALRANK_KFP_TOKEN or GOALRANK_KFP_TOKEN_FILE to a valid one")

@@ -96,7 +96,7 @@ def require_prometheus(address: str) -> str:
     Raises:
         UsageError: it is none.
     """
-    if not re.match(r"https?://[^/?#\s]", address):
+    if not re.fullmatch(r"https?://[^/?#\s]\S*", address, re.IGNORECASE):
         raise UsageError(
             f"GOALRANK_PROMETHEUS {address!r} found, expected the address of Prometheus, such as "
             "http://prometheus-operated.monitoring:9090"

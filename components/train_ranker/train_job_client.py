@@ -122,6 +122,7 @@ class TrainJobs:
         before()
         # 409: this very call was answered, but the answer was lost.
         made = self._call(self._api.create_namespaced_custom_object, (409,), body=job)
+        made = made or self._call(self._api.get_namespaced_custom_object, (404,), name=name)
         if made is not None and PATCHES not in made["spec"]:
             # An API server drops what a definition does not know, and tells nobody.
             self.delete(name)

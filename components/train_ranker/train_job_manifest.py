@@ -170,6 +170,8 @@ def name_of(run_uri: str) -> str:
 
 
 def is_same(found: dict[str, Any], job: dict[str, Any]) -> bool:
-    """Does a job that is there do the same work on as many machines?"""
+    """Does a job that is there do the same work on as many machines, and run at all?"""
     there, wanted = found["spec"]["trainer"], job["spec"]["trainer"]
-    return all(there.get(key) == wanted[key] for key in ("image", "command", "args", "numNodes", "numProcPerNode"))
+    return PATCHES in found["spec"] and all(
+        there.get(key) == wanted[key] for key in ("image", "command", "args", "numNodes", "numProcPerNode")
+    )

@@ -222,7 +222,7 @@ def test_kubeflow_is_reached_at_the_ports_of_its_pods(objects: list[Object], ask
 
 def test_an_older_kubeflow_shows_artifacts() -> None:
     """Its pod is asked by Kubeflow's page alone, and asks Kubeflow's API and a store."""
-    (policy,) = yaml.safe_load_all((K8S / "components" / "baseline-pods" / "network.yaml").read_text(encoding="utf-8"))
+    policy, *_ = yaml.safe_load_all((K8S / "components" / "baseline-pods" / "network.yaml").read_text(encoding="utf-8"))
     ((asked,), (asks, outside)) = policy["spec"]["ingress"], policy["spec"]["egress"]
     assert asked["from"] == asks["to"] == [{"namespaceSelector": {"matchLabels": KUBEFLOWS_LABELS}}]
     assert {port["port"] for port in asks["ports"]} == STORE | {KUBEFLOW["ml-pipeline, HTTP"]}

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.cluster.rendered import K8S, ROOT, Object, name_of, of_kind, pods, render
+from tests.cluster.rendered import K8S, ROOT, Object, name_of, of_kind, pods, render, selects
 from tests.cluster.restricted import violations
 from tests.cluster.schemas import is_core, problems
 
@@ -43,7 +43,17 @@ def test_an_older_kubeflow_is_a_component_of_the_overlay(tmp_path: Path) -> None
     levels = {mode: namespace["metadata"]["labels"][f"pod-security.kubernetes.io/{mode}"] for mode in MODES}
     assert levels == {"enforce": "baseline", "audit": "restricted", "warn": "restricted"}
     assert [problem for one in rendered if is_core(one) for problem in problems(one)] == []
-    assert "NetworkPolicy/artifact-previews" in [name_of(policy) for policy in of_kind(rendered, "NetworkPolicy")]
+    policies = {name_of(policy): policy["spec"] for policy in of_kind(rendered, "NetworkPolicy")}
+    assert "NetworkPolicy/artifact-previews" in policies
+    run = {"workflows.argoproj.io/workflow": "goalrank-nightly-x"}
+    stores = {"redis": 6379, "postgres": 5432}
+    way = policies["NetworkPolicy/night-to-stores"]
+    assert selects(way["podSelector"], run)
+    for rule, (store, port) in zip(way["egress"], stores.items(), strict=True):
+        assert selects(rule["to"][0]["podSelector"], {"app.kubernetes.io/name": store})
+        (into,) = policies[f"NetworkPolicy/{store}-from-night"]["ingress"]
+        assert selects(into["from"][0]["podSelector"], run)
+        assert [each["port"] for each in (*rule["ports"], *into["ports"])] == [port, port]
     page = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
     assert "../../components/baseline-pods" in page and "kubectl label namespace" not in page
 

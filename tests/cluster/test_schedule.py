@@ -18,7 +18,7 @@ from console.cluster_settings import require_cluster
 from console.kubeflow import desired, parameters
 from console.settings import Settings
 from goalrank.errors import EXIT_TRY_AGAIN, EXIT_USAGE
-from pipelines.kubeflow import TRIES
+from pipelines.kubeflow import LONGEST_MESSAGE, TRIES, Address, _error
 from pipelines.nightly import nightly
 from pipelines.recurring import NAME
 from pipelines.schedule import ALWAYS_ONCE, Schedule, warning_of_clock_changes
@@ -362,16 +362,25 @@ def test_a_server_of_many_users_wants_a_namespace(server: KubeflowPipelines, ter
         ({"GOALRANK_TRAIN_IMAGE": ""}, "expected an image by digest"),
         ({"GOALRANK_TRAIN_IMAGE": "goalrank/train:1"}, "expected an image by digest"),
         ({"GOALRANK_TRAIN_IMAGE": "goalrank/train:1\nx", "GOALRANK_IMAGE_TAGS": "1"}, "expected an image by digest"),
-        ({"GOALRANK_LOGS_URI": "logs"}, "'logs' found, expected a folder under /workspace"),
+        ({"GOALRANK_LOGS_URI": "logs"}, "'logs' found, expected the path of a folder under /workspace"),
         (
             {"GOALRANK_LOGS_URI": "s3://bucket/logs"},
             "GOALRANK_LOGS_URI: 's3://bucket/logs' found, expected a local fol",
         ),
-        ({"GOALRANK_LOGS_URI": "/workspacex/logs"}, "'/workspacex/logs' found, expected a folder under /workspace"),
-        ({"GOALRANK_SNAPSHOTS_URI": "file:///data"}, "GOALRANK_SNAPSHOTS_URI 'file:///data' found, expected a folder"),
+        (
+            {"GOALRANK_LOGS_URI": "/workspacex/logs"},
+            "'/workspacex/logs' found, expected the path of a folder under /workspace",
+        ),
+        (
+            {"GOALRANK_SNAPSHOTS_URI": "file:///data"},
+            "GOALRANK_SNAPSHOTS_URI 'file:///data' found, expected the path of a folder",
+        ),
         ({"GOALRANK_SNAPSHOTS_URI": "/workspace/a*"}, "which Spark reads as a pattern"),
-        ({"GOALRANK_FEAST_URI": "gs://x/feast"}, "GOALRANK_FEAST_URI 'gs://x/feast' found, expected a folder under"),
-        ({"GOALRANK_JOURNAL_URI": "/tmp/journal"}, "what a step writes anywhere else is lost with its pod; give a f"),
+        (
+            {"GOALRANK_FEAST_URI": "gs://x/feast"},
+            "GOALRANK_FEAST_URI 'gs://x/feast' found, expected the path of a folder under",
+        ),
+        ({"GOALRANK_JOURNAL_URI": "/tmp/journal"}, "is lost with its pod; give one on the volume"),
         ({"GOALRANK_JOURNAL_URI": "s3://bucket/j"}, "an object store has none"),
         ({"GOALRANK_TRACKING_URI": "mlflow:5000"}, "'mlflow:5000' found, expected an MLflow server, such as http://ml"),
         ({"GOALRANK_TRACKING_URI": "/workspace/mlruns"}, "'/workspace/mlruns' found, expected an MLflow server"),
@@ -403,6 +412,10 @@ def test_a_server_of_many_users_wants_a_namespace(server: KubeflowPipelines, ter
         ({"GOALRANK_SPARK_MASTER": "spark://spark"}, "'spark://spark' found, expected spark://HOST:PORT"),
         ({"GOALRANK_SPARK_MASTER": ""}, "Spark master '' found, expected local[N], spark://HOST:PORT or k8s://https"),
         ({"GOALRANK_TRACKING_URI": "sqlite:///mlflow.db"}, "expected an MLflow server"),
+        ({"GOALRANK_TRACKING_URI": "postgresql+psycopg://db:5432/mlflow"}, "without a database's driver"),
+        ({"GOALRANK_TRACKING_URI": "http://mlflow:99999"}, "expected an MLflow server"),
+        ({"GOALRANK_PROMETHEUS": "http://p:9090/ x"}, "expected the address of Prometheus"),
+        ({"GOALRANK_SPARK_MASTER": "http://spark"}, "Spark master 'http://spark' found, expected local[N]"),
         ({"GOALRANK_JOURNAL_URI": "/a/../b"}, "GOALRANK_JOURNAL_URI"),
         ({"GOALRANK_PRESET": "huge"}, "preset 'huge' found"),
         ({"GOALRANK_GPUS": "-1"}, "gpus"),
@@ -430,6 +443,7 @@ def test_refused_before_anybody_is_asked(
         ("TRACKING_URI", "https://bob:hunter2/7@x@mlflow.example", "https://...@mlflow.example"),
         ("TRACKING_URI", "postgresql://db/mlflow?user=bob&password=hunter2", "user=bob&password=..."),
         ("PROMETHEUS", "http://bob:hunter2@prom:9090", "http://...@prom:9090"),
+        ("PROMETHEUS", "http://prom:9090?api_key=hunter2", "?api_key=..."),
         ("PROMETHEUS", "bob:hunter2@prom:9090", "...@prom:9090"),
         ("SPARK_MASTER", "spark://bob:hunter2@spark:7077", "spark://...@spark:7077"),
         ("LOGS_URI", "s3://bob:hunter2@bucket/logs", "s3://...@bucket/logs"),
@@ -459,6 +473,12 @@ def test_a_password_that_is_on_the_server_already_is_not_shown(server: KubeflowP
     assert only(server)["runtime_config"]["parameters"]["tracking_uri"] == "http://mlflow:5000"
 
 
+def test_neither_is_half_of_one() -> None:
+    """A long answer is cut once the passwords are out of it."""
+    said = "x" * (LONGEST_MESSAGE - 24) + " https://bob:hunter2@mlflow.example"
+    assert "hunt" not in str(_error(Address("http://kubeflow"), "", 500, said))
+
+
 def test_neither_is_the_one_of_kubeflows_own_address(terminal: Terminal) -> None:
     away = terminal.type("schedule", "show", "--json", GOALRANK_KFP_ENDPOINT="http://bob:hunter2@127.0.0.1:9")
     assert (away.code, "http://...@127.0.0.1:9 does not answer" in away.document["reason"]) == (EXIT_TRY_AGAIN, True)
@@ -473,10 +493,10 @@ def test_neither_is_the_one_of_kubeflows_own_address(terminal: Terminal) -> None
         {"gpus": 2, "train_processes": 1},
         {
             "logs_uri": "/workspace/team@x/logs",
-            "snapshots_uri": "file:///workspace/snapshots",
+            "snapshots_uri": "file:///workspace/team@x/snapshots",
             "journal_uri": "/workspace",
         },
-        {"tracking_uri": "postgresql+psycopg://db:5432/mlflow", "service_account": "", "volume_claim": "a.b-1"},
+        {"tracking_uri": "HTTP://mlflow:5000", "service_account": "", "volume_claim": "a.b-1"},
         {"spark_master": "k8s://https://kubernetes.default.svc"},
         {"spark_master": "spark://one:7077,two:7077"},
         {"spark_master": "local[*]"},

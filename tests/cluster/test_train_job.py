@@ -254,6 +254,18 @@ def test_a_trainer_that_is_too_old(server: Trainer, tmp_path: Path) -> None:
     assert server.jobs == {}
 
 
+def test_a_job_that_an_older_trainer_made_is_replaced(server: Trainer, tmp_path: Path) -> None:
+    """The step was killed before it could delete the job: the next try does not wait for it half an hour."""
+    server.unknown = {PATCHES}
+    original, left = server.delete, list[str]()
+    server.delete = left.append  # type: ignore[method-assign]
+    with pytest.raises(UsageError, match=PATCHES):
+        trained(server, tmp_path)
+    assert len(server.jobs) == 1 and left
+    server.delete, server.unknown, server.work = original, set(), trains  # type: ignore[method-assign]
+    assert trained(server, tmp_path) and server.asked.count("POST") == 2
+
+
 def test_a_step_that_was_killed_finds_its_job(server: Trainer, tmp_path: Path) -> None:
     server.work = trains
     original = server.look
