@@ -77,7 +77,7 @@ def reaching(tracking_uri: str) -> Iterator[None]:
     except Exception as error:
         if _is_away(error):
             raise TryAgain(
-                f"MLflow at {without_password(tracking_uri)} does not answer ({_first_line(error)}); "
+                f"MLflow at {naming.without_password(tracking_uri)} does not answer ({_first_line(error)}); "
                 "start it or mend the tracking URI, then run the same command again"
             ) from error
         raise
@@ -326,11 +326,6 @@ def registered_identity(registration: dict[str, Any], model: str) -> ModelVersio
 # ------------------------------------------------------------------------------------------------------------ private
 
 
-def without_password(text: str) -> str:
-    """A URI, or a text with URIs, as it may be shown: user names and passwords taken out."""
-    return re.sub(r"//[^/@\s]*@", "//", text)
-
-
 def _database_file(tracking_uri: str) -> Path | None:
     """The file of an SQLite URI (sqlite:///relative or sqlite:////absolute), None for other URIs."""
     if not tracking_uri.startswith("sqlite:///"):
@@ -362,4 +357,5 @@ def _is_away(error: BaseException) -> bool:
 
 
 def _first_line(error: BaseException) -> str:
-    return without_password(str(error).strip().splitlines()[0])[:200] if str(error).strip() else type(error).__name__
+    said = str(error).strip()
+    return naming.without_password(said.splitlines()[0])[:200] if said else type(error).__name__

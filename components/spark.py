@@ -145,12 +145,8 @@ def require_master(master: str) -> None:
     if master.startswith(STANDALONE):
         fits, expected = all(host and port for host, port in _places(master)), "spark://HOST:PORT"
     elif master.startswith(spark_on_kubernetes.PREFIX):
-        address = master.removeprefix(spark_on_kubernetes.PREFIX)
-        (host, _), expected = (
-            _place(address.removeprefix("https://").removeprefix("http://")),
-            "k8s://https://HOST:PORT",
-        )
-        fits = bool(host)
+        host, _ = _place(re.sub(r"^https?://", "", master.removeprefix(spark_on_kubernetes.PREFIX)))
+        fits, expected = bool(host), "k8s://https://HOST:PORT"
     else:
         fits = _WITHOUT_ADDRESS.fullmatch(master) is not None
         expected = "local[N], spark://HOST:PORT or k8s://https://HOST:PORT"

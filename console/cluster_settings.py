@@ -6,7 +6,6 @@ step has a check of its own, it is that one which is asked.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +15,7 @@ from components.extract_features import locations
 from components.promote_model import journal
 from components.promote_model.canary import require_prometheus
 from components.spark import require_master
-from console.gpu_nodes import DOMAIN, LONGEST_DOMAIN
+from console.kubernetes_names import is_label, is_service, is_subdomain
 from goalrank import naming
 from goalrank.errors import UsageError
 from pipelines.cluster import MLFLOW, ROOT
@@ -34,11 +33,6 @@ FOLDERS: dict[str, Callable[[str], Path]] = {
 
 ADDRESSES = (*FOLDERS, "tracking_uri", "prometheus", "spark_master")
 """Settings that become a run's parameters or variables of its pods, where everybody reads them."""
-
-_LABEL = re.compile(r"[a-z](?:[-a-z0-9]{0,61}[a-z0-9])?")
-"""What KServe takes for the name of an InferenceService."""
-
-_NAMESPACE = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
 
 
 def require_cluster(settings: Settings) -> None:
@@ -117,17 +111,17 @@ def _require_names(settings: Settings) -> None:
     for name, example in (("volume_claim", "goalrank-workspace"), ("service_account", "goalrank-night")):
         found = getattr(settings, name)
         left_open = name == "service_account" and not found
-        if not left_open and (len(found) > LONGEST_DOMAIN or not DOMAIN.fullmatch(found)):
+        if not left_open and not is_subdomain(found):
             raise UsageError(
                 f"{_variable(name)} {found!r} found, expected a name that Kubernetes takes, of lower-case letters, "
                 f"digits, '-' and '.', such as {example}"
             )
-    if settings.canary_service and not _LABEL.fullmatch(settings.canary_service):
+    if settings.canary_service and not is_service(settings.canary_service):
         raise UsageError(
             f"GOALRANK_CANARY_SERVICE {settings.canary_service!r} found, expected the name of an InferenceService, of "
             "lower-case letters, digits and '-', at most 63, a letter first, such as goalrank-ranker"
         )
-    if settings.kfp_namespace and not _NAMESPACE.fullmatch(settings.kfp_namespace):
+    if settings.kfp_namespace and not is_label(settings.kfp_namespace):
         raise UsageError(
             f"GOALRANK_KFP_NAMESPACE {settings.kfp_namespace!r} found, expected a namespace's name, of lower-case "
             "letters, digits and '-', at most 63, such as goalrank-prod"

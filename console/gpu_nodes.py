@@ -9,14 +9,12 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from console.kubernetes_names import is_qualified, is_value
 from goalrank.errors import UsageError
 
 if TYPE_CHECKING:
     from console.settings import Settings
 
-LONGEST_DOMAIN = 253
-DOMAIN = re.compile(r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?(?:\.[a-z0-9](?:[-a-z0-9]*[a-z0-9])?)*")
-_NAME = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 _OWN = re.compile(r"(?:.*\.)?kubernetes\.io")
 """Domains whose resources are Kubernetes' own and never a device's."""
 
@@ -29,27 +27,20 @@ def gpu_nodes(settings: Settings) -> dict[str, str]:
     """
     resource, taint, label = settings.gpu_resource, settings.gpu_taint, settings.gpu_node_label
     domain, slash, _ = resource.partition("/")
-    if not (slash and _is_qualified(resource)) or _OWN.fullmatch(domain) or resource.startswith("requests."):
+    if not (slash and is_qualified(resource)) or _OWN.fullmatch(domain) or resource.startswith("requests."):
         raise UsageError(
             f"GOALRANK_GPU_RESOURCE {resource!r} found, expected a device plugin's resource, DOMAIN/NAME, such as "
             "nvidia.com/gpu or nvidia.com/mig-3g.40gb (`kubectl describe node` lists a node's)"
         )
-    if taint and not _is_qualified(taint):
+    if taint and not is_qualified(taint):
         raise UsageError(
             f"GOALRANK_GPU_TAINT {taint!r} found, expected a taint's key alone, such as nvidia.com/gpu (whatever its "
             "value, effect NoSchedule); empty where GPU nodes have none"
         )
     key, equals, value = label.partition("=")
-    if label and not (equals and _is_qualified(key) and (not value or _NAME.fullmatch(value))):
+    if label and not (equals and is_qualified(key) and (not value or is_value(value))):
         raise UsageError(
             f"GOALRANK_GPU_NODE_LABEL {label!r} found, expected KEY=VALUE, such as nvidia.com/gpu.present=true; empty "
             "where any node with the resource will do"
         )
     return {"gpu_resource": resource, "gpu_taint": taint, "gpu_node_label": label}
-
-
-def _is_qualified(text: str) -> bool:
-    """Is this a name with or without a domain before it?"""
-    domain, slash, name = text.rpartition("/")
-    named = not slash or (len(domain) <= LONGEST_DOMAIN and DOMAIN.fullmatch(domain) is not None)
-    return named and _NAME.fullmatch(name) is not None

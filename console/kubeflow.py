@@ -19,6 +19,7 @@ from console.gpu_nodes import gpu_nodes
 from console.settings import Settings
 from goalrank import naming
 from goalrank.errors import UsageError
+from pipelines.cluster import MLFLOW, ROOT
 from pipelines.schedule import Schedule
 
 if TYPE_CHECKING:
@@ -83,8 +84,6 @@ def parameters(settings: Settings) -> dict[str, Any]:
     Raises:
         UsageError: one of them cannot work on a cluster (cluster_settings.py).
     """
-    from pipelines.cluster import MLFLOW, ROOT
-
     require_cluster(settings)
     found = {
         "logs_uri": settings.logs_uri or f"{ROOT}/logs",
@@ -133,7 +132,6 @@ def order(settings: Settings, full_rebuild: bool = False) -> Iterator[Order]:
     """
     with desired(settings) as wanted:
         from pipelines.backfill import Order
-        from pipelines.cluster import ROOT
 
         given = parameters(settings) | ({"full_rebuild": True} if full_rebuild else {})
         mark = f"{wanted.digest_of_night}{'-rebuilt' * full_rebuild}"

@@ -86,7 +86,7 @@ def require_address(what: str, text: Any, error: type[GoalRankError] = UsageErro
     """
     if not isinstance(text, str) or not text.strip():
         raise error(f"{what} {_shown(text)} found, expected a folder or a URI")
-    rest = _CREDENTIALS.sub("", text)
+    rest = without_password(text)
     if _CONTROL.search(text):
         raise error(f"{what} {_shown(rest)} holds a line break or another control character; expected plain text")
     if ".." in re.split(r"[/\\:]", rest):
@@ -94,6 +94,11 @@ def require_address(what: str, text: Any, error: type[GoalRankError] = UsageErro
     if "#" in rest or _ENCODED.search(rest):
         raise error(f"{what} {_shown(rest)} holds '#' or an encoded dot, slash or control; choose a plain name")
     return text
+
+
+def without_password(text: str) -> str:
+    """An address, or a text with addresses, without users and passwords: it can still be asked for."""
+    return _CREDENTIALS.sub("", text)
 
 
 def masked(text: str) -> str:

@@ -97,7 +97,7 @@ def _tracked(folder: Path, document: dict[str, Any], tracking_uri: str, tool: To
         if known and known != document["versions"]:
             write(folder, document | {"versions": known})
     except Exception as error:  # noqa: BLE001 - the report is there; nothing about the store may take it back
-        return f"not set: {registry.without_password(str(error)) or type(error).__name__}"[:300]
+        return f"not set: {naming.without_password(str(error)) or type(error).__name__}"[:300]
     return f"{count} set" if count else "the night came to no run"
 
 

@@ -85,7 +85,7 @@ def champion_model(
         found = registry.by_alias(client, name, alias)
         if found is None:
             raise ModelRefused(
-                f"no version of {name} has the alias {alias} in {registry.without_password(tracking_uri)}; "
+                f"no version of {name} has the alias {alias} in {naming.without_password(tracking_uri)}; "
                 "run `goalrank nightly` until one is promoted"
             )
         version = registry.identity(found)

@@ -19,7 +19,7 @@ from components import registry
 from components.serve_model.champion import Champion, Models, load_version
 from components.serve_model.metrics import Metrics
 from components.serve_model.ranking import Ranking
-from goalrank import schema
+from goalrank import naming, schema
 from goalrank.dataset import batch_from_rows
 from goalrank.errors import GoalRankError, ModelRefused, TryAgain
 
@@ -71,7 +71,7 @@ class HotSwap:
             TryAgain: the registry is away.
         """
         if not registry.exists(self._tracking_uri):
-            raise TryAgain(f"the registry {registry.without_password(self._tracking_uri)} is gone")
+            raise TryAgain(f"the registry {naming.without_password(self._tracking_uri)} is gone")
         if self._client is None:
             self._client = registry.connect(self._tracking_uri)
         serving = self._ranking.models

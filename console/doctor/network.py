@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import socket
 import urllib.error
 import urllib.request
 from urllib.parse import urlsplit
+
+from goalrank import naming
 
 SECONDS = 3.0
 
@@ -26,7 +27,7 @@ def answers(address: str) -> tuple[int, bytes] | str:
     A user and password in the address are left out: to be asked for them is an answer too.
     """
     try:
-        with _opener().open(urllib.request.Request(without_password(address)), timeout=SECONDS) as answer:
+        with _opener().open(urllib.request.Request(naming.without_password(address)), timeout=SECONDS) as answer:
             return answer.status, answer.read(4096)
     except urllib.error.HTTPError as error:
         return error.code, b""
@@ -46,11 +47,6 @@ def place_of(uri: str, default_port: int) -> tuple[str, int]:
     if not parts.hostname:
         raise ValueError("no host in the address")
     return parts.hostname, parts.port or default_port
-
-
-def without_password(uri: str) -> str:
-    """A URI as it may be shown: user and password taken out."""
-    return re.sub(r"//[^/@\s]*@", "//", uri)
 
 
 def redis_answers(host: str, port: int) -> str:

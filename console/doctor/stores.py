@@ -12,6 +12,7 @@ from console.doctor import network
 from console.doctor.findings import OK, PROBLEM, WARNING, Check, Finding
 from console.settings import Settings
 from console.workspace import ENDED_WELL, Workspace
+from goalrank import naming
 
 GROUP = "stores"
 TABLES_OF_MLFLOW = {"experiments", "registered_models", "model_versions", "registered_model_aliases"}
@@ -21,7 +22,7 @@ PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 def mlflow(settings: Settings) -> list[Finding]:
     """The tracking server or its database."""
     uri = settings.tracking_uri
-    shown = network.without_password(uri)
+    shown = naming.without_password(uri)
     if uri.startswith("sqlite:///"):
         path = Path(unquote(uri.removeprefix("sqlite:///").partition("?")[0]))
         mend = "restore it from a backup: it holds the registry (docs/runbook.md)"
@@ -36,7 +37,7 @@ def feast(settings: Settings) -> list[Finding]:
     if settings.feature_store == "cluster":
         registry = settings.feast_registry.get_secret_value()
         mend = "start it, or mend GOALRANK_FEAST_REGISTRY"
-        found = [_listener("Feast's registry", registry, network.without_password(registry), mend)]
+        found = [_listener("Feast's registry", registry, naming.without_password(registry), mend)]
         found += [_redis(settings.redis.get_secret_value())]
     else:
         place = Path(settings.feast_uri)
@@ -58,7 +59,7 @@ def kubeflow(settings: Settings) -> list[Finding]:
         return []
     address = f"{settings.kfp_endpoint.rstrip('/')}/apis/v2beta1/healthz"
     mend = "is it up, is the port forwarded? else mend GOALRANK_KFP_ENDPOINT"
-    return [_server("Kubeflow Pipelines", address, network.without_password(settings.kfp_endpoint), mend)]
+    return [_server("Kubeflow Pipelines", address, naming.without_password(settings.kfp_endpoint), mend)]
 
 
 def prometheus(settings: Settings) -> list[Finding]:
@@ -66,7 +67,7 @@ def prometheus(settings: Settings) -> list[Finding]:
     if not settings.prometheus:
         return []
     address = f"{settings.prometheus.rstrip('/')}/-/ready"
-    shown = network.without_password(settings.prometheus)
+    shown = naming.without_password(settings.prometheus)
     return [_server("Prometheus", address, shown, "start it, or mend GOALRANK_PROMETHEUS")]
 
 

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import jinja2
 
-from components import registry
 from components.publish_report.notify import without_rows
 from console.doctor import network
 from console.next_steps import typed
 from console.report import pairs
 from console.settings import Settings
 from console.ui.files import DOCS, INDEX
+from goalrank import naming
 
 TEMPLATE = Path(__file__).with_name("nights.html.jinja")
 LONGEST_REASON = 240
@@ -92,7 +92,7 @@ def _step(site: Path) -> str:
 
 def _mlflow(settings: Settings) -> dict[str, str]:
     """Its address, if one answers; else the command that starts it."""
-    uri = registry.without_password(settings.tracking_uri)
+    uri = naming.without_password(settings.tracking_uri)
     if uri.startswith(("http://", "https://")):
         return {"address": uri, "command": ""}
     answer = network.answers(f"{MLFLOW}/health")

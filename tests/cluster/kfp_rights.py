@@ -11,10 +11,13 @@ import json
 
 import yaml
 
-from tests.cluster.rendered import K8S
+from tests.cluster.rendered import K8S, Object, of_kind
 
 Right = tuple[str, str, str, str]
 """API group, resource, name ("": any), verb."""
+
+SCHEDULE = "goalrank-schedule"
+"""The role of those who type `goalrank schedule`, `submit` and `backfill`."""
 
 GROUP = "pipelines.kubeflow.org"
 VERBS = {"GET": "list", "POST": "create", "PATCH": "update", "DELETE": "delete"}
@@ -23,11 +26,16 @@ VERBS = {"GET": "list", "POST": "create", "PATCH": "update", "DELETE": "delete"}
 RESOURCES = {"experiments": "experiments", "pipelines": "pipelines", "recurringruns": "jobs", "runs": "runs"}
 
 
-def granted(role: str = "goalrank-schedule") -> set[Right]:
-    """What the role of that name in k8s/base/access allows."""
+def granted() -> set[Right]:
+    """What the role allows as k8s/base/access has it."""
     access = K8S / "base" / "access"
     found = [one for file in sorted(access.glob("*.yaml")) for one in yaml.safe_load_all(file.read_text("utf-8"))]
-    (only,) = [one for one in found if one["kind"] == "Role" and one["metadata"]["name"] == role]
+    return allowed(found, SCHEDULE)
+
+
+def allowed(objects: list[Object], role: str) -> set[Right]:
+    """What the role of that name among some objects allows."""
+    (only,) = [one for one in of_kind(objects, "Role") if one["metadata"]["name"] == role]
     return {
         (group, resource, name, verb)
         for rule in only["rules"]

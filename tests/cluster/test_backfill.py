@@ -14,7 +14,7 @@ from components import the_night
 from goalrank.errors import EXIT_BUG, EXIT_TRY_AGAIN, EXIT_USAGE, UsageError
 from pipelines.backfill import require_closed
 from tests.cluster.kfp_server import Fault, KubeflowPipelines, serving
-from tests.cluster.typed import OTHER_IMAGE, TOKEN, Terminal, terminal_for
+from tests.cluster.typed import OTHER_IMAGE, TOKEN, Terminal
 
 DAYS = ["2026-01-05", "2026-01-06", "2026-01-07"]
 BACKFILL = ("backfill", "--from", DAYS[0], "--to", DAYS[-1], "--poll-seconds", "0.01")
@@ -24,12 +24,6 @@ BACKFILL = ("backfill", "--from", DAYS[0], "--to", DAYS[-1], "--poll-seconds", "
 def server() -> Iterator[KubeflowPipelines]:
     with serving(token=TOKEN, largest_page=2) as answering:
         yield answering
-
-
-@pytest.fixture
-def terminal(server: KubeflowPipelines, tmp_path: Path) -> Iterator[Terminal]:
-    with terminal_for(server, tmp_path) as typed:
-        yield typed
 
 
 def nights(server: KubeflowPipelines) -> list[tuple[str, str]]:

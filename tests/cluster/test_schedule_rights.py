@@ -3,29 +3,12 @@ tests/cluster/kfp_server.py refuses what it does not grant."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
-
 from goalrank.errors import EXIT_USAGE
-from tests.cluster.kfp_rights import GROUP, granted
-from tests.cluster.kfp_server import KubeflowPipelines, serving
-from tests.cluster.rendered import Object, of_kind
+from tests.cluster.kfp_rights import GROUP, SCHEDULE, allowed, granted
+from tests.cluster.kfp_server import KubeflowPipelines
+from tests.cluster.rendered import Object
 from tests.cluster.test_backfill import BACKFILL, DAYS
-from tests.cluster.typed import OTHER_IMAGE, TOKEN, Terminal, terminal_for
-
-
-@pytest.fixture
-def server() -> Iterator[KubeflowPipelines]:
-    with serving(token=TOKEN) as answering:
-        yield answering
-
-
-@pytest.fixture
-def terminal(server: KubeflowPipelines, tmp_path: Path) -> Iterator[Terminal]:
-    with terminal_for(server, tmp_path) as typed:
-        yield typed
+from tests.cluster.typed import OTHER_IMAGE, Terminal
 
 
 def test_the_commands_use_every_right_and_no_other(server: KubeflowPipelines, terminal: Terminal) -> None:
@@ -51,6 +34,4 @@ def test_a_right_that_is_missing_is_told(server: KubeflowPipelines, terminal: Te
 
 
 def test_overlays_leave_the_role_as_it_is(objects: list[Object]) -> None:
-    (role,) = [one for one in of_kind(objects, "Role") if one["metadata"]["name"] == "goalrank-schedule"]
-    rules = {(resource, verb) for rule in role["rules"] for resource in rule["resources"] for verb in rule["verbs"]}
-    assert rules == {(resource, verb) for _, resource, _, verb in granted()}
+    assert allowed(objects, SCHEDULE) == granted()
