@@ -20,7 +20,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -38,7 +37,7 @@ from goalrank.ranker import Ranker
 from goalrank.schema import LIST_LENGTH
 
 CANDIDATES = 50
-LISTS = 100
+LISTS = g_e.PROPOSALS
 BLOCK = 8
 
 OURS, NO_CACHE, REENCODING = "encoded once, cached", "encoded once, no cache", "re-encoding"
@@ -104,11 +103,6 @@ def ways_of(case: Case) -> dict[str, Callable[[RequestBatch], Tensor]]:
 @torch.inference_mode()
 def measure(case: Case) -> tuple[list[Row], list[Claim]]:
     """The table and its claims."""
-    with patch.object(g_e, "PROPOSALS", LISTS):
-        return _measure(case)
-
-
-def _measure(case: Case) -> tuple[list[Row], list[Claim]]:
     ways = ways_of(case)
     chance = torch.Generator().manual_seed(1)
     requests = [random_requests(1, CANDIDATES, chance) for _ in range(case.requests)]

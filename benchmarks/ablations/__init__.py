@@ -7,6 +7,7 @@
     runs.py            runs kept one by one under a digest of all they depend on, as benchmarks/quality keeps its own
     tables.py          runs -> rows, in Markdown too;  figure.py  rows -> PNG, one a study
 
+    objective.py       losses and temperatures, DPO and RCPO beside them, one option of the default changed
     group_size.py      3 to 100 lists, at equal temperature and at equal sharpness
     helpers.py         helpers left out one by one, one generator alone
     on_policy.py       own lists anew at every step, refreshed now and then, of the initial ranker, none

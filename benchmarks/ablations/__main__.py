@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.ablations import bound, ceiling, group_size, helpers, normalisation, on_policy, runs, tables
+from benchmarks.ablations import bound, ceiling, group_size, helpers, normalisation, objective, on_policy, runs, tables
 from benchmarks.ablations.settings import FULL, QUICK
 from benchmarks.ablations.study import Study
 from benchmarks.devices import DEVICES, require
@@ -18,6 +18,7 @@ from benchmarks.report import Claim, Row, positive, run
 from goalrank.errors import UsageError
 
 STUDIES = {
+    "objective": objective.study,
     "normalisation": normalisation.study,
     "group_size": group_size.study,
     "ceiling": ceiling.study,

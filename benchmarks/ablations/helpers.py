@@ -23,9 +23,10 @@ BASE = "all nine heuristics"
 
 
 def study(thin: bool) -> Study:
-    """The base, nine arms without a helper, one with the neural ones beside, six of one generator."""
+    """The base, nine arms without a helper, three with neural ones beside, six of one generator."""
     left_out, alone = (HEURISTICS[:1], ALONE[:1]) if thin else (HEURISTICS, ALONE)
-    arms = [Arm(BASE, _plan(HEURISTICS)), Arm("and the neural ones", _plan((*HEURISTICS, *NEURAL)))]
+    arms = [Arm(BASE, _plan(HEURISTICS)), Arm("and both neural ones", _plan((*HEURISTICS, *NEURAL)))]
+    arms += [Arm(f"and {name}", _plan((*HEURISTICS, name))) for name in (() if thin else NEURAL)]
     arms += [Arm(f"without {name}", _plan([other for other in HEURISTICS if other != name])) for name in left_out]
     arms += [Arm(f"{name} alone", f"helpers={name}:{SIZE} own=0") for name in alone]
     arms.append(Arm("own lists alone", f"lists=1 own={SIZE}", without_helpers=True))

@@ -18,8 +18,8 @@ from goalrank.encoders import ModelSizes, z_scored
 from goalrank.policies import PERTURBATION_TEMPERATURE, gumbel, top_lists
 from goalrank.reward import RewardModel
 
-PROPOSALS = 20
-"""Lists a request, the generator's best one first."""
+PROPOSALS = 100
+"""Lists a request, the generator's best one first: as many as MG-E of 100 generators proposes and PIER draws."""
 
 
 class GeneratorEvaluator(Baseline):
