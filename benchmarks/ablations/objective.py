@@ -1,8 +1,8 @@
 """Which loss: the paper's likelihood of whole lists, the same renormalised in the group, and their rivals.
 
-Groups, guide and steps are those of every study; only the objective differs. Temperatures stand beside one another since
-a loss may be best at another one; DPO and RCPO have none (order alone). The last arms change one option of the default:
-without weighting groups by signal, every copy of a duplicate counted, a supervised term on the logged feedback.
+Groups, guide and steps are those of every study; only the objective differs. A loss may be best at a temperature of its
+own, so several stand beside one another; DPO and RCPO have none (order alone). The last arms change one option of the
+default: groups not weighted by signal, every copy of a duplicate counted, a supervised term on the logged feedback.
 """
 
 from __future__ import annotations
