@@ -9,7 +9,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,7 @@ def run(
     argv: Sequence[str] | None = None,
     figure: Callable[[list[Row], Path], None] | None = None,
     options: Mapping[str, Mapping[str, Any]] | None = None,
+    printed: Callable[[list[Row]], str] | None = None,
 ) -> dict[str, Any]:
     """Parse --quick and --json, measure, print, write; the document that was printed.
 
@@ -57,6 +58,8 @@ def run(
         description: for --help.
         argv: the command line, sys.argv's without.
         figure: draws the rows into a PNG file, which is written beside the JSON file where one is given.
+        options: further ones of the command line, by name what argparse is told of them.
+        printed: makes the rows a text for people; :func:`table` of all of them without. JSON has every row either way.
     """
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=description)
     parser.add_argument("--quick", action="store_true", help="minutes on two cores")
@@ -75,7 +78,7 @@ def run(
         "complete": True,
         "claims": claims,
     }
-    print(table(rows))
+    print((printed or table)(rows))
     for made in claims:
         print(
             f"{'holds' if made['holds'] else 'DOES NOT HOLD'}: {made['name']}: {_cell(made['value'])}, {made['target']}"
@@ -113,6 +116,12 @@ def table(rows: list[Row]) -> str:
     return "\n".join(
         "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in cells
     )
+
+
+def tables(rows: list[Row], without: Collection[str] = ()) -> str:
+    """One table a part ("part" of the rows), each with the columns that its rows have; parts `without` are left out."""
+    parts = [part for part in dict.fromkeys(row["part"] for row in rows) if part not in without]
+    return "\n\n".join(table([row for row in rows if row["part"] == part]) for part in parts)
 
 
 def _cell(value: Any) -> str:

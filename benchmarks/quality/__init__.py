@@ -11,7 +11,9 @@
     stages.py       one piece of work each (data, encoder, guide, run, ...), kept in a cache of digests
     study.py        the pieces in order, on several processes, with an estimate
     statistics.py   paired tests over requests, Holm's correction, spread over seeds
-    tables.py       results -> rows;  claims.py  rows -> claims;  figure.py  rows -> PNG
+    comparison.py   figures of all methods, and ours tested against each rival's
+    tables.py       results -> rows; of those truth_rows.py the regret in its parts, learning_curves.py the curves
+    claims.py       comparison -> claims;  figure.py  rows -> PNG
 
 Equal conditions: the same requests, features, pretrained encoder and guide (a seed's), as many optimiser steps over all
 parts of a method, as many tuning trials, chosen on validation requests alone (seed 0), reported on test requests.

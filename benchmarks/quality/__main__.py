@@ -13,12 +13,13 @@ import torch
 from benchmarks.devices import DEVICES, require
 from benchmarks.quality import movielens
 from benchmarks.quality.claims import claims_of
+from benchmarks.quality.comparison import compare
 from benchmarks.quality.figure import draw
 from benchmarks.quality.methods import METHODS, ORDERS
 from benchmarks.quality.settings import FULL, LONG, OURS, QUICK
 from benchmarks.quality.stages import KINDS, MOVIELENS, Place
 from benchmarks.quality.study import conduct
-from benchmarks.quality.tables import compare, rows_of
+from benchmarks.quality.tables import printed, rows_of
 from benchmarks.report import Claim, Row, positive, run
 from goalrank.errors import GoalRankError, UsageError
 
@@ -51,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         measured,
         argv=options,
         figure=partial(draw, given.world),
+        printed=printed,
     )
     return 0
 

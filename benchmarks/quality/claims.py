@@ -5,10 +5,10 @@ A claim about rivals that are not in the study is left out; one that has no figu
 
 from __future__ import annotations
 
+from benchmarks.quality.comparison import COMPARED, SEARCH, Comparison, lost_by_optimisation
 from benchmarks.quality.methods import GENERATOR_EVALUATOR, LIST_WISE, WITH_REWARD
 from benchmarks.quality.settings import OURS
 from benchmarks.quality.stages import MOVIELENS
-from benchmarks.quality.tables import COMPARED, SEARCH, Comparison, lost_by_optimisation
 from benchmarks.report import Claim, claim
 from goalrank.schema import LIST_LENGTH
 

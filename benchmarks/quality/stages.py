@@ -90,6 +90,18 @@ class Task:
             parts.append(f"temperature{self.trial.temperature:g}-supervised{self.trial.supervised:g}")
         return "-".join(part for part in parts if part)
 
+    @property
+    def setting(self) -> str:
+        """The trial, for tables."""
+        trial = self.trial
+        text = f"rate x{trial.rate:g}"
+        if trial.guided != Trial.guided:
+            text = f"{text}, {trial.guided:.0%} of the steps guide"
+        if trial.temperature is None:
+            return text
+        text = f"{text}, temperature {trial.temperature:g}, supervised {trial.supervised:g}"
+        return f"{text}, {trial.plan}" if trial.plan else text
+
 
 def perform(place: Place, task: Task) -> dict[str, Any]:
     """The task's result, from the cache or by doing it: result.json with "seconds" and whether it was "cached"."""

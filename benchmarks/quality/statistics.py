@@ -32,9 +32,15 @@ def over_seeds(values_SR: np.ndarray) -> np.ndarray:
         return np.nanmean(values_SR, axis=0)
 
 
+def of_seeds(values_SR: np.ndarray) -> np.ndarray:
+    """Of each seed the mean over the requests that have a figure [S]."""
+    means_S: np.ndarray = np.nanmean(values_SR, axis=1)
+    return means_S
+
+
 def spread(values_SR: np.ndarray) -> float:
     """Standard deviation (ddof 1) over seeds of the mean over requests; NaN with one seed."""
-    means_S = np.nanmean(values_SR, axis=1)
+    means_S = of_seeds(values_SR)
     return float(means_S.std(ddof=1)) if len(means_S) > 1 else float("nan")
 
 

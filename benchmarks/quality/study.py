@@ -84,7 +84,7 @@ def _conduct(found: Results, methods: Sequence[str], kinds: Sequence[str], pool:
             runs[kind][method] = [
                 Task("run", kind, 0, method, trial, replace(guides[kind], guided=trial.guided)) for trial in trials
             ]
-    _wave(found, "guides: other shares of the steps", _guides_of(runs), pool)
+    _wave(found, "guides: other shares of the steps", guides_of(runs), pool)
     _wave(found, "methods: trials", [task for one in runs.values() for tasks in one.values() for task in tasks], pool)
     for kind in kinds:
         found.trials[kind] = {GUIDE: [(task, found.results[task]) for task in tried[kind]]}
@@ -93,7 +93,7 @@ def _conduct(found: Results, methods: Sequence[str], kinds: Sequence[str], pool:
             found.trials[kind][method] = [(task, found.results[task]) for task in tasks]
             chosen = _best(found, tasks, problem_of(place, kind).selected_by, largest=True)
             found.runs[kind][method] = [replace(chosen, seed=seed) for seed in seeds]
-    _wave(found, "guides", _guides_of(found.runs), pool)
+    _wave(found, "guides", guides_of(found.runs), pool)
     _wave(found, "methods", [task for one in found.runs.values() for tasks in one.values() for task in tasks], pool)
 
     if place.world == SIMULATOR:
@@ -103,7 +103,7 @@ def _conduct(found: Results, methods: Sequence[str], kinds: Sequence[str], pool:
     return found
 
 
-def _guides_of(runs: dict[str, dict[str, list[Task]]]) -> list[Task]:
+def guides_of(runs: dict[str, dict[str, list[Task]]]) -> list[Task]:
     """The guides that these runs need."""
     tasks = [task for of_kind in runs.values() for of_method in of_kind.values() for task in of_method]
     return list(dict.fromkeys(Task("guide", task.kind, task.seed, trial=task.guide) for task in tasks))

@@ -12,18 +12,20 @@ import torch
 
 from benchmarks.ablations import __main__ as ablations
 from benchmarks.quality import __main__ as command
-from benchmarks.quality import claims, ours, settings, stages, study
+from benchmarks.quality import claims, learning_curves, ours, settings, stages, study
+from benchmarks.quality.comparison import COMPARED, SEARCH, Comparison, compare
 from benchmarks.quality.methods import FIELD, METHODS, ORDERS, WITH_REWARD, family, modules_of, needs_guide
 from benchmarks.quality.problem import TEST, VALIDATION
 from benchmarks.quality.settings import FIELD_TRIALS, FULL, GUIDED_TRIALS, OURS, QUICK, Scale, Trial
 from benchmarks.quality.simulated import Simulated, engagement_figures, randomly_shown
 from benchmarks.quality.stages import MOVIELENS, SIMULATOR, Place, Task, code_digest, digest, perform
 from benchmarks.quality.statistics import paired
-from benchmarks.quality.tables import COMPARED, SEARCH, Comparison, compare, rows_of
+from benchmarks.quality.tables import rows_of
 from goalrank import metrics
 from goalrank.errors import ModelRefused
 from goalrank.schema import LIST_LENGTH
 from goalrank.simulator import best_lists, candidate_facts, expected_feedback, true_reward
+from goalrank.train import CURVES
 from tests.unit.test_movielens import write_files
 
 torch.set_num_threads(1)
@@ -79,6 +81,58 @@ def test_the_simulated_world_end_to_end(studied: study.Results) -> None:
     assert curve[0] == 1 and curve[-1] == ranker.ranker_steps * TINY.overtraining
 
 
+def test_what_each_seed_came_to_is_published(studied: study.Results) -> None:
+    rows = rows_of(studied, {"retriever": compare(studied, "retriever")})
+    for method, tasks in {**studied.runs["retriever"], SEARCH: studied.searches["retriever"]}.items():
+        for metric in COMPARED[SIMULATOR]:
+            row = next(row for row in rows if row["part"] == "by seed" and row["method"] == method
+                       and row["metric"] == metric)  # fmt: skip
+            for seed, task in enumerate(tasks):
+                expected = np.nanmean(stages.figures_of(studied.place, task)[metric])
+                assert row[f"seed {seed}"] == pytest.approx(expected, abs=1e-5)
+
+
+def test_of_a_refused_seed_nothing_is_published(studied: study.Results) -> None:
+    task = studied.runs["retriever"]["g-e"][0]
+    refused = replace(studied, results={**studied.results, task: {"refused": "loss is nan", "seconds": 1.0}})
+    compared = compare(refused, "retriever")
+    assert np.isnan(compared.by_seed["g-e"]["reward"]).tolist() == [True, False]
+    curves = [row for row in learning_curves.rows_of(refused, "retriever") if row["method"] == "g-e"]
+    assert not curves
+
+
+def test_learning_curves_of_methods_and_guides_are_published(studied: study.Results) -> None:
+    rows = learning_curves.rows_of(studied, "retriever")
+    by_method = {name: {row["curve"] for row in rows if row["method"] == name} for name in (study.GUIDE, "g-e", OURS)}
+    assert by_method[study.GUIDE] == by_method["g-e"] == {"loss", "held_out_loss"}
+    assert by_method[OURS] == set(CURVES)
+    assert {row["method"] for row in rows} == set(by_method)  # an order has learnt nothing
+    for name in ("g-e", OURS):
+        task = studied.runs["retriever"][name][0]
+        recorded = learning_curves.curves_in(studied.results[task]["training"])["loss"]
+        found = [(row["step"], row["value"]) for row in rows if (row["method"], row["curve"]) == (name, "loss")]
+        assert found[-1][0] == recorded[-1][0] and len(found) <= learning_curves.POINTS
+        assert found == [(step, round(value, 5)) for step, value in learning_curves.thinned(recorded)]
+
+
+def test_curves_are_named_by_part_where_several_learnt() -> None:
+    first, second = {"loss": [[1, 2.0]]}, {"loss": [[1, 3.0]]}
+    given = {"parts": {"generators": {"curves": first}, "evaluator": {"given": True}}}
+    assert learning_curves.curves_in(given) == first
+    both = {"parts": {"generators": {"curves": first}, "evaluator": {"curves": second}}}
+    assert learning_curves.curves_in(both) == {"generators: loss": [[1, 2.0]], "evaluator: loss": [[1, 3.0]]}
+    assert learning_curves.curves_in({"curves": second}) == second and learning_curves.curves_in({}) == {}
+
+
+@pytest.mark.parametrize("count", [1, 3, learning_curves.POINTS, 60])
+def test_a_thinned_curve_has_its_ends(count: int) -> None:
+    points = [[step, float(step)] for step in range(count)]
+    found = learning_curves.thinned(points)
+    assert (found[0], found[-1], len(found)) == (points[0], points[-1], min(count, learning_curves.POINTS))
+    steps = np.diff([step for step, _ in found])
+    assert (steps > 0).all() and (count == 1 or np.ptp(steps) <= 1)
+
+
 def test_movielens_end_to_end_by_the_command_line(tmp_path: Path, monkeypatch, capsys) -> None:
     write_files(tmp_path / "ml")
     monkeypatch.setattr(command, "QUICK", replace(TINY, seeds=1, trials=1))
@@ -97,6 +151,11 @@ def test_movielens_end_to_end_by_the_command_line(tmp_path: Path, monkeypatch, c
     names = [made["name"] for made in document["claims"]]
     assert sum("above the best generator-evaluator" in name for name in names) == len(stages.KINDS[MOVIELENS])
     assert "min so far" in printed.err
+    curves = [row for row in document["rows"] if row["part"] == learning_curves.PART]
+    assert {row["method"] for row in curves} == {study.GUIDE, "mg-e-3", OURS}
+    assert {row["kind"] for row in curves} == set(stages.KINDS[MOVIELENS])
+    table = printed.out.split("holds: ")[0].split("DOES NOT HOLD: ")[0]
+    assert "by seed" in table and learning_curves.PART not in table
     assert command.main(options) == 0  # from the cache
     again = json.loads((tmp_path / "out" / "quality.json").read_text())
     assert again["rows"] == document["rows"] and "to do" not in capsys.readouterr().err
@@ -119,8 +178,10 @@ def test_one_kind_alone_still_has_the_encoders_of_the_first(tmp_path: Path, monk
     options = ["--world", MOVIELENS, "--data", str(tmp_path / "ml"), "--cache", str(tmp_path / "cache"), "--quick"]
     options += ["--methods", "dnn", "--kinds", "retrieved", "--json", str(tmp_path / "quality.json")]
     assert command.main(options) == 0
-    parts = {row["part"] for row in json.loads((tmp_path / "quality.json").read_text())["rows"]}
-    assert parts - {"trials, retrieved"} == {"retrieved"}
+    rows = json.loads((tmp_path / "quality.json").read_text())["rows"]
+    parts = {row["part"] for row in rows}
+    kinds = {row["kind"] for row in rows if "kind" in row}
+    assert {part for part in parts if part in stages.KINDS[MOVIELENS]} == kinds == {"retrieved"}
 
 
 def test_an_unknown_kind_is_refused(capsys) -> None:
