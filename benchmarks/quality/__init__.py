@@ -8,11 +8,13 @@
     methods.py      every method by its name: trained, and asked for lists and scores
     ours.py         GoalRank, apart from the field so that the field's finished runs do not depend on it
     search.py       long search of a reward model's best list
+    guide_measures.py  a guide's opinion of lists against their true reward
     stages.py       one piece of work each (data, encoder, guide, run, ...), kept in a cache of digests
     study.py        the pieces in order, on several processes, with an estimate
     statistics.py   paired tests over requests, Holm's correction, spread over seeds
     comparison.py   figures of all methods, and ours tested against each rival's
-    tables.py       results -> rows; of those truth_rows.py the regret in its parts, learning_curves.py the curves
+    tables.py       results -> rows; of those truth_rows.py the regret in its parts, guide_rows.py the guides,
+                    learning_curves.py the curves
     claims.py       comparison -> claims;  figure.py  rows -> PNG
 
 Equal conditions: the same requests, features, pretrained encoder and guide (a seed's), as many optimiser steps over all

@@ -5,7 +5,7 @@
     data      a world's problem, one kind of candidates       encoder   pretrained on the next item, of a seed
     guide     a reward model of a seed and a learning rate    run       a method, a seed, a trial: judged on both splits
     stand_in  the reward model of random lists                search    a reward model's best lists, judged
-    overtrain GoalRank trained on and on, watched
+    overtrain GoalRank trained on and on, watched             judged    a guide's opinion of lists against the truth
 
 The digest is over the settings, the digests of the stages before, and the syntax trees (without comments and
 docstrings) of the modules that do the work and of all project modules these import. A folder is written aside and
@@ -32,7 +32,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from benchmarks.devices import device_of, name_of
-from benchmarks.quality import movielens, simulated
+from benchmarks.quality import guide_measures, movielens, simulated
 from benchmarks.quality.methods import ask, batches, modules_of, opinion, train
 from benchmarks.quality.problem import TEST, TRAIN, VALIDATION, Problem
 from benchmarks.quality.search import long_search
@@ -162,6 +162,9 @@ def _depends_on(place: Place, task: Task) -> dict[str, Any]:
             code = code_digest(("benchmarks.quality.simulated",))
         return made | world | {"code": code}
     made["data"] = digest(place, _data(task))
+    if task.stage == "judged":
+        code = code_digest(("benchmarks.quality.guide_measures",))
+        return made | {"model": digest(place, _guide(task)), "requests": scale.watched_requests, "code": code}
     preset = asdict(scale.preset)
     made["preset"] = {name: value for name, value in preset.items() if name not in _UNUSED_BY.get(task.stage, ())}
     if task.stage == "encoder":
@@ -397,6 +400,14 @@ def _overtrain(place: Place, task: Task, folder: Path) -> dict[str, Any]:
     return {"curve": watcher.points, "steps": steps}
 
 
+def _judge(place: Place, task: Task, folder: Path) -> dict[str, Any]:
+    """A guide's opinion of lists held against their true reward, on some validation requests."""
+    problem = problem_of(place, task.kind)
+    assert isinstance(problem, simulated.Simulated)
+    guide = _reward_model(place, _guide(task))
+    return {"lists": guide_measures.judged(problem, guide, place.scale.watched_requests, place.device)}
+
+
 class Watcher:
     """Asks a ranker in training now and then: [[step, r_hat, r*], ...] of its greedy lists."""
 
@@ -428,6 +439,7 @@ _WORK: dict[str, Callable[[Place, Task, Path], dict[str, Any]]] = {
     "stand_in": _train_stand_in,
     "search": _search,
     "overtrain": _overtrain,
+    "judged": _judge,
 }
 
 

@@ -1,7 +1,7 @@
 """The pieces of a study in their order, on several processes, with an estimate of what is left.
 
 data -> encoders -> the guide's trials (seed 0) -> every method's trials (seed 0) -> guides -> the other seeds
-                                          -> in the simulator: stand-in, searches, overtraining
+                                          -> in the simulator: guides judged, stand-in, searches, overtraining
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ class Results:
     trials: dict[str, dict[str, list[tuple[Task, dict[str, Any]]]]] = field(default_factory=dict)
     searches: dict[str, list[Task]] = field(default_factory=dict)  # kind -> one a seed, of the guides
     stand_in: dict[str, Task] = field(default_factory=dict)  # kind -> the search of the stand-in
+    judged: dict[str, list[Task]] = field(default_factory=dict)  # kind -> one a guide that is searched
     overtrained: dict[str, Task] = field(default_factory=dict)
     results: dict[Task, dict[str, Any]] = field(default_factory=dict)
     begun: float = field(default_factory=time.perf_counter)
@@ -110,7 +111,14 @@ def guides_of(runs: dict[str, dict[str, list[Task]]]) -> list[Task]:
 
 
 def _truth_of(found: Results, kind: str, guide: Trial, pool: Executor | None) -> None:
-    """What only a world with a known truth can tell; `guide` is GoalRank's, whose best lists are searched."""
+    """What only a world with a known truth can tell; `guide` is GoalRank's, which is judged and whose best
+    lists are searched."""
+    found.judged[kind] = [
+        Task("judged", kind, seed, guide=guide)
+        for seed in found.seeds
+        if "refused" not in found.results[Task("guide", kind, seed, trial=guide)]
+    ]
+    _wave(found, "guides judged", found.judged[kind], pool)
     _wave(found, "stand-in", [Task("stand_in", kind)], pool)
     found.searches[kind] = [Task("search", kind, seed, guide=guide) for seed in found.seeds]
     found.stand_in[kind] = Task("search", kind, method=STAND_IN)

@@ -1,5 +1,6 @@
 """Results of a study as rows: methods by kind of candidates, what each seed came to, every trial; other parts of the
-document have files of their own (truth_rows.py, learning_curves.py).
+document have files of their own (truth_rows.py, guide_rows.py,
+learning_curves.py).
 
 Shapes: S seeds, R test requests.
 """
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks.quality import learning_curves, truth_rows
+from benchmarks.quality import guide_rows, learning_curves, truth_rows
 from benchmarks.quality.comparison import COMPARED, Comparison, against
 from benchmarks.quality.methods import family
 from benchmarks.quality.stages import problem_of
@@ -20,14 +21,16 @@ from benchmarks.report import Row, tables
 def rows_of(found: Results, comparisons: dict[str, Comparison]) -> list[Row]:
     """All rows of the document; "part" says what a row is about.
 
-    Methods come first, by kind of candidates, then the truth's decomposition and curve, then what each seed came to,
-    every trial and every learning curve.
+    Methods come first, by kind of candidates, then the truth's decomposition and curve, the guides, then what each seed
+    came to, every trial and every learning curve.
     """
     rows: list[Row] = []
     for kind, compared in comparisons.items():
         rows += [_method_row(found, kind, method, compared) for method in found.runs[kind]]
         if found.searches.get(kind):
             rows += truth_rows.rows_of(found, kind, compared)
+    for kind in comparisons:
+        rows += guide_rows.rows_of(found, kind)
     for kind, compared in comparisons.items():
         rows += _seed_rows(found, kind, compared)
     for kind in comparisons:

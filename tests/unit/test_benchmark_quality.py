@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.ablations import __main__ as ablations
 from benchmarks.quality import __main__ as command
-from benchmarks.quality import claims, learning_curves, ours, settings, stages, study
+from benchmarks.quality import claims, guide_measures, guide_rows, learning_curves, ours, settings, stages, study
 from benchmarks.quality.comparison import COMPARED, SEARCH, Comparison, compare
 from benchmarks.quality.methods import FIELD, METHODS, ORDERS, WITH_REWARD, family, modules_of, needs_guide
 from benchmarks.quality.problem import TEST, VALIDATION
@@ -133,6 +133,24 @@ def test_a_thinned_curve_has_its_ends(count: int) -> None:
     assert (steps > 0).all() and (count == 1 or np.ptp(steps) <= 1)
 
 
+def test_the_guides_are_published(studied: study.Results) -> None:
+    rows = guide_rows.rows_of(studied, "retriever")
+    held_out = {row["setting"]: row for row in rows if row["part"] == guide_rows.HELD_OUT}
+    assert len(held_out) == 1 + len({task.trial for task in study.guides_of(studied.runs)})
+    for task in study.guides_of(studied.runs):
+        of_seeds = [studied.results[replace(task, seed=seed)]["calibration_error"] for seed in studied.seeds]
+        assert held_out[task.setting]["calibration_error"] == pytest.approx(np.mean(of_seeds), abs=1e-4)
+    judged = [row for row in rows if row["part"] == guide_rows.JUDGED]
+    assert [row["lists"] for row in judged] == list(guide_measures.KINDS)
+    for row in judged:
+        found = [studied.results[task]["lists"][row["lists"]]["gap_error"] for task in studied.judged["retriever"]]
+        assert row["seeds"] == len(found) == len(studied.seeds)
+        assert row["gap_error"] == pytest.approx(np.mean(found), abs=1e-4)
+        assert row["gap_error sd"] == pytest.approx(np.std(found, ddof=1), abs=1e-4)
+    ours = studied.runs["retriever"][OURS][0]
+    assert [task.guide for task in studied.judged["retriever"]] == [ours.guide] * len(studied.seeds)
+
+
 def test_movielens_end_to_end_by_the_command_line(tmp_path: Path, monkeypatch, capsys) -> None:
     write_files(tmp_path / "ml")
     monkeypatch.setattr(command, "QUICK", replace(TINY, seeds=1, trials=1))
@@ -154,6 +172,9 @@ def test_movielens_end_to_end_by_the_command_line(tmp_path: Path, monkeypatch, c
     curves = [row for row in document["rows"] if row["part"] == learning_curves.PART]
     assert {row["method"] for row in curves} == {study.GUIDE, "mg-e-3", OURS}
     assert {row["kind"] for row in curves} == set(stages.KINDS[MOVIELENS])
+    guides = [row for row in document["rows"] if row["part"].startswith(guide_rows.JUDGED)]
+    assert {row["part"] for row in guides} == {guide_rows.HELD_OUT}  # nobody knows the truth here
+    assert {row["kind"] for row in guides} == set(stages.KINDS[MOVIELENS])
     table = printed.out.split("holds: ")[0].split("DOES NOT HOLD: ")[0]
     assert "by seed" in table and learning_curves.PART not in table
     assert command.main(options) == 0  # from the cache
