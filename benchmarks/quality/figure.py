@@ -14,9 +14,11 @@ from matplotlib.axes import Axes  # noqa: E402
 from benchmarks.quality.claims import HEADLINE  # noqa: E402
 from benchmarks.quality.settings import OURS  # noqa: E402
 from benchmarks.quality.stages import KINDS, MOVIELENS, SIMULATOR  # noqa: E402
+from benchmarks.quality.truth_rows import CURVE, NOT_EARNED, OF_GUIDE, OF_POLICY, REGRET, UNKNOWABLE  # noqa: E402
 from benchmarks.report import Row  # noqa: E402
 
-PARTS = ("features cannot know", "r_hat is not that", "not found of r_hat's best")
+PARTS = {UNKNOWABLE: "lightgrey", OF_GUIDE: "tab:orange", OF_POLICY: "tab:blue", NOT_EARNED: "tab:green"}
+"""Of a regret, with their colours; the last where it is not the two before it."""
 
 
 def draw(world: str, rows: list[dict[str, Any]], figure: Path) -> None:
@@ -33,8 +35,8 @@ def draw(world: str, rows: list[dict[str, Any]], figure: Path) -> None:
         kind = KINDS[SIMULATOR][0]
         _bars(axes[0], [row for row in rows if row["part"] in (kind, "truth")], "reward")
         axes[0].set_title("simulated world: true reward a request")
-        _regret(axes[1], [row for row in rows if row["part"] == "regret"])
-        _curve(axes[2], [row for row in rows if row["part"] == "curve"])
+        _regret(axes[1], [row for row in rows if row["part"] == REGRET])
+        _curve(axes[2], [row for row in rows if row["part"] == CURVE])
     fig.savefig(figure, dpi=110)
     plt.close(fig)
 
@@ -50,13 +52,14 @@ def _bars(axis: Axes, rows: list[Row], metric: str) -> None:
 
 
 def _regret(axis: Axes, rows: list[Row]) -> None:
-    """The three parts of each method's regret, the last counted from where the first two end."""
+    """The parts of each method's regret, each counted from where the one before it ends."""
     rows = sorted(rows, key=lambda row: -row["regret"])
     names = [row["method"] for row in rows]
     left = [0.0] * len(rows)
-    for part, colour in zip(PARTS, ("lightgrey", "tab:orange", "tab:blue"), strict=True):
-        axis.barh(names, [row[part] for row in rows], left=left, color=colour, label=part, alpha=0.8)
-        left = [begin + row[part] for begin, row in zip(left, rows, strict=True)]
+    for part, colour in PARTS.items():
+        widths = [0.0 if part == NOT_EARNED and OF_GUIDE in row else row.get(part, 0.0) for row in rows]
+        axis.barh(names, widths, left=left, color=colour, label=part, alpha=0.8)
+        left = [begin + width for begin, width in zip(left, widths, strict=True)]
     axis.plot([row["regret"] for row in rows], names, "k|", markersize=10, label="regret")
     axis.set_title("regret to the best list found")
     axis.legend(fontsize=7)

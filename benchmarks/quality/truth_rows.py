@@ -1,11 +1,23 @@
 """What only a world with a known truth can tell, as rows: the best lists, every method's regret in its parts, and what
-becomes of GoalRank when it is trained on and on."""
+becomes of GoalRank when it is trained on and on.
+
+    regret                                    the best list's r* less that of the method's
+    = features cannot know, at most           ... less that of the best list for the reward model of random lists
+    + features can tell, not earned           what is left; at least, as the part above is at most
+      = r_hat is not that, at least           less that of the best list for the guide
+      + not found of r_hat's best             what is left; negative where the policy is truer than its guide
+
+What features can tell is no exact number: the reward model of random lists, which stands in for it, is itself fitted to
+a finite number of lists, so a better one might earn more. The last two parts are of the one guide whose best lists were
+searched, GoalRank's; they are empty for a method without a guide, or with one of another share of the steps.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
 from benchmarks.quality.comparison import COMPARED, SEARCH, STAND_IN_SEARCH, Comparison, against
+from benchmarks.quality.methods import ORDERS, needs_guide
 from benchmarks.quality.problem import TEST
 from benchmarks.quality.simulated import Simulated
 from benchmarks.quality.stages import SIMULATOR, figures_of, problem_of
@@ -13,18 +25,22 @@ from benchmarks.quality.statistics import spread
 from benchmarks.quality.study import Results
 from benchmarks.report import Row
 
+REGRET, CURVE = "regret", "curve"
+UNKNOWABLE, NOT_EARNED = "features cannot know, at most", "features can tell, not earned"
+OF_GUIDE, OF_POLICY = "r_hat is not that, at least", "not found of r_hat's best"
+
 
 def rows_of(found: Results, kind: str, compared: Comparison) -> list[Row]:
-    """The regret of each method to the best list found, in its three parts (docs/method.md, the simulated world)."""
+    """The best lists by who knows how much, then the methods' regret, then the curve of true reward against steps."""
     problem = problem_of(found.place, kind)
     assert isinstance(problem, Simulated)
     best, singly = float(problem.best(TEST).mean()), float(problem.single_item_order(TEST).mean())
-    stand_in = figures_of(found.place, found.stand_in[kind])
-    knowable, guided = float(stand_in["reward"].mean()), compared.mean(SEARCH, "reward")
+    knowable = float(figures_of(found.place, found.stand_in[kind])["reward"].mean())
+    expected = found.results[found.stand_in[kind]]["expected"]
     rows: list[Row] = [
         {"part": "truth", "method": "best list found under r*", "reward": round(best, 4)},
         {"part": "truth", "method": "order by true single-item value", "reward": round(singly, 4)},
-        {"part": "truth", "method": STAND_IN_SEARCH, "reward": round(knowable, 4)},
+        {"part": "truth", "method": STAND_IN_SEARCH, "reward": round(knowable, 4), "r_hat": round(expected, 4)},
         {
             "part": "truth",
             "method": SEARCH,
@@ -35,20 +51,33 @@ def rows_of(found: Results, kind: str, compared: Comparison) -> list[Row]:
             **against(compared, SEARCH),
         },
     ]
-    for method in found.runs[kind]:
-        if method in compared.values:
-            reward = compared.mean(method, "reward")
-            rows.append(
-                {
-                    "part": "regret",
-                    "method": method,
-                    "regret": round(best - reward, 4),
-                    "features cannot know": round(best - knowable, 4),
-                    "r_hat is not that": round(knowable - guided, 4),
-                    "not found of r_hat's best": round(guided - reward, 4),
-                }
-            )
+    rows += [
+        _regret(found, kind, method, compared, best, knowable)
+        for method in found.runs[kind]
+        if method in compared.values
+    ]
     if kind in found.overtrained:
-        for step, expected, true in found.results[found.overtrained[kind]]["curve"]:
-            rows.append({"part": "curve", "step": step, "r_hat": round(expected, 4), "reward": round(true, 4)})
+        for step, opinion, true in found.results[found.overtrained[kind]]["curve"]:
+            rows.append({"part": CURVE, "step": step, "r_hat": round(opinion, 4), "reward": round(true, 4)})
     return rows
+
+
+def _regret(found: Results, kind: str, method: str, compared: Comparison, best: float, knowable: float) -> Row:
+    reward = compared.mean(method, "reward")
+    row: Row = {
+        "part": REGRET,
+        "method": method,
+        "regret": round(best - reward, 4),
+        UNKNOWABLE: round(best - knowable, 4),
+        NOT_EARNED: round(knowable - reward, 4),
+    }
+    if _learns_with_the_searched_guide(found, kind, method):
+        guided = compared.mean(SEARCH, "reward")
+        row |= {OF_GUIDE: round(knowable - guided, 4), OF_POLICY: round(guided - reward, 4)}
+    return row
+
+
+def _learns_with_the_searched_guide(found: Results, kind: str, method: str) -> bool:
+    if method in ORDERS or not needs_guide(method, found.place.scale.preset):
+        return False
+    return found.runs[kind][method][0].guide == found.searches[kind][0].guide

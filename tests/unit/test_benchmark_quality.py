@@ -12,8 +12,18 @@ import torch
 
 from benchmarks.ablations import __main__ as ablations
 from benchmarks.quality import __main__ as command
-from benchmarks.quality import claims, guide_measures, guide_rows, learning_curves, ours, settings, stages, study
-from benchmarks.quality.comparison import COMPARED, SEARCH, Comparison, compare
+from benchmarks.quality import (
+    claims,
+    guide_measures,
+    guide_rows,
+    learning_curves,
+    ours,
+    settings,
+    stages,
+    study,
+    truth_rows,
+)
+from benchmarks.quality.comparison import COMPARED, SEARCH, STAND_IN_SEARCH, Comparison, compare
 from benchmarks.quality.methods import FIELD, METHODS, ORDERS, WITH_REWARD, family, modules_of, needs_guide
 from benchmarks.quality.problem import TEST, VALIDATION
 from benchmarks.quality.settings import FIELD_TRIALS, FULL, GUIDED_TRIALS, OURS, QUICK, Scale, Trial
@@ -68,17 +78,43 @@ def test_the_simulated_world_end_to_end(studied: study.Results) -> None:
         "true reward above the long search of r_hat",
     }
     assert all(set(one) == {"name", "value", "target", "holds"} for one in made)
-    regrets = [row for row in rows if row["part"] == "regret"]
+    regrets = [row for row in rows if row["part"] == truth_rows.REGRET]
     for row in regrets:
-        parts = row["features cannot know"] + row["r_hat is not that"] + row["not found of r_hat's best"]
+        parts = row[truth_rows.UNKNOWABLE] + row[truth_rows.NOT_EARNED]
         assert row["regret"] == pytest.approx(parts, abs=3e-4) and row["regret"] > 0
     assert {row["method"] for row in regrets} == set(by_method)
     trials = [row for row in rows if row["part"].startswith("trials")]
     assert {row["method"] for row in trials} == {study.GUIDE, "g-e", OURS}
     assert len(trials) == 3 * TINY.trials
-    curve = [row["step"] for row in rows if row["part"] == "curve"]
+    curve = [row["step"] for row in rows if row["part"] == truth_rows.CURVE]
     ranker = settings.divided(TINY.preset, studied.runs["retriever"][OURS][0].trial)
     assert curve[0] == 1 and curve[-1] == ranker.ranker_steps * TINY.overtraining
+
+
+def test_only_the_regret_under_the_searched_guide_is_put_down_to_it(studied: study.Results) -> None:
+    """The trials of TINY divide steps alike; a rival at another share has a guide that nobody searched."""
+    tasks = studied.runs["retriever"]["g-e"]
+    other = [replace(task, guide=replace(task.guide, guided=0.125)) for task in tasks]
+    same = [replace(task, guide=studied.searches["retriever"][0].guide) for task in tasks]
+    compared = compare(studied, "retriever")
+    for given, split in ((same, {"g-e", OURS}), (other, {OURS})):
+        runs = {"retriever": {**studied.runs["retriever"], "g-e": given}}
+        rows = truth_rows.rows_of(replace(studied, runs=runs), "retriever", compared)
+        regrets = {row["method"]: row for row in rows if row["part"] == truth_rows.REGRET}
+        parts = (truth_rows.OF_GUIDE, truth_rows.OF_POLICY)
+        assert {method for method, row in regrets.items() if any(part in row for part in parts)} == split
+        for method in split:
+            both = sum(regrets[method][part] for part in parts)
+            assert both == pytest.approx(regrets[method][truth_rows.NOT_EARNED], abs=2e-4)
+    searched = {row["method"]: row["r_hat"] for row in rows if row["part"] == "truth" and "r_hat" in row}
+    assert set(searched) == {SEARCH, STAND_IN_SEARCH}
+    expected = studied.results[studied.stand_in["retriever"]]["expected"]
+    assert searched[STAND_IN_SEARCH] == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_figure_is_drawn_of_the_simulated_world(studied: study.Results, tmp_path: Path) -> None:
+    figure.draw(SIMULATOR, rows_of(studied, {"retriever": compare(studied, "retriever")}), tmp_path / "quality.png")
+    assert (tmp_path / "quality.png").stat().st_size > 0
 
 
 def test_what_each_seed_came_to_is_published(studied: study.Results) -> None:
