@@ -13,7 +13,7 @@ from benchmarks.quality.methods import FIELD, family
 from benchmarks.quality.problem import TEST
 from benchmarks.quality.settings import OURS
 from benchmarks.quality.stages import MOVIELENS, SIMULATOR, Task, figures_of, problem_of
-from benchmarks.quality.statistics import Difference, above, of_seeds, over_seeds, paired
+from benchmarks.quality.statistics import Difference, above, of_seeds, over_seeds, paired, paired_over_seeds
 from benchmarks.quality.study import Results
 from benchmarks.report import Row
 from goalrank.schema import LIST_LENGTH
@@ -94,7 +94,11 @@ def lost_by_optimisation(compared: Comparison, method: str) -> float:
 
 
 def against(compared: Comparison, rival: str) -> Row:
-    """What ours is above this rival: relative gain and its 95% interval in percent, and Holm's p."""
+    """What ours is above this rival, metric by metric.
+
+    Relative gain and its 95% interval over requests in percent; "p", Holm's of ours being above over requests; "p over
+    seeds", of any difference over trainings (statistics.py says what each is of).
+    """
     row: Row = {}
     for metric, differences in compared.differences.items():
         if rival in differences:
@@ -104,4 +108,7 @@ def against(compared: Comparison, rival: str) -> Row:
                 f"{100 * gap.mean / base:+.2f} ({100 * gap.low / base:+.2f} to {100 * gap.high / base:+.2f})"
             )
             row[f"p {metric}"] = float(f"{compared.p_above[metric][rival]:.2g}")
+            of_ours, of_theirs = (compared.by_seed[method][metric] for method in (OURS, rival))
+            if np.isfinite(p := paired_over_seeds(of_ours, of_theirs)):
+                row[f"p over seeds {metric}"] = float(f"{p:.2g}")
     return row

@@ -1,7 +1,9 @@
 """Comparing methods on the same requests: means over seeds, paired tests over requests, Holm's correction.
 
-Requests of one user are alike, so a mean's standard error is taken over users (with one request each it is the plain
-paired one). Nothing here says how another training run would come out: for that the spread over seeds stands beside.
+Two questions, two tests. :func:`paired` takes the trained models as they are and asks whether other requests would show
+the same; requests of one user are alike, so its standard error is taken over users (with one request each it is the
+plain paired one). It does not say how another training would come out: that :func:`paired_over_seeds` asks, on these
+requests. The former sees small differences of models that happened to come out so, the latter has but a few seeds.
 
 Shapes: S seeds, R requests, M rivals.
 """
@@ -65,6 +67,17 @@ def paired(ours_R: np.ndarray, theirs_R: np.ndarray, user_R: np.ndarray) -> Diff
         return Difference(mean, mean, mean, 1.0 if mean == 0.0 else 0.0)
     half = float(stats.t.ppf(0.975, users - 1)) * error
     return Difference(mean, mean - half, mean + half, float(2 * stats.t.sf(abs(mean) / error, users - 1)))
+
+
+def paired_over_seeds(ours_S: np.ndarray, theirs_S: np.ndarray) -> float:
+    """p of a paired t-test of seeds' means, two-sided, not corrected for the number of rivals.
+
+    A seed has its world's requests, encoder and guide in common, so seeds are pairs; those that either lacks (NaN) are
+    left out. NaN with fewer than two pairs.
+    """
+    if (np.isfinite(ours_S) & np.isfinite(theirs_S)).sum() < 2:
+        return float("nan")
+    return paired(ours_S, theirs_S, np.arange(len(ours_S))).p
 
 
 def holm(p_M: np.ndarray) -> np.ndarray:

@@ -7,6 +7,8 @@ Shapes: S seeds, R test requests.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from benchmarks.quality import guide_rows, learning_curves, truth_rows
@@ -17,12 +19,17 @@ from benchmarks.quality.statistics import spread
 from benchmarks.quality.study import Results
 from benchmarks.report import Row, tables
 
+COST = "cost"
+
 
 def rows_of(found: Results, comparisons: dict[str, Comparison]) -> list[Row]:
     """All rows of the document; "part" says what a row is about.
 
     Methods come first, by kind of candidates, then the truth's decomposition and curve, the guides, then what each seed
-    came to, every trial and every learning curve.
+    came to, every trial, every learning curve and what it all took.
+
+    Seconds are wall-clock ones of the one process that made a piece, on a CPU with one thread or with the GPU that its
+    "device" names: "seconds" the median of a method's seeds, "seconds in all" the sum over trials and seeds.
     """
     rows: list[Row] = []
     for kind, compared in comparisons.items():
@@ -37,7 +44,7 @@ def rows_of(found: Results, comparisons: dict[str, Comparison]) -> list[Row]:
         rows += _trial_rows(found, kind)
     for kind in comparisons:
         rows += learning_curves.rows_of(found, kind)
-    return rows
+    return rows + _cost_rows(found)
 
 
 def printed(rows: list[Row]) -> str:
@@ -49,7 +56,7 @@ def _method_row(found: Results, kind: str, method: str, compared: Comparison) ->
     tasks = found.runs[kind][method]
     row: Row = {"part": kind, "method": method, "family": family(method)}
     if method not in compared.values:
-        return row | {"refused": found.results[tasks[0]]["refused"]}
+        return row | {"refused": found.results[tasks[0]]["refused"], "seconds in all": _seconds(found, kind, method)}
     results = [found.results[task] for task in tasks if "refused" not in found.results[task]]
     tested = COMPARED[found.place.world]
     row |= {"parameters": results[0]["parameters"], "seeds": len(results), "setting": tasks[0].setting}
@@ -62,7 +69,30 @@ def _method_row(found: Results, kind: str, method: str, compared: Comparison) ->
     row["r_hat"] = round(float(np.mean([result["r_hat"] for result in results])), 4)
     row["device"] = ", ".join(sorted({result["device"] for result in results}))
     row["seconds"] = round(float(np.median([result["seconds"] for result in results])), 1)
+    row["seconds in all"] = _seconds(found, kind, method)
     return row
+
+
+def _seconds(found: Results, kind: str, method: str) -> float:
+    """Of all the trials and seeds of a method; not those of its guides, which methods share."""
+    tasks = {*found.runs[kind][method], *(task for task, _ in found.trials[kind][method])}
+    return _sum_of([found.results[task] for task in tasks])
+
+
+def _cost_rows(found: Results) -> list[Row]:
+    """What the study took, stage by stage, whenever its pieces were made."""
+    of_stage: dict[str, list[dict[str, Any]]] = {}
+    for task, result in found.results.items():
+        of_stage.setdefault(task.stage, []).append(result)
+    of_stage["all"] = list(found.results.values())
+    return [
+        {"part": COST, "stage": stage, "pieces": len(results), "seconds in all": _sum_of(results)}
+        for stage, results in of_stage.items()
+    ]
+
+
+def _sum_of(results: list[dict[str, Any]]) -> float:
+    return round(sum(result["seconds"] for result in results), 1)
 
 
 def _seed_rows(found: Results, kind: str, compared: Comparison) -> list[Row]:

@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from benchmarks.ablations import __main__ as ablations
 from benchmarks.quality import __main__ as command
 from benchmarks.quality import (
     claims,
+    figure,
     guide_measures,
     guide_rows,
     learning_curves,
@@ -21,6 +23,7 @@ from benchmarks.quality import (
     settings,
     stages,
     study,
+    tables,
     truth_rows,
 )
 from benchmarks.quality.comparison import COMPARED, SEARCH, STAND_IN_SEARCH, Comparison, compare
@@ -167,6 +170,31 @@ def test_a_thinned_curve_has_its_ends(count: int) -> None:
     assert (found[0], found[-1], len(found)) == (points[0], points[-1], min(count, learning_curves.POINTS))
     steps = np.diff([step for step, _ in found])
     assert (steps > 0).all() and (count == 1 or np.ptp(steps) <= 1)
+
+
+def test_the_cost_of_the_study_is_published(studied: study.Results) -> None:
+    rows = rows_of(studied, {"retriever": compare(studied, "retriever")})
+    costs = {row["stage"]: row for row in rows if row["part"] == tables.COST}
+    assert set(costs) == {task.stage for task in studied.results} | {"all"}
+    assert costs["all"]["seconds in all"] == pytest.approx(
+        sum(row["seconds"] for row in studied.results.values()), abs=0.1
+    )
+    assert costs["guide"]["pieces"] == sum(task.stage == "guide" for task in studied.results)
+    in_all = {row["method"]: row["seconds in all"] for row in rows if row["part"] == "retriever"}
+    for method in ("g-e", OURS):
+        done = [result for task, result in studied.results.items() if (task.stage, task.method) == ("run", method)]
+        assert len(done) == TINY.trials + len(studied.seeds) - 1  # the chosen trial is the first seed's run
+        assert in_all[method] == pytest.approx(sum(result["seconds"] for result in done), abs=0.1)
+
+
+def test_ours_is_tested_over_requests_and_over_seeds(studied: study.Results) -> None:
+    compared = compare(studied, "retriever")
+    rows = {row["method"]: row for row in rows_of(studied, {"retriever": compared}) if row["part"] == "retriever"}
+    for metric in COMPARED[SIMULATOR]:
+        ours_s, theirs_s = (compared.by_seed[method][metric] for method in (OURS, "g-e"))
+        expected = stats.ttest_rel(ours_s, theirs_s).pvalue
+        assert rows["g-e"][f"p over seeds {metric}"] == pytest.approx(expected, rel=0.06)  # two digits
+        assert f"p {metric}" in rows["g-e"] and f"p over seeds {metric}" not in rows[OURS]
 
 
 def test_the_guides_are_published(studied: study.Results) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks.quality.statistics import above, holm, over_seeds, paired, spread
+from benchmarks.quality.statistics import above, holm, over_seeds, paired, paired_over_seeds, spread
 
 
 def test_with_one_request_a_user_it_is_the_paired_t_test() -> None:
@@ -17,6 +17,15 @@ def test_with_one_request_a_user_it_is_the_paired_t_test() -> None:
     interval = expected.confidence_interval(0.95)
     assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
     assert found.mean == pytest.approx((ours - theirs).mean())
+
+
+def test_the_test_over_seeds_is_scipys_of_the_seeds_that_both_have() -> None:
+    ours = np.array([2.10, 2.15, np.nan, 2.12, 2.19, 2.05])
+    theirs = np.array([2.08, 2.16, 2.20, 2.05, 2.11, np.nan])
+    both = np.array([0, 1, 3, 4])
+    assert paired_over_seeds(ours, theirs) == pytest.approx(stats.ttest_rel(ours[both], theirs[both]).pvalue)
+    assert paired_over_seeds(ours, theirs) == pytest.approx(paired_over_seeds(theirs, ours))  # two-sided
+    assert np.isnan(paired_over_seeds(ours[:1], theirs[:1])) and np.isnan(paired_over_seeds(ours[1:3], theirs[1:3]))
 
 
 def test_requests_of_one_user_do_not_count_as_many() -> None:
