@@ -111,8 +111,7 @@ def guides_of(runs: dict[str, dict[str, list[Task]]]) -> list[Task]:
 
 
 def _truth_of(found: Results, kind: str, guide: Trial, pool: Executor | None) -> None:
-    """What only a world with a known truth can tell; `guide` is GoalRank's, which is judged and whose best
-    lists are searched."""
+    """What only a world with a known truth can tell; `guide`, GoalRank's, is judged and its best lists are searched."""
     found.judged[kind] = [
         Task("judged", kind, seed, guide=guide)
         for seed in found.seeds

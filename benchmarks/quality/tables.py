@@ -1,6 +1,5 @@
-"""Results of a study as rows: methods by kind of candidates, what each seed came to, every trial; other parts of the
-document have files of their own (truth_rows.py, guide_rows.py,
-learning_curves.py).
+"""Results of a study as rows: methods by kind of candidates, what each seed came to, every trial, the cost; the other
+parts of the document are made in truth_rows.py, guide_rows.py and learning_curves.py.
 
 Shapes: S seeds, R test requests.
 """
