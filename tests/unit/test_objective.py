@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import xlogy
 from scipy.stats import rankdata
 
 from goalrank import objective
@@ -66,6 +67,35 @@ def test_enormous_rewards_stay_ordered(normalisation: str) -> None:
     assert found.isfinite().all()
     assert found.sum() == pytest.approx(1.0)
     assert found.argmax() == 3 and found[0] <= found[1] <= found[2]
+
+
+@pytest.mark.parametrize("rewards", [[1e30, -1e30, 0.0, 1.0, 1.0], [1e30, 1e30, -1e30, -1e30, 0.3]], ids=str)
+@pytest.mark.parametrize("normalisation", NORMALISATIONS)
+@pytest.mark.parametrize("loss", ["full_list", "group_renormalised", "reverse_kl"])
+def test_losses_under_enormous_rewards_restated(loss: str, normalisation: str, rewards: list[float]) -> None:
+    """The last list is outside of the second group."""
+    log_prob = np.array([-2.0, -9.0, -0.5, -20.0, -4.0])
+    mask = np.array([[True] * 5, [True] * 4 + [False]])
+    found = objective.group_relative_loss(
+        torch.tensor(np.stack([log_prob, log_prob])),
+        torch.tensor([rewards, rewards]),
+        torch.tensor(mask),
+        torch.tensor([1.0, 0.5]),
+        ObjectiveConfig(normalisation=normalisation, loss=loss),  # type: ignore[arg-type]
+    )
+    expected = []
+    for inside in mask:
+        p = numpy_reference(np.array(rewards)[inside].tolist(), normalisation, ObjectiveConfig().temperature)
+        q = np.exp(log_prob[inside]) / np.exp(log_prob[inside]).sum()
+        least = np.finfo(np.float32).tiny  # what the reference excludes costs a bounded amount
+        expected.append(
+            {
+                "full_list": -(p * log_prob[inside]).sum(),
+                "group_renormalised": (xlogy(p, p) - p * np.log(q)).sum(),
+                "reverse_kl": (q * (np.log(q) - np.log(np.maximum(p, least)))).sum(),
+            }[loss]
+        )
+    assert found.item() == pytest.approx((expected[0] + 0.5 * expected[1]) / 2, rel=1e-5, abs=1e-6)
 
 
 def test_scale_and_shift_cancel_when_standardised() -> None:
