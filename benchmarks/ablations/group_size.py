@@ -3,14 +3,15 @@
 Half of a group's lists are the helpers' (the larger half of an odd number), half the ranker's own. All helpers here
 are sampled ones, so that a large group holds more of the same and not other policies. Equal temperature is flatter in
 larger groups (goalrank/objective/temperature.py), so two things change in that series; in the matched one the
-temperature is stated for BASE lists and found for the others.
+temperature is stated for BASE lists and found for the others. Both learn from the guide; a third, shorter series learns
+from r* itself, where climbing the signal is no mistake.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.ablations.arms import Arm
+from benchmarks.ablations.arms import TRUTH, Arm, Signal
 from benchmarks.ablations.figure import REGRET, curve, panels, save
 from benchmarks.ablations.study import Study, by_arm, regret
 from benchmarks.report import Claim, Row, claim
@@ -19,19 +20,23 @@ from goalrank.objective import ObjectiveConfig
 SIZES = (3, 5, 8, 12, 20, 50, 100)
 BASE = 16
 MIX = "retriever_sampled,shown_perturbed,random"
-EQUAL, MATCHED = "equal temperature", "matched sharpness"
+TRUE_SIZES = (3, 8, 20, 100)
+EQUAL, MATCHED, TRUE = "equal temperature", "matched sharpness", "equal temperature, r*"
 PAPERS_BEST, PAPERS_FEW = (8, 12, 20), (3, 5)
 """Sizes that the paper finds best, and too few (docs/method.md)."""
 
 
 def study(thin: bool) -> Study:
-    """Both series; thin: their ends and one between."""
-    sizes = (3, 8, 100) if thin else SIZES
+    """All series; thin: their ends and one between."""
     arms = []
-    for series, objective in ((EQUAL, ObjectiveConfig()), (MATCHED, ObjectiveConfig(matched_group_size=BASE))):
-        for size in sizes:
+    for series, sizes, signal, objective in (
+        (EQUAL, SIZES, Signal(), ObjectiveConfig()),
+        (MATCHED, SIZES, Signal(), ObjectiveConfig(matched_group_size=BASE)),
+        (TRUE, TRUE_SIZES, TRUTH, ObjectiveConfig()),
+    ):
+        for size in (3, 8, 100) if thin else sizes:
             plan = f"helpers={MIX} lists={size - size // 2} own={size // 2}"
-            arms.append(Arm(f"{size} lists, {series}", plan, objective=objective, at=size))
+            arms.append(Arm(f"{size} lists, {series}", plan, signal=signal, objective=objective, at=size))
     question = f"lists in a group; sampled helpers and own lists half and half; matched to {BASE} lists"
     return Study("group_size", question, arms, _claims, _draw, base=f"8 lists, {EQUAL}")
 
@@ -39,7 +44,7 @@ def study(thin: bool) -> Study:
 def _claims(rows: list[Row]) -> list[Claim]:
     made = []
     known = by_arm(rows)
-    for series in (EQUAL, MATCHED):
+    for series in (EQUAL, MATCHED, TRUE):
         found = {int(row["at"]): row["regret"] for name, row in known.items() if name.endswith(series)}
         best = [found[size] for size in PAPERS_BEST if size in found]
         few = [found[size] for size in PAPERS_FEW if size in found]
@@ -61,7 +66,7 @@ def _claims(rows: list[Row]) -> list[Claim]:
 
 def _draw(rows: list[Row], file: Path) -> None:
     figure, (left, right) = panels(2)
-    for series in (EQUAL, MATCHED):
+    for series in (EQUAL, MATCHED, TRUE):
         of_series = [row for row in rows if row.get("arm", "").endswith(series) and "regret" in row]
         curve(left, of_series, "at", series)
         sharp = sorted((row["at"], row["top weight"]) for row in of_series if row["top weight"] is not None)

@@ -6,13 +6,14 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 
 from benchmarks.ablations import __main__ as command
-from benchmarks.ablations import bound, ceiling, group_size, helpers, normalisation, on_policy, runs
+from benchmarks.ablations import bound, ceiling, group_size, helpers, normalisation, objective, on_policy, runs
 from benchmarks.ablations.arms import TRUTH, Arm, Signal
 from benchmarks.ablations.settings import FULL, QUICK
 from benchmarks.ablations.signals import PlantedReward, Truth
@@ -21,6 +22,7 @@ from benchmarks.quality.problem import TRAIN
 from benchmarks.quality.stages import SIMULATOR, Place, code_digest
 from benchmarks.report import claim
 from goalrank.group_plan import planned
+from goalrank.objective import Loss
 from goalrank.policies import helper_columns
 from goalrank.schema import LIST_LENGTH
 from goalrank.simulator import true_reward
@@ -173,7 +175,8 @@ def test_the_planted_reward_knows_no_noise_and_starts_as_the_guide(place: Place,
 
 def test_full_studies_have_the_arms_that_were_asked_for() -> None:
     sizes = [int(arm.at) for arm in group_size.study(False).arms]
-    assert sizes == [3, 5, 8, 12, 20, 50, 100] * 2
+    assert sizes == [3, 5, 8, 12, 20, 50, 100] * 2 + list(group_size.TRUE_SIZES)
+    assert [int(arm.at) for arm in group_size.study(False).arms if arm.signal.truth] == list(group_size.TRUE_SIZES)
     for arm in group_size.study(False).arms:
         assert planned(FULL.scale.preset, arm.plan).group_size == arm.at
     left_out = [arm for arm in helpers.study(False).arms if arm.name.startswith("without ")]
@@ -183,6 +186,8 @@ def test_full_studies_have_the_arms_that_were_asked_for() -> None:
         names = {policy.name for policy in helper_columns(mix.helper_lists, mix.helpers)}
         assert set(helpers.HEURISTICS) - names == {arm.name.removeprefix("without ")}
     assert {arm.plan for arm in on_policy.study(False).arms} >= {"lists=8 own=8 refresh=never", "lists=16 own=0"}
+    losses = {arm.objective.loss for arm in objective.study(False).arms}
+    assert losses == set(get_args(Loss))
     bias = {arm.signal.error for arm in normalisation.study(False).arms}
     assert bias == {"none", "constant", "scale", "noise", "popularity", "cube", "saturating", "steps"}
     assert len({arm.signal for arm in ceiling.study(False).arms}) == 2 + 2 * len(ceiling.SIZES)
