@@ -36,7 +36,7 @@ from benchmarks.quality import stages
 from benchmarks.quality.problem import TEST, TRAIN
 from benchmarks.quality.settings import Scale
 from benchmarks.quality.stages import SIMULATOR, Place, code_digest
-from benchmarks.report import Claim, Row, claim, positive, progress, run
+from benchmarks.report import Claim, Row, claim, positive, progress, result_file, run
 from benchmarks.scaling_figure import draw
 from benchmarks.scaling_generators import generators_and_evaluator, judged, size_of
 from benchmarks.scaling_law import FEWEST_POINTS, Law, fitted
@@ -392,7 +392,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--jobs", type=positive, default=1, help="processes, one torch thread each")
     parser.add_argument("--gpu", action="store_true", help="larger sizes, and everything on the GPU")
     parser.add_argument("--quick", action="store_true", help="minutes on one core: shows that it runs, no result")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there, and the figure beside it")
+    parser.add_argument("--json", type=result_file, metavar="FILE", help="the result, the figure beside it")
     return parser
 
 
