@@ -238,5 +238,4 @@ if __name__ == "__main__":
     parser.add_argument("workspace", type=Path)
     given, others = parser.parse_known_args()
     torch.set_num_threads(1)
-    night = Night(given.workspace)
-    run("off_policy_night", lambda quick: measure(night, 10 if quick else 150), argv=others)
+    run("off_policy_night", lambda quick: measure(Night(given.workspace), 10 if quick else 150), argv=others)

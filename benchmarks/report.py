@@ -35,6 +35,27 @@ def positive(text: str) -> int:
     return value
 
 
+def result_file(text: str) -> Path:
+    """Where a result may be written, for argparse: its files are written at the end, and hours of work should not end
+    with a path that never was one.
+
+    Raises:
+        argparse.ArgumentTypeError: no file of JSON can be written there; the command line ends with EXIT_USAGE.
+    """
+    file = Path(text)
+    if file.suffix != ".json":  # tables and figures lie beside it under its name
+        raise argparse.ArgumentTypeError(f"{text} found, expected a file whose name ends with .json")
+    if file.is_dir():
+        raise argparse.ArgumentTypeError(f"the folder {text} found, expected a file, or none yet")
+    folder = next(parent for parent in file.absolute().parents if parent.exists())
+    if not folder.is_dir():
+        raise argparse.ArgumentTypeError(f"{text} found, but {folder} is a file, expected a folder")
+    closed = next((place for place in (folder, file) if place.exists() and not os.access(place, os.W_OK)), None)
+    if closed:
+        raise argparse.ArgumentTypeError(f"{text} found, but {closed} may not be written; name another file")
+    return file
+
+
 def progress(text: str) -> None:
     """A line on standard error."""
     print(text, file=sys.stderr, flush=True)
@@ -49,7 +70,8 @@ def run(
     options: Mapping[str, Mapping[str, Any]] | None = None,
     printed: Callable[[list[Row]], str] | None = None,
 ) -> dict[str, Any]:
-    """Parse --quick and --json, measure, print, write; the document that was printed.
+    """Parse --quick and --json, measure, print, write; the document that was printed. What cannot be written after all,
+    on a disk that has become full, has been printed by then.
 
     Args:
         name: of the benchmark, as in benchmarks/NAME.py.
@@ -63,7 +85,7 @@ def run(
     """
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=description)
     parser.add_argument("--quick", action="store_true", help="minutes on two cores")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there too")
+    parser.add_argument("--json", type=result_file, metavar="FILE", help="write the result there too")
     for option, settings in (options or {}).items():
         parser.add_argument(f"--{option}", **settings)
     given = parser.parse_args(argv)
@@ -84,13 +106,12 @@ def run(
             f"{'holds' if made['holds'] else 'DOES NOT HOLD'}: {made['name']}: {_cell(made['value'])}, {made['target']}"
         )
     written = finite(document)
-    line = json.dumps(written, allow_nan=False)
+    print(json.dumps(written, allow_nan=False), flush=True)
     if given.json:
         given.json.parent.mkdir(parents=True, exist_ok=True)
         given.json.write_text(json.dumps(written, indent=1, allow_nan=False) + "\n", encoding="utf-8")
         if figure:
             figure(rows, given.json.with_suffix(".png"))
-    print(line)
     return document
 
 

@@ -1,7 +1,7 @@
 """Generators or width: `python -m benchmarks.scaling [--quick] [--gpu] [--json FILE]`, the figure beside FILE.
 
     generators    MG-E with 3, 20 and 100 generators, and 1, 10 and 100 lists of each (scaling_generators.py)
-    size          GoalRank at several sizes, data fixed            (scaling_law.py: the law, one point held out)
+    size          GoalRank at several sizes, data fixed            (scaling_points.py; scaling_law.py: the law)
     data          GoalRank on several amounts of data, size fixed  (the same)
 
 In the simulated world, judged by the true reward: regret to the best list found. A ranker learns from r* itself, so
@@ -36,10 +36,11 @@ from benchmarks.quality import stages
 from benchmarks.quality.problem import TEST, TRAIN
 from benchmarks.quality.settings import Scale
 from benchmarks.quality.stages import SIMULATOR, Place, code_digest
-from benchmarks.report import Claim, Row, claim, positive, progress, run
+from benchmarks.report import Claim, Row, claim, positive, progress, result_file, run
 from benchmarks.scaling_figure import draw
 from benchmarks.scaling_generators import generators_and_evaluator, judged, size_of
-from benchmarks.scaling_law import Law, fitted, sized, trained
+from benchmarks.scaling_law import FEWEST_POINTS, Law, fitted
+from benchmarks.scaling_points import first_of, sized, trained
 from goalrank.checkpoint import load_model, save_model
 from goalrank.encoders import ModelSizes
 from goalrank.errors import ModelRefused, UsageError
@@ -51,8 +52,6 @@ from goalrank.reward_training import train as train_reward
 PARTS = ("generators", "size", "data")
 CACHE = Path(__file__).parents[1] / ".goalrank" / "benchmarks" / "ablations"
 SIGNALS = {"r*": TRUTH, "guide": Signal()}
-LEAST_FIT = 0.1
-"""Of the observed regret of the held-out point: how far the prediction may be off."""
 
 
 @dataclass(frozen=True)
@@ -85,9 +84,9 @@ QUICK = Size(
     generators=(3, 6),
     lists=(1, 4),
     judged_requests=20,
-    sizes=((8, 1), (16, 1), (24, 1)),
-    gpu_sizes=((32, 1),),
-    requests=(15, 30, 60),
+    sizes=((8, 1), (16, 1), (24, 1), (32, 1)),
+    gpu_sizes=((40, 1),),
+    requests=(15, 30, 45, 60),
 )
 
 
@@ -200,12 +199,24 @@ def claims_of(rows: list[Row]) -> list[Claim]:
         name = f"regret of {counts[-1]} generators less that of {counts[-2]}, one list each (gains shrink)"
         gain = by[counts[-1], lists[0]]["regret"] - by[counts[-2], lists[0]]["regret"]
         made.append(claim(name, gain, "at least", 0.0))
-    for row in rows:
-        if row.get("fit"):
-            made.append(claim(f"{row['part']}: lower end of the exponent's 95% interval", row["low"], "at least", 0.0))
-            off = abs(row["predicted"] / row["observed"] - 1.0)
-            made.append(claim(f"{row['part']}: held-out regret predicted, off by a share", off, "at most", LEAST_FIT))
-    return made
+    return [*made, *(one for row in rows if row.get("fit") for one in _claims_of_law(row))]
+
+
+def _claims_of_law(row: Row) -> list[Claim]:
+    """Regret falls as a power of x, and the law foretells the point held out better than no law does.
+
+    Where the exponent is not identified, what a law says nearer than a constant is chance: neither claim holds.
+    """
+    part, identified = row["part"], row["identified"]
+    outside = max(row["predicted_low"] - row["observed"], row["observed"] - row["predicted_high"])
+    law, constant = (abs(row[name] - row["observed"]) for name in ("predicted", "constant"))
+    share = law / constant if identified and constant > 0.0 else float("nan")
+    lowest = row["low"] if identified else float("nan")
+    return [
+        claim(f"{part}: lower end of the exponent's 95% interval, if it is identified", lowest, "at least", 0.0),
+        claim(f"{part}: held-out regret, how far outside its 95% prediction interval", outside, "at most", 0.0),
+        claim(f"{part}: error of the law's prediction as a share of the constant predictor's", share, "at most", 1.0),
+    ]
 
 
 def _series(place: Place, part: str, across: str, points: list[list[dict[str, Any]]]) -> list[Row]:
@@ -223,7 +234,7 @@ def _series(place: Place, part: str, across: str, points: list[list[dict[str, An
         sd = _sd([one["reward"] for one in sound])
         rows.append({"part": part, **row, "seeds": len(sound), "regret": round(regret, 4), "sd": sd})
     whole = [found for found in points if not any("refused" in one for one in found)]
-    if len(whole) >= 3:
+    if len(whole) >= FEWEST_POINTS:
         x_P = np.array([found[0][across] for found in whole])
         law = fitted(x_P, np.array([[best - one["reward"] for one in found] for found in whole]))
         rows.append({"part": part, "fit": f"regret against {across}, last point held out", **_rounded(law)})
@@ -327,11 +338,11 @@ def _of_point(
 
 
 def _guide_of(place: Place, seed: int, requests: int) -> RewardModel:
-    """A reward model that learnt from the first so many of the training requests, in scaling_law's order."""
+    """A reward model that learnt from the first so many of the training requests."""
 
     def work(folder: Path) -> dict[str, Any]:
         problem, preset = runs.problem_of(place), place.scale.preset
-        rows_R = np.random.default_rng(23).permutation(problem.rows[TRAIN])[:requests]
+        rows_R = first_of(problem, requests)
         torch.manual_seed(seed)
         model = RewardModel(ModelSizes.from_preset(preset))
         copy_pretrained(stages.encoder_of(place, runs.encoder_task(seed)), model.encoder)
@@ -353,7 +364,7 @@ def _kept(place: Place, stage: str, depends: dict[str, Any], seed: int, work: An
 
 
 def _folder(place: Place, stage: str, depends: dict[str, Any], seed: int) -> Path:
-    code = code_digest(("benchmarks.scaling_generators", "benchmarks.scaling_law"))
+    code = code_digest(("benchmarks.scaling_generators", "benchmarks.scaling_points"))
     before = {"guide": stages.digest(place, runs.guide_task(seed)), "steps": place.scale.preset.ranker_steps}
     return place.cache / "scaling" / f"{stage}-seed{seed}-{digest_of(depends | before | {'code': code})}"
 
@@ -366,8 +377,8 @@ def _parameters(preset: Preset) -> dict[str, int]:
     return {"parameters": total, "without embeddings": total - ranker.encoder.items.embedding.weight.numel()}
 
 
-def _rounded(law: Law) -> dict[str, float]:
-    return {name: round(value, 4) for name, value in asdict(law).items()}
+def _rounded(law: Law) -> Row:
+    return {name: value if isinstance(value, bool) else round(value, 4) for name, value in asdict(law).items()}
 
 
 def _sd(values: list[float]) -> float:
@@ -381,7 +392,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--jobs", type=positive, default=1, help="processes, one torch thread each")
     parser.add_argument("--gpu", action="store_true", help="larger sizes, and everything on the GPU")
     parser.add_argument("--quick", action="store_true", help="minutes on one core: shows that it runs, no result")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there, and the figure beside it")
+    parser.add_argument("--json", type=result_file, metavar="FILE", help="the result, the figure beside it")
     return parser
 
 

@@ -37,9 +37,9 @@ def draw(rows: list[Row], file: Path) -> None:
             sd = [row["sd"] or 0 for row in points]
             axes.errorbar(x, [row["regret"] for row in points], sd, marker="o", color=colour, label=signal)
             for law in (row for row in found if row.get("fit")):
-                low, high = law["predicted"] - law["predicted_low"], law["predicted_high"] - law["predicted"]
-                name = f"foretold from the others, exponent {law['exponent']:.3f}"
-                axes.errorbar(x[-1:], [law["predicted"]], [[low], [high]], fmt="x", color=colour, label=name)
+                power = f"{law['low']:.2f} to {law['high']:.2f}" if law["identified"] else "not identified"
+                axes.plot(x[-1:] * 2, [law["predicted_low"], law["predicted_high"]], color=colour)
+                axes.plot(x[-1:], [law["predicted"]], "x", color=colour, label=f"foretold; exponent {power}")
         axes.set_xlabel(label)
     for axes in (left, middle, right):
         if axes.has_data():

@@ -14,7 +14,7 @@ from benchmarks.ablations.settings import FULL, QUICK
 from benchmarks.ablations.study import Study
 from benchmarks.devices import DEVICES, require
 from benchmarks.quality.stages import SIMULATOR, Place
-from benchmarks.report import Claim, Row, positive, run
+from benchmarks.report import Claim, Row, positive, result_file, run
 from goalrank.errors import UsageError
 
 STUDIES = {
@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--jobs", type=positive, default=1, help="processes, one torch thread each")
     parser.add_argument("--device", choices=DEVICES, default="cpu", help="what models learn on")
     parser.add_argument("--quick", action="store_true", help="minutes on one core: shows that it runs, no result")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there, tables, figures beside")
+    parser.add_argument("--json", type=result_file, metavar="FILE", help="the result, tables and figures beside it")
     return parser
 
 

@@ -22,6 +22,7 @@ from benchmarks.ablations.study import Study, by_arm
 from benchmarks.ablations.training import mask_of, measured_groups, reward_of
 from benchmarks.quality.stages import Place
 from benchmarks.report import Claim, Row, claim
+from goalrank.metrics import rank_correlation
 from goalrank.objective import Normalisation, ObjectiveConfig, group_relative_loss
 
 CONSTANT, SCALE = Signal(True, "constant", 10.0), Signal(True, "scale", 10.0)
@@ -117,9 +118,6 @@ def _draw(rows: list[Row], file: Path) -> None:
 
 
 def correlation(rows: list[Row]) -> float:
-    """Spearman's of regret and agreement over arms; NaN with fewer than three."""
-    trained = list(by_arm(rows).values())
-    if len(trained) < 3:
-        return float("nan")
-    places = [np.argsort(np.argsort([row[name] for row in trained])) for name in ("regret", "agreement")]
-    return float(np.corrcoef(*places)[0, 1])
+    """Spearman's of regret and agreement over arms, ties at their mean rank; NaN with fewer than three."""
+    regret, agreement = (np.array([row[name] for row in by_arm(rows).values()]) for name in ("regret", "agreement"))
+    return rank_correlation(regret, agreement)

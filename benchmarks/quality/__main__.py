@@ -20,7 +20,7 @@ from benchmarks.quality.settings import FULL, LONG, OURS, QUICK
 from benchmarks.quality.stages import KINDS, MOVIELENS, Place
 from benchmarks.quality.study import conduct
 from benchmarks.quality.tables import printed, rows_of
-from benchmarks.report import Claim, Row, positive, run
+from benchmarks.report import Claim, Row, positive, result_file, run
 from goalrank.errors import GoalRankError, UsageError
 
 CACHE = Path(__file__).parents[2] / ".goalrank" / "benchmarks" / "quality"
@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     scale = parser.add_mutually_exclusive_group()
     scale.add_argument("--quick", action="store_true", help="minutes on one core: shows that it runs, no result")
     scale.add_argument("--long", action="store_true", help="four times the steps; for a GPU")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there, and a figure beside it")
+    parser.add_argument("--json", type=result_file, metavar="FILE", help="the result, a figure beside it")
     return parser
 
 

@@ -17,7 +17,6 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -32,6 +31,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from benchmarks.devices import device_of, name_of
+from benchmarks.kept import RESULT, made_once, result_of
 from benchmarks.quality import guide_measures, movielens, simulated
 from benchmarks.quality.methods import ask, batches, modules_of, opinion, train
 from benchmarks.quality.problem import TEST, TRAIN, VALIDATION, Problem
@@ -40,7 +40,6 @@ from benchmarks.quality.settings import OURS, Scale, Trial, divided
 from goalrank.checkpoint import load_model, save_model
 from goalrank.encoders import ModelSizes, RequestEncoder
 from goalrank.errors import CheckpointDamaged, ModelRefused
-from goalrank.logs_writer import written_aside
 from goalrank.pretrain import copy_pretrained, histories_of, pretrain_on
 from goalrank.ranker import Ranker
 from goalrank.reward import RewardModel
@@ -106,26 +105,25 @@ class Task:
 def perform(place: Place, task: Task) -> dict[str, Any]:
     """The task's result, from the cache or by doing it: result.json with "seconds" and whether it was "cached"."""
     folder = folder_of(place, task)
-    if (folder / "result.json").is_file():
-        return {**json.loads((folder / "result.json").read_text()), "cached": True}
-    begun = time.perf_counter()
-    with written_aside(folder) as aside:
+    if cached(place, task):
+        return {**result_of(folder), "cached": True}
+
+    def work(aside: Path) -> dict[str, Any]:
         try:
             result = _WORK[task.stage](place, task, aside)
         except ModelRefused as error:
             if isinstance(error, CheckpointDamaged) or task.stage not in ("run", "guide"):
                 raise
             result = {"refused": str(error)}  # a setting that diverges loses; the study goes on
-        result["seconds"] = round(time.perf_counter() - begun, 2)
-        if task.stage != "data":
-            result["device"] = name_of(place.device)
-        (aside / "result.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
-    return {**result, "cached": False}
+        return result if task.stage == "data" else result | {"device": name_of(place.device)}
+
+    own = made_once(folder, work)
+    return {**result_of(folder), "cached": not own}
 
 
 def cached(place: Place, task: Task) -> bool:
     """Whether the task's result is there."""
-    return (folder_of(place, task) / "result.json").is_file()
+    return (folder_of(place, task) / RESULT).is_file()
 
 
 def folder_of(place: Place, task: Task) -> Path:
@@ -358,7 +356,7 @@ def _reward(place: Place, task: Task, data: Any, rows: np.ndarray, steps: int, f
 
 def _run(place: Place, task: Task, folder: Path) -> dict[str, Any]:
     problem = problem_of(place, task.kind)
-    if refused := json.loads((folder_of(place, _guide(task)) / "result.json").read_text()).get("refused"):
+    if refused := result_of(folder_of(place, _guide(task))).get("refused"):
         raise ModelRefused(f"its guide was refused: {refused}")
     guide = _reward_model(place, _guide(task))
     encoder = encoder_of(place, _encoder(task))

@@ -1,7 +1,13 @@
-"""G-E: one small generator proposes lists, an evaluator picks one (docs/method.md, the problem).
+"""G-E: one small generator proposes lists, an evaluator that sees whole lists picks one. It stands for the
+evaluator-generator framework, EGRank (Huzhang et al., "AliExpress Learning-To-Rank: Maximizing Online Model Performance
+without Going Online", TKDE 2021, arXiv 2003.11941; docs/method.md, the problem).
 
-The generator is a pointwise scorer; its proposals are its best list and samples around it (Plackett-Luce on its
-scores). It does not learn from the evaluator, as EGRank's does. The evaluator is the list-level reward model.
+Has, of its paper: the two parts, a generator of lists and an evaluator of items in the context of their list that
+learns from logged feedback.
+Lacks: a generator that learns from the evaluator (the paper's maximises its score by reinforcement learning) and the
+discriminator that keeps the evaluator to what it generalises to. Ours is a pointwise scorer that learns from the log
+alone, so the evaluator must choose at serving time: among the generator's best list and samples around it
+(Plackett-Luce on its scores). The evaluator is our list-level reward model, not the paper's.
 
 Legend: B requests, G proposed lists, N candidates, L list length.
 """

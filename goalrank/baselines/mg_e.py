@@ -1,8 +1,12 @@
-"""MG-E: k generators propose a list each, an evaluator picks one (docs/method.md, theorem 1 and the field).
+"""MG-E: k generators propose a list each, an evaluator picks one (Yang et al., "Comprehensive List Generation for
+Multi-Generator Reranking", SIGIR 2025, arXiv 2504.15625; docs/method.md, theorem 1 and the field).
 
-The generators are light scorers on one shared encoder (generators.py says what makes them differ, and that k separate
-models would differ more); they do not learn from the evaluator. The evaluator is the list-level reward model. The
-paper's rows have k = 3, 20 and 100.
+Has, of its paper: several generators that differ, one list of each, and one evaluator that the lists compete before.
+GoalRank's rows have k = 3, 20 and 100.
+Lacks: the search for complementary generators, whose policy is rewarded for the comprehensiveness of all lists together
+(how much each adds to the others), and generators that are re-ranking models of their own. Ours are light scorers on
+one shared encoder (generators.py says what makes them differ, and that k separate models would differ more); they learn
+from the log, not from the evaluator. The evaluator is our list-level reward model.
 
 Legend: B requests, K generators, L list length.
 """

@@ -38,8 +38,11 @@ RUNS: dict[str, dict[str, Any]] = {
     "without dropout": {"preset": replace(SHORT, dropout=0.0)},
     "supervised, in passes": {"preset": SHORT, "objective": ObjectiveConfig(supervised_weight=0.5)},
     "longer": {"preset": LONGER},
+    "longer, fixed lists": {"preset": replace(LONGER, on_policy_lists=0)},
 }
 """Runs that must end as they do in one process."""
+SAMPLED_LONG = "longer"
+"""Of these the one that a near tie among its own lists may part from a single process's."""
 
 
 def _other_weight(data: TrainingSet, groups: Groups, reward: PlantedReward) -> None:

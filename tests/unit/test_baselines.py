@@ -36,6 +36,9 @@ PRESET = replace(preset("tiny"), pretrain_steps=20, reward_steps=160)
 SIZES = ModelSizes.from_preset(PRESET)
 GAIN = 0.1
 """Share of true reward that knowing the list effect must bring; where the world has none, a few percent are left."""
+GAIN_OVER_THE_BEST = {"mg-e-3": 0.01, "mg-e-20": 0.035, "mg-e-100": 0.04}
+"""The same over the best of MG-E's generators, which truth alone could name; least of three seeds: 0.015, 0.050, 0.059.
+A generator taken at random is 6 to 8% below it."""
 
 
 def lesson_of(folder: Path, requests: int = 3000, steps: int | None = None, **options: object) -> tuple[World, Lesson]:
@@ -56,7 +59,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[World, Lesson]:
 
 @pytest.fixture(scope="module")
 def trained(made: tuple[World, Lesson]) -> dict[str, Trained]:
-    return {name: baselines.train(name, made[1]) for name in ("g-e", "mg-e-20", "pier")}
+    return {name: baselines.train(name, made[1]) for name in ("g-e", *GAIN_OVER_THE_BEST, "pier")}
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +93,7 @@ def own_order(name: str, trained: Trained, batch: RequestBatch) -> Tensor:
     return top_lists(score_BN, batch.mask_BN, LIST_LENGTH)
 
 
-@pytest.mark.parametrize("name", ["g-e", "mg-e-20", "pier"])
+@pytest.mark.parametrize("name", ["g-e", "pier"])
 def test_the_list_effect_is_learnt_which_no_scorer_of_items_can(name, made, trained, evening) -> None:
     world, lesson = made
     rows, batch = evening
@@ -100,14 +103,15 @@ def test_the_list_effect_is_learnt_which_no_scorer_of_items_can(name, made, trai
     assert chosen > (1 + GAIN) * alone
 
 
-def test_more_generators_and_an_evaluator_beat_each_of_them(made, trained, evening) -> None:
+@pytest.mark.parametrize(("name", "gain"), GAIN_OVER_THE_BEST.items())
+def test_more_generators_and_an_evaluator_beat_each_of_them(name, gain, made, trained, evening) -> None:
     world, lesson = made
     rows, batch = evening
-    policy = trained["mg-e-20"].policy
+    policy = trained[name].policy
     with torch.no_grad():
         lists_BKL, chosen_BL = policy.propose(batch, LIST_LENGTH), policy.rank(batch, LIST_LENGTH)
-    each = [true_reward(world, lesson.training_set, rows, lists_BKL[:, k]) for k in range(20)]
-    assert true_reward(world, lesson.training_set, rows, chosen_BL) > max(each)
+    each = [true_reward(world, lesson.training_set, rows, lists_BKL[:, k]) for k in range(lists_BKL.shape[1])]
+    assert true_reward(world, lesson.training_set, rows, chosen_BL) > (1 + gain) * max(each)
 
 
 def test_twenty_generators_propose_many_different_lists(trained, evening) -> None:

@@ -11,6 +11,7 @@ from typing import get_args
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from benchmarks.ablations import __main__ as command
 from benchmarks.ablations import bound, ceiling, group_size, helpers, normalisation, objective, on_policy, runs
@@ -235,6 +236,15 @@ def test_claims_hold_where_they_should_and_nowhere_else() -> None:
     made = ceiling._claims(rows_of(found, agreement=[0.6, 0.8, 1.0]))
     assert made[0] == claim(made[0]["name"], made[0]["value"], "at most", ceiling.LEAST_CORRELATION)
     assert not made[0]["holds"]
+
+
+def test_arms_that_are_level_share_a_rank_whatever_their_order() -> None:
+    regrets, agreements = [0.1, 0.2, 0.2, 0.2, 0.4], [1.0, 0.9, 0.7, 0.8, 0.8]
+    expected = stats.spearmanr(regrets, agreements).statistic
+    for order in ([0, 1, 2, 3, 4], [4, 3, 2, 1, 0], [2, 0, 4, 1, 3]):
+        rows = rows_of({f"arm {at}": regrets[at] for at in order}, agreement=[agreements[at] for at in order])
+        assert normalisation.correlation(rows) == pytest.approx(expected)
+    assert math.isnan(normalisation.correlation(rows[:2]))
 
 
 # ------------------------------------------------------------------------------------------------------------ the bound

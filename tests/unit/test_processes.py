@@ -26,11 +26,16 @@ from goalrank.processes import TOLERANCE, TOLERANCE_AFTER_A_TIE, Processes, join
 from goalrank.same_start import arrays_digest, weights_digest
 from goalrank.schedule import Share, shares
 from goalrank.train import train_ranker
-from tests.unit.one_of_several import OTHERS, RUNS, SEED, STOP_AT
+from tests.unit.one_of_several import OTHERS, RUNS, SAMPLED_LONG, SEED, STOP_AT
 from tests.unit.test_train import SHORT, make_reward, write_inputs
 
 ROOT = Path(__file__).resolve().parents[2]
 COUNT = 2
+BEFORE_A_TIE = 10
+"""Points of the curves that are the same though runs may part later."""
+PARTED = 0.1
+"""How far the curves of runs that parted may be from each other, as a share of the way a curve goes: 0.03 was found; of
+a run that stops learning after BEFORE_A_TIE steps the loss is off by half."""
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -90,12 +95,16 @@ def test_two_processes_end_with_the_weights_of_one(name: str, inputs: Path, toge
     data, groups = TrainingSet.load(inputs / "training_set"), read_groups(inputs / "groups")
     alone = train_ranker(data, groups, make_reward(), **RUNS.get(name, {"preset": SHORT}), seed=SEED)
     found = weights_of_all(together, name)
-    long = alone.curves["loss"][-1][0] > SHORT.ranker_steps
+    parts = name == SAMPLED_LONG
     for key, weight in alone.ranker.state_dict().items():
-        torch.testing.assert_close(found[key], weight, atol=TOLERANCE_AFTER_A_TIE if long else TOLERANCE, rtol=0)
+        torch.testing.assert_close(found[key], weight, atol=TOLERANCE_AFTER_A_TIE if parts else TOLERANCE, rtol=0)
     for curve, points in alone.curves.items():  # rewards and duplicates too: the lists are the same ones
-        shown = torch.tensor(said(together, 0)[name]["curves"][curve])
-        torch.testing.assert_close(shown[:10], torch.tensor(points)[:10], atol=1e-4, rtol=1e-4)
+        shown, expected = torch.tensor(said(together, 0)[name]["curves"][curve]), torch.tensor(points)
+        surely = BEFORE_A_TIE if parts else len(expected)
+        torch.testing.assert_close(shown[:surely], expected[:surely], atol=1e-4, rtol=1e-4)
+        if parts and curve in ("loss", "on_policy_reward", "entropy"):
+            way = float(expected[:, 1].max() - expected[:, 1].min())
+            torch.testing.assert_close(shown, expected, atol=PARTED * way, rtol=0)
 
 
 def test_what_one_process_cannot_do_all_refuse(together: Path) -> None:
