@@ -37,8 +37,16 @@ def study(thin: bool) -> Study:
         for size in (3, 8, 100) if thin else sizes:
             plan = f"helpers={MIX} lists={size - size // 2} own={size // 2}"
             arms.append(Arm(f"{size} lists, {series}", plan, signal=signal, objective=objective, at=size))
-    question = f"lists in a group; sampled helpers and own lists half and half; matched to {BASE} lists"
-    return Study("group_size", question, arms, _claims, _draw, base=f"8 lists, {EQUAL}")
+    question = (
+        f"lists in a group; sampled helpers and own lists half and half; matched to {BASE} lists; the base is each "
+        "series' own group of 8"
+    )
+    return Study("group_size", question, arms, _claims, _draw, base=f"8 lists, {EQUAL}", base_of=_base_of)
+
+
+def _base_of(arm: str) -> str:
+    """Eight lists of the arm's own series: what its signal or temperature does is not its size's doing."""
+    return f"8 lists, {arm.split(' lists, ', 1)[1]}"
 
 
 def _claims(rows: list[Row]) -> list[Claim]:

@@ -1,8 +1,9 @@
 """Which loss: the paper's likelihood of whole lists, the same renormalised in the group, and their rivals.
 
 Groups, guide and steps are those of every study; only the objective differs. A loss may be best at a temperature of its
-own, so several stand beside one another; DPO and RCPO have none (order alone). The last arms change one option of the
-default: groups not weighted by signal, every copy of a duplicate counted, a supervised term on the logged feedback.
+own, so several stand beside one another; what a temperature is to the others, beta is to DPO and RCPO. The last arms
+change one option of the default: groups not weighted by signal, every copy of a duplicate counted, a supervised term on
+the logged feedback.
 """
 
 from __future__ import annotations
@@ -13,37 +14,43 @@ from benchmarks.ablations.arms import Arm
 from benchmarks.ablations.figure import bars, panels, save
 from benchmarks.ablations.study import Study, by_arm
 from benchmarks.report import Claim, Row, claim
-from goalrank.objective import ObjectiveConfig
+from goalrank.objective import Loss, ObjectiveConfig
 
-TEMPERATURES = {"full_list": (0.1, 0.25, 0.5, 1.0), "group_renormalised": (0.25, 1.0, 2.0), "reverse_kl": (0.25, 1.0)}
+TEMPERATURES: dict[Loss, tuple[float, ...]] = {
+    "full_list": (0.1, 0.25, 0.5, 1.0),
+    "group_renormalised": (0.25, 1.0, 2.0),
+    "reverse_kl": (0.25, 1.0),
+}
 OPTIONS = {
     "without weights by signal": ObjectiveConfig(signal="none"),
     "every copy counts": ObjectiveConfig(duplicates="each"),
     "supervised term 1": ObjectiveConfig(supervised_weight=1.0),
     "supervised term 10": ObjectiveConfig(supervised_weight=10.0),
 }
-PREFERENCES = {"dpo": ObjectiveConfig(loss="dpo"), "rcpo": ObjectiveConfig(loss="rcpo")}
+PREFERENCES: tuple[Loss, ...] = ("dpo", "rcpo")
+BETAS = (0.1, 1.0)
 
 
-def _name(loss: str, temperature: float) -> str:
-    return f"{loss}, temperature {temperature:g}"
+def _name(objective: ObjectiveConfig) -> str:
+    if objective.loss in PREFERENCES:
+        return f"{objective.loss}, beta {objective.preference_beta:g}"
+    return f"{objective.loss}, temperature {objective.temperature:g}"
 
 
-BASE = _name(ObjectiveConfig().loss, ObjectiveConfig().temperature)
+BASE = _name(ObjectiveConfig())
 
 
 def study(thin: bool) -> Study:
-    """Each loss at its temperatures, the preference losses, the default with one option changed; thin: one of each."""
-    objectives = {
-        _name(loss, temperature): ObjectiveConfig(loss=loss, temperature=temperature)  # type: ignore[arg-type]
-        for loss, temperatures in TEMPERATURES.items()
-        for temperature in temperatures
-    }
+    """Each loss at its temperatures or betas, then the default with one option changed; thin: the default and one."""
+    losses = [
+        *(ObjectiveConfig(loss=loss, temperature=at) for loss, some in TEMPERATURES.items() for at in some),
+        *(ObjectiveConfig(loss=loss, preference_beta=beta) for loss in PREFERENCES for beta in BETAS),
+    ]
+    named = {_name(objective): objective for objective in losses} | OPTIONS
     if thin:
-        objectives = {BASE: objectives[BASE], **dict(list(objectives.items())[-1:])}
-    preferences, options = (dict(list(one.items())[:1]) if thin else one for one in (PREFERENCES, OPTIONS))
-    arms = [Arm(name, objective=made) for name, made in {**objectives, **preferences, **options}.items()]
-    question = "losses and temperatures under the guide; the default first named, then one option of it changed"
+        named = {name: named[name] for name in (BASE, _name(losses[-1]))}
+    arms = [Arm(name, objective=objective) for name, objective in named.items()]
+    question = f"losses under the guide, each at some temperatures or betas; last, {BASE} with one option changed"
     return Study("objective", question, arms, _claims, _draw, base=BASE)
 
 
@@ -51,14 +58,14 @@ def _claims(rows: list[Row]) -> list[Claim]:
     known = by_arm(rows)
     if BASE not in known:
         return []
-    worse = [row["regret"] - known[BASE]["regret"] for name, row in known.items() if name != BASE]
-    rivals = [known[name]["regret"] for name in PREFERENCES if name in known]
     made = []
-    if worse:
-        made.append(claim("regret of the default less the least of the others", -min(worse), "at most", 0.0))
-    if rivals:
-        name = "regret of the default less the least of the preference losses"
-        made.append(claim(name, known[BASE]["regret"] - min(rivals), "at most", 0.0))
+    for text, others in (
+        ("the least of all others", [name for name in known if name != BASE]),
+        ("the least of the preference losses", [name for name in known if name.startswith(PREFERENCES)]),
+    ):
+        if others:
+            gap = known[BASE]["regret"] - min(known[name]["regret"] for name in others)
+            made.append(claim(f"regret of the default less {text}", gap, "at most", 0.0))
     return made
 
 

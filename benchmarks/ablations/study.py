@@ -23,6 +23,11 @@ class Study:
     draw: Callable[[list[Row], Path], None]
     base: str = ""  # the arm that the others are compared with
     beside: Callable[[Place, Size], list[Row]] | None = None  # rows that need no trained ranker of the simulated world
+    base_of: Callable[[str], str] | None = None  # of an arm by its name, where there are several
+
+    def compared_with(self, arm: str) -> str:
+        """The arm that an arm is compared with, by their names; its own name of a base."""
+        return self.base_of(arm) if self.base_of else self.base
 
 
 def by_arm(rows: list[Row]) -> dict[str, Row]:

@@ -55,11 +55,12 @@ def rows_of(place: Place, size: Size, study: Study, results: dict[Run, dict[str,
 
 def _against_base(place: Place, study: Study, rows: list[Row], values: dict[str, np.ndarray]) -> None:
     """Regret less the base's, over the same requests (means over seeds), users as clusters; Holm over the arms."""
-    if study.base not in values:
+    pairs = [(row, study.compared_with(row["arm"])) for row in rows if row["arm"] in values]
+    pairs = [(row, base) for row, base in pairs if base in values and base != row["arm"]]
+    if not pairs:
         return
-    users_R, base_R = problem_of(place).users(TEST), over_seeds(values[study.base])
-    others = [row for row in rows if row["arm"] in values and row["arm"] != study.base]
-    gaps = [paired(base_R, over_seeds(values[row["arm"]]), users_R) for row in others]
+    users_R, others = problem_of(place).users(TEST), [row for row, _ in pairs]
+    gaps = [paired(over_seeds(values[base]), over_seeds(values[row["arm"]]), users_R) for row, base in pairs]
     for row, gap, p in zip(others, gaps, holm(np.array([gap.p for gap in gaps])), strict=True):
         row["regret - base"] = round(gap.mean, 4)
         row["95%"] = f"{gap.low:+.4f} to {gap.high:+.4f}"

@@ -187,6 +187,9 @@ def test_full_studies_have_the_arms_that_were_asked_for() -> None:
         names = {policy.name for policy in helper_columns(mix.helper_lists, mix.helpers)}
         assert set(helpers.HEURISTICS) - names == {arm.name.removeprefix("without ")}
     assert {arm.plan for arm in on_policy.study(False).arms} >= {"lists=8 own=8 refresh=never", "lists=16 own=0"}
+    assert {group_size.study(False).compared_with(arm.name) for arm in group_size.study(False).arms} == {
+        f"8 lists, {series}" for series in (group_size.EQUAL, group_size.MATCHED, group_size.TRUE)
+    }
     losses = {arm.objective.loss for arm in objective.study(False).arms}
     assert losses == set(get_args(Loss))
     bias = {arm.signal.error for arm in normalisation.study(False).arms}
@@ -198,6 +201,28 @@ def test_full_studies_have_the_arms_that_were_asked_for() -> None:
         for arm in make(False).arms:
             planned(FULL.scale.preset, arm.plan)
     assert MEASURED_LISTS >= 2
+
+
+def test_claims_of_the_objective_and_of_group_size_are_about_what_they_say() -> None:
+    def rows(regrets: dict[str, float]) -> list[dict[str, object]]:
+        return [{"arm": name, "regret": value, "at": float(name.split(" ")[0])} for name, value in regrets.items()]
+
+    named = {arm.name: 0.5 for arm in objective.study(False).arms}
+    found = [{"arm": name, "regret": value} for name, value in (named | {objective.BASE: 0.4}).items()]
+    assert [one["holds"] for one in objective._claims(found)] == [True, True]
+    better = {next(name for name in named if name.startswith("rcpo")): 0.3}
+    found = [{"arm": name, "regret": value} for name, value in (named | {objective.BASE: 0.4} | better).items()]
+    assert [one["value"] for one in objective._claims(found)] == [pytest.approx(0.1)] * 2
+    other = {"every copy counts": 0.3}
+    found = [{"arm": name, "regret": value} for name, value in (named | {objective.BASE: 0.4} | other).items()]
+    assert [one["holds"] for one in objective._claims(found)] == [False, True]
+
+    true = {f"{size} lists, {group_size.TRUE}": 1.0 / size for size in group_size.TRUE_SIZES}
+    held = {one["name"]: one["holds"] for one in group_size._claims(rows(true))}
+    assert held == {
+        f"{group_size.TRUE}: least regret of 8 to 20 lists less the least of all sizes": False,  # 100 have less
+        f"{group_size.TRUE}: least regret of 8 to 20 lists less the least of 3 to 5": True,
+    }
 
 
 def test_a_constant_changes_no_arms_loss(place: Place) -> None:
