@@ -81,5 +81,8 @@ def _draw(rows: list[Row], file: Path) -> None:
         right.plot([at for at, _ in sharp], [weight for _, weight in sharp], marker="o", markersize=4, label=series)
     left.set(xscale="log", xlabel="lists in a group", ylabel=REGRET)
     right.set(xscale="log", xlabel="lists in a group", ylabel="top weight of the reference over the helpers' lists")
+    for axes in (left, right):
+        axes.set_xticks(SIZES, [str(size) for size in SIZES])
+        axes.minorticks_off()
     left.legend(frameon=False)
     save(figure, file)
