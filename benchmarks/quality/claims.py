@@ -61,6 +61,9 @@ def _simulator(compared: Comparison) -> list[Claim]:
         with_reward = [rival for rival in rivals if rival.endswith(WITH_REWARD)]
         if with_reward:
             made.append(_significance(compared, "reward", with_reward, "true reward above every rival given r_hat"))
+    if SEARCH not in compared.values:
+        return made
+    if rivals:
         best = max(rivals, key=lambda rival: compared.mean(rival, "reward"))
         # A rival that stays above its guide's best list loses nothing by optimisation; then neither may ours.
         allowed = LOST_SHARE * max(lost_by_optimisation(compared, best), 0.0)

@@ -5,7 +5,7 @@ Shapes: S seeds, R test requests.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -31,11 +31,13 @@ COMPARED = {
 class Comparison:
     """All figures of one kind of candidates, and ours against each rival."""
 
-    values: dict[str, dict[str, np.ndarray]]  # method -> metric -> [S, R]
+    values: dict[str, dict[str, np.ndarray]]  # method -> metric -> [S, R], NaN throughout a seed that was refused
     differences: dict[str, dict[str, Difference]]  # metric -> rival -> ours less theirs, over requests
     p_above: dict[str, dict[str, float]]  # metric -> rival -> Holm's p of "ours is above"
-    by_seed: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
-    """method -> compared metric -> [S] means over requests, NaN of a seed that was refused"""
+
+    def by_seed(self, method: str, metric: str) -> np.ndarray:
+        """Means over requests [S], NaN of a seed that was refused."""
+        return of_seeds(self.values[method][metric])
 
     def mean(self, method: str, metric: str) -> float:
         """Over seeds and requests; NaN where there is none."""
@@ -57,7 +59,6 @@ def compare(found: Results, kind: str) -> Comparison:
     if found.searches.get(kind):
         tasks_of[SEARCH] = found.searches[kind]
     values = {method: read for method, tasks in tasks_of.items() if (read := _over_tasks(found, tasks)) is not None}
-    by_seed = {method: _by_seed(found, tasks_of[method], values[method]) for method in values}
     users_R = problem_of(found.place, kind).users(TEST)
     differences: dict[str, dict[str, Difference]] = {}
     p_above: dict[str, dict[str, float]] = {}
@@ -69,23 +70,17 @@ def compare(found: Results, kind: str) -> Comparison:
         }
         adjusted = above(list(differences[metric].values()))
         p_above[metric] = dict(zip(rivals, adjusted.tolist(), strict=True))
-    return Comparison(values, differences, p_above, by_seed)
+    return Comparison(values, differences, p_above)
 
 
 def _over_tasks(found: Results, tasks: list[Task]) -> dict[str, np.ndarray] | None:
-    """metric -> [S, R] of the seeds that were not refused; None if all were."""
-    read = [figures_of(found.place, task) for task in tasks if "refused" not in found.results[task]]
-    return {metric: np.stack([one[metric] for one in read]) for metric in read[0]} if read else None
-
-
-def _by_seed(found: Results, tasks: list[Task], values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """metric -> [S] for all seeds, of what :func:`_over_tasks` read."""
-    done_S = np.array(["refused" not in found.results[task] for task in tasks])
-    means = {}
-    for metric in COMPARED[found.place.world]:
-        means[metric] = np.full(len(tasks), np.nan)
-        means[metric][done_S] = of_seeds(values[metric])
-    return means
+    """metric -> [S, R], NaN in the seeds that were refused or have no task; None if all were."""
+    read = {task.seed: figures_of(found.place, task) for task in tasks if "refused" not in found.results[task]}
+    if not read:
+        return None
+    some = next(iter(read.values()))
+    refused = {metric: np.full_like(values_R, np.nan) for metric, values_R in some.items()}
+    return {metric: np.stack([read.get(seed, refused)[metric] for seed in found.seeds]) for metric in some}
 
 
 def lost_by_optimisation(compared: Comparison, method: str) -> float:
@@ -108,7 +103,7 @@ def against(compared: Comparison, rival: str) -> Row:
                 f"{100 * gap.mean / base:+.2f} ({100 * gap.low / base:+.2f} to {100 * gap.high / base:+.2f})"
             )
             row[f"p {metric}"] = float(f"{compared.p_above[metric][rival]:.2g}")
-            of_ours, of_theirs = (compared.by_seed[method][metric] for method in (OURS, rival))
+            of_ours, of_theirs = (compared.by_seed(method, metric) for method in (OURS, rival))
             if np.isfinite(p := paired_over_seeds(of_ours, of_theirs)):
                 row[f"p over seeds {metric}"] = float(f"{p:.2g}")
     return row

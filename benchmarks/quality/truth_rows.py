@@ -41,16 +41,9 @@ def rows_of(found: Results, kind: str, compared: Comparison) -> list[Row]:
         {"part": "truth", "method": "best list found under r*", "reward": round(best, 4)},
         {"part": "truth", "method": "order by true single-item value", "reward": round(singly, 4)},
         {"part": "truth", "method": STAND_IN_SEARCH, "reward": round(knowable, 4), "r_hat": round(expected, 4)},
-        {
-            "part": "truth",
-            "method": SEARCH,
-            "seeds": len(found.searches[kind]),
-            **{metric: round(compared.mean(SEARCH, metric), 4) for metric in COMPARED[SIMULATOR]},
-            "reward sd": round(spread(compared.values[SEARCH]["reward"]), 4),
-            "r_hat": round(float(np.mean([found.results[task]["expected"] for task in found.searches[kind]])), 4),
-            **against(compared, SEARCH),
-        },
     ]
+    if SEARCH in compared.values:
+        rows.append(_search(found, kind, compared))
     rows += [
         _regret(found, kind, method, compared, best, knowable)
         for method in found.runs[kind]
@@ -60,6 +53,19 @@ def rows_of(found: Results, kind: str, compared: Comparison) -> list[Row]:
         for step, opinion, true in found.results[found.overtrained[kind]]["curve"]:
             rows.append({"part": CURVE, "step": step, "r_hat": round(opinion, 4), "reward": round(true, 4)})
     return rows
+
+
+def _search(found: Results, kind: str, compared: Comparison) -> Row:
+    """Of the guides' best lists."""
+    return {
+        "part": "truth",
+        "method": SEARCH,
+        "seeds": len(found.searches[kind]),
+        **{metric: round(compared.mean(SEARCH, metric), 4) for metric in COMPARED[SIMULATOR]},
+        "reward sd": round(spread(compared.values[SEARCH]["reward"]), 4),
+        "r_hat": round(float(np.mean([found.results[task]["expected"] for task in found.searches[kind]])), 4),
+        **against(compared, SEARCH),
+    }
 
 
 def _regret(found: Results, kind: str, method: str, compared: Comparison, best: float, knowable: float) -> Row:
@@ -78,6 +84,6 @@ def _regret(found: Results, kind: str, method: str, compared: Comparison, best: 
 
 
 def _learns_with_the_searched_guide(found: Results, kind: str, method: str) -> bool:
-    if method in ORDERS or not needs_guide(method, found.place.scale.preset):
+    if not found.searches[kind] or method in ORDERS or not needs_guide(method, found.place.scale.preset):
         return False
     return found.runs[kind][method][0].guide == found.searches[kind][0].guide

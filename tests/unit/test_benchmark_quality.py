@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -135,9 +136,52 @@ def test_of_a_refused_seed_nothing_is_published(studied: study.Results) -> None:
     task = studied.runs["retriever"]["g-e"][0]
     refused = replace(studied, results={**studied.results, task: {"refused": "loss is nan", "seconds": 1.0}})
     compared = compare(refused, "retriever")
-    assert np.isnan(compared.by_seed["g-e"]["reward"]).tolist() == [True, False]
+    assert np.isnan(compared.by_seed("g-e", "reward")).tolist() == [True, False]
     curves = [row for row in learning_curves.rows_of(refused, "retriever") if row["method"] == "g-e"]
     assert not curves
+
+
+@pytest.mark.parametrize("refused", [{0}, {1}, {0, 1}], ids=str)
+def test_only_guides_that_were_not_refused_are_searched(
+    refused: set[int], studied: study.Results, tmp_path: Path, monkeypatch
+) -> None:
+    train = stages._WORK["guide"]
+
+    def refuse(place: Place, task: Task, folder: Path) -> dict:
+        if task.seed in refused:
+            raise ModelRefused("loss is nan")
+        return train(place, task, folder)
+
+    monkeypatch.setitem(stages._WORK, "guide", refuse)
+    for stage in ("data", "encoder", "stand_in"):
+        shutil.copytree(studied.place.cache / stage, tmp_path / stage)
+    found = study.conduct(replace(studied.place, cache=tmp_path), ("retriever-descending", OURS), seeds=2, jobs=1)
+    left = [seed for seed in found.seeds if seed not in refused]
+    assert [task.seed for task in found.searches["retriever"]] == left
+    assert [task.seed for task in found.judged["retriever"]] == left
+    assert [task.seed for task in found.overtrained.values()] == left[:1]  # GoalRank is trained on where it was trained
+    compared = compare(found, "retriever")
+    rows = rows_of(found, {"retriever": compared})
+    claims.claims_of(SIMULATOR, {"retriever": compared})
+    truth = {row["method"]: row for row in rows if row["part"] == "truth"}
+    assert (SEARCH in truth) == bool(left) and STAND_IN_SEARCH in truth
+    if left:
+        assert truth[SEARCH]["seeds"] == len(left)
+        assert np.isnan(compared.by_seed(SEARCH, "reward")).tolist() == [seed in refused for seed in found.seeds]
+    split = {row["method"] for row in rows if row["part"] == truth_rows.REGRET and truth_rows.OF_GUIDE in row}
+    assert split == ({OURS} if left else set())
+
+
+def test_without_searches_there_is_a_regret_and_no_split(studied: study.Results) -> None:
+    unsearched = replace(studied, searches={"retriever": []})
+    compared = compare(unsearched, "retriever")
+    rows = truth_rows.rows_of(unsearched, "retriever", compared)
+    assert SEARCH not in {row["method"] for row in rows if row["part"] == "truth"}
+    regrets = [row for row in rows if row["part"] == truth_rows.REGRET]
+    assert {row["method"] for row in regrets} == set(studied.runs["retriever"])
+    assert not any(part in row for row in regrets for part in (truth_rows.OF_GUIDE, truth_rows.OF_POLICY))
+    names = [made["name"] for made in claims.claims_of(SIMULATOR, {"retriever": compared})]
+    assert names and not any("long search" in name or "optimisation" in name for name in names)
 
 
 def test_learning_curves_of_methods_and_guides_are_published(studied: study.Results) -> None:
@@ -191,7 +235,7 @@ def test_ours_is_tested_over_requests_and_over_seeds(studied: study.Results) -> 
     compared = compare(studied, "retriever")
     rows = {row["method"]: row for row in rows_of(studied, {"retriever": compared}) if row["part"] == "retriever"}
     for metric in COMPARED[SIMULATOR]:
-        ours_s, theirs_s = (compared.by_seed[method][metric] for method in (OURS, "g-e"))
+        ours_s, theirs_s = (compared.by_seed(method, metric) for method in (OURS, "g-e"))
         expected = stats.ttest_rel(ours_s, theirs_s).pvalue
         assert rows["g-e"][f"p over seeds {metric}"] == pytest.approx(expected, rel=0.06)  # two digits
         assert f"p {metric}" in rows["g-e"] and f"p over seeds {metric}" not in rows[OURS]
