@@ -17,7 +17,6 @@ from __future__ import annotations
 import numpy as np
 
 from benchmarks.quality.comparison import COMPARED, SEARCH, STAND_IN_SEARCH, Comparison, against
-from benchmarks.quality.methods import ORDERS, needs_guide
 from benchmarks.quality.problem import TEST
 from benchmarks.quality.simulated import Simulated
 from benchmarks.quality.stages import SIMULATOR, figures_of, problem_of
@@ -44,11 +43,7 @@ def rows_of(found: Results, kind: str, compared: Comparison) -> list[Row]:
     ]
     if SEARCH in compared.values:
         rows.append(_search(found, kind, compared))
-    rows += [
-        _regret(found, kind, method, compared, best, knowable)
-        for method in found.runs[kind]
-        if method in compared.values
-    ]
+    rows += [_regret(method, compared, best, knowable) for method in found.runs[kind] if method in compared.values]
     if kind in found.overtrained:
         for step, opinion, true in found.results[found.overtrained[kind]]["curve"]:
             rows.append({"part": CURVE, "step": step, "r_hat": round(opinion, 4), "reward": round(true, 4)})
@@ -68,7 +63,7 @@ def _search(found: Results, kind: str, compared: Comparison) -> Row:
     }
 
 
-def _regret(found: Results, kind: str, method: str, compared: Comparison, best: float, knowable: float) -> Row:
+def _regret(method: str, compared: Comparison, best: float, knowable: float) -> Row:
     reward = compared.mean(method, "reward")
     row: Row = {
         "part": REGRET,
@@ -77,13 +72,7 @@ def _regret(found: Results, kind: str, method: str, compared: Comparison, best: 
         UNKNOWABLE: round(best - knowable, 4),
         NOT_EARNED: round(knowable - reward, 4),
     }
-    if _learns_with_the_searched_guide(found, kind, method):
-        guided = compared.mean(SEARCH, "reward")
+    if method in compared.searched:
+        guided, _ = compared.means("reward", SEARCH, method)  # where its guide was refused, so was the method
         row |= {OF_GUIDE: round(knowable - guided, 4), OF_POLICY: round(guided - reward, 4)}
     return row
-
-
-def _learns_with_the_searched_guide(found: Results, kind: str, method: str) -> bool:
-    if not found.searches[kind] or method in ORDERS or not needs_guide(method, found.place.scale.preset):
-        return False
-    return found.runs[kind][method][0].guide == found.searches[kind][0].guide

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,7 @@ from benchmarks.quality import (
     tables,
     truth_rows,
 )
+from benchmarks.quality import comparison as comparison_of
 from benchmarks.quality.comparison import COMPARED, SEARCH, STAND_IN_SEARCH, Comparison, compare
 from benchmarks.quality.methods import FIELD, METHODS, ORDERS, WITH_REWARD, family, modules_of, needs_guide
 from benchmarks.quality.problem import TEST, VALIDATION
@@ -95,21 +96,31 @@ def test_the_simulated_world_end_to_end(studied: study.Results) -> None:
     assert curve[0] == 1 and curve[-1] == ranker.ranker_steps * TINY.overtraining
 
 
-def test_only_the_regret_under_the_searched_guide_is_put_down_to_it(studied: study.Results) -> None:
+def test_only_the_regret_under_the_searched_guide_is_put_down_to_it(studied: study.Results, monkeypatch) -> None:
     """The trials of TINY divide steps alike; a rival at another share has a guide that nobody searched."""
+    read = stages.figures_of
     tasks = studied.runs["retriever"]["g-e"]
     other = [replace(task, guide=replace(task.guide, guided=0.125)) for task in tasks]
     same = [replace(task, guide=studied.searches["retriever"][0].guide) for task in tasks]
-    compared = compare(studied, "retriever")
     for given, split in ((same, {"g-e", OURS}), (other, {OURS})):
+        # As if it had learnt with that guide: its figures stay where they are.
+        results = studied.results | {one: studied.results[task] for one, task in zip(given, tasks, strict=True)}
         runs = {"retriever": {**studied.runs["retriever"], "g-e": given}}
-        rows = truth_rows.rows_of(replace(studied, runs=runs), "retriever", compared)
+        found = replace(studied, runs=runs, results=results)
+        figures = {one: stages.figures_of(studied.place, task) for one, task in zip(given, tasks, strict=True)}
+        monkeypatch.setattr(
+            comparison_of, "figures_of", lambda place, task, of=figures: of.get(task) or read(place, task)
+        )
+        compared = compare(found, "retriever")
+        rows = truth_rows.rows_of(found, "retriever", compared)
         regrets = {row["method"]: row for row in rows if row["part"] == truth_rows.REGRET}
         parts = (truth_rows.OF_GUIDE, truth_rows.OF_POLICY)
         assert {method for method, row in regrets.items() if any(part in row for part in parts)} == split
         for method in split:
             both = sum(regrets[method][part] for part in parts)
             assert both == pytest.approx(regrets[method][truth_rows.NOT_EARNED], abs=2e-4)
+        names = [made["name"] for made in claims.claims_of(SIMULATOR, {"retriever": compared})]
+        assert any("optimisation" in name for name in names) == ("g-e" in split)
     searched = {row["method"]: row["r_hat"] for row in rows if row["part"] == "truth" and "r_hat" in row}
     assert set(searched) == {SEARCH, STAND_IN_SEARCH}
     expected = studied.results[studied.stand_in["retriever"]]["expected"]
@@ -139,6 +150,38 @@ def test_of_a_refused_seed_nothing_is_published(studied: study.Results) -> None:
     assert np.isnan(compared.by_seed("g-e", "reward")).tolist() == [True, False]
     curves = [row for row in learning_curves.rows_of(refused, "retriever") if row["method"] == "g-e"]
     assert not curves
+
+
+def test_differences_are_of_the_seeds_that_both_have(studied: study.Results) -> None:
+    """The rival lacks one seed, GoalRank's guide, and so GoalRank and the search, none of them or the other one."""
+    rival, ours, search = (
+        studied.runs["retriever"]["g-e"],
+        studied.runs["retriever"][OURS],
+        studied.searches["retriever"],
+    )
+    refusal = {"refused": "loss is nan", "seconds": 1.0}
+    found = replace(studied, results={**studied.results, rival[0]: refusal})
+    compared = compare(found, "retriever")
+    rows = {row["method"]: row for row in rows_of(found, {"retriever": compared}) if row["part"] == "retriever"}
+    users_R = stages.problem_of(studied.place, "retriever").users(TEST)
+    for metric in COMPARED[SIMULATOR]:
+        ours_R, theirs_R = (stages.figures_of(studied.place, tasks[1])[metric] for tasks in (ours, rival))
+        expected = paired(ours_R, theirs_R, users_R)
+        assert asdict(compared.differences[metric]["g-e"]) == pytest.approx(asdict(expected))
+        assert compared.gain(metric, "g-e") == pytest.approx(expected.mean / np.nanmean(theirs_R))
+        told = f"{100 * expected.mean / np.nanmean(theirs_R):+.2f} ("
+        assert rows["g-e"][f"ours {metric} %"].startswith(told)
+    lost = next(made for made in claims.claims_of(SIMULATOR, {"retriever": compared}) if "optimis" in made["name"])
+    ours_1, theirs_1, searched_1 = (
+        stages.figures_of(studied.place, tasks[1])["reward"].mean() for tasks in (ours, rival, search)
+    )
+    allowed = claims.LOST_SHARE * max(searched_1 - theirs_1, 0.0)
+    assert lost["value"] == pytest.approx(searched_1 - ours_1 - allowed)
+    regret = next(row for row in truth_rows.rows_of(found, "retriever", compared)
+                  if row["part"] == truth_rows.REGRET and row["method"] == "g-e")  # fmt: skip
+    assert regret[truth_rows.OF_POLICY] == pytest.approx(searched_1 - theirs_1, abs=1e-4)
+    nobody = compare(replace(found, results={**found.results, ours[1]: refusal}), "retriever")  # has a seed in common
+    assert np.isnan(nobody.gain("reward", "g-e")) and nobody.p_above["reward"]["g-e"] == 1.0
 
 
 @pytest.mark.parametrize("refused", [{0}, {1}, {0, 1}], ids=str)
@@ -522,7 +565,7 @@ def test_random_lists_are_of_the_same_requests_with_feedback_of_their_own(world:
 # ----------------------------------------------------------------------------------------------------------- the claims
 
 
-def comparison(means: dict[str, float], metrics_of: tuple[str, ...]) -> Comparison:
+def comparison(means: dict[str, float], metrics_of: tuple[str, ...], searched: tuple[str, ...] = ()) -> Comparison:
     """Methods whose figures lie around these means, two seeds, 300 requests."""
     noise_SR = np.random.default_rng(5).normal(0, 0.05, (2, 300))
     values = {name: dict.fromkeys(metrics_of, mean + noise_SR) for name, mean in means.items()}
@@ -541,7 +584,7 @@ def comparison(means: dict[str, float], metrics_of: tuple[str, ...]) -> Comparis
         metric: {rival: found.p if found.mean > 0 else 1.0 for rival, found in one.items()}
         for metric, one in differences.items()
     }
-    return Comparison(values, differences, p_above)
+    return Comparison(values, differences, p_above, frozenset(searched))
 
 
 def holding(made: list[dict]) -> dict[str, bool]:
@@ -573,7 +616,16 @@ def test_a_gain_below_the_target_does_not_hold() -> None:
     ],
 )
 def test_the_claim_on_what_optimisation_loses(means: dict[str, float], lost_holds: bool) -> None:
-    made = holding(claims.claims_of(SIMULATOR, {"retriever": comparison(means, COMPARED[SIMULATOR])}))
+    compared = comparison(means, COMPARED[SIMULATOR], searched=("g-e", OURS))
+    made = holding(claims.claims_of(SIMULATOR, {"retriever": compared}))
     lost = [holds for name, holds in made.items() if name.startswith("lost by optimisation")]
     assert lost == [lost_holds]
     assert made["true reward above the long search of r_hat: largest Holm p"] == (means[OURS] > means[SEARCH])
+
+
+@pytest.mark.parametrize("searched", [("nar4rec", OURS), (OURS,)], ids=str)
+def test_only_a_rival_of_the_searched_guide_loses_by_optimising_it(searched: tuple[str, ...]) -> None:
+    """PRM, the best rival, has no guide."""
+    compared = comparison({"prm": 1.7, "nar4rec": 1.5, SEARCH: 2.0, OURS: 1.8}, COMPARED[SIMULATOR], searched)
+    lost = [made for made in claims.claims_of(SIMULATOR, {"retriever": compared}) if "optimisation" in made["name"]]
+    assert ["nar4rec" in made["name"] and made["holds"] for made in lost] == [True] * ("nar4rec" in searched)
