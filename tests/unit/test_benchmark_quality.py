@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from scipy import stats
 
 from benchmarks.ablations import __main__ as ablations
@@ -36,6 +37,7 @@ from benchmarks.quality.simulated import Simulated, engagement_figures, randomly
 from benchmarks.quality.stages import MOVIELENS, SIMULATOR, Place, Task, code_digest, digest, perform
 from benchmarks.quality.statistics import paired
 from benchmarks.quality.tables import rows_of
+from benchmarks.report import finite
 from goalrank import metrics
 from goalrank.errors import ModelRefused
 from goalrank.schema import LIST_LENGTH
@@ -129,6 +131,40 @@ def test_only_the_regret_under_the_searched_guide_is_put_down_to_it(studied: stu
 
 def test_the_figure_is_drawn_of_the_simulated_world(studied: study.Results, tmp_path: Path) -> None:
     figure.draw(SIMULATOR, rows_of(studied, {"retriever": compare(studied, "retriever")}), tmp_path / "quality.png")
+    assert (tmp_path / "quality.png").stat().st_size > 0
+
+
+def regret_bars(rows: list[dict]) -> dict[str, float]:
+    """By method the widths of its bars together."""
+    axis = Figure().subplots()
+    figure._regret(axis, rows)
+    names = [label.get_text() for label in axis.get_yticklabels()]
+    widths = np.sum([[bar.get_width() for bar in bars] for bars in axis.containers], axis=0)
+    return dict(zip(names, widths, strict=True))
+
+
+def test_the_bars_of_a_regret_add_up_to_it(studied: study.Results, monkeypatch) -> None:
+    rows = rows_of(studied, {"retriever": compare(studied, "retriever")})
+    regrets = [row for row in rows if row["part"] == truth_rows.REGRET]
+    expected = {row["method"]: row["regret"] for row in regrets}
+    assert regret_bars(regrets) == pytest.approx(expected, abs=figure.ROUNDED)
+    assert set(figure.PARTS) == {part for row in regrets for part in row} - {"part", "method", "regret"}
+    for part in tuple(figure.PARTS):
+        with monkeypatch.context() as without:
+            without.delitem(figure.PARTS, part)
+            with pytest.raises(ValueError, match=f"regret that come to .* found under .*{part}.*, expected"):
+                regret_bars(regrets)
+
+
+def test_a_document_of_other_parts_is_refused_by_the_figure() -> None:
+    row = {"part": truth_rows.REGRET, "method": "g-e", "regret": 1.5, "features cannot know": 0.5, "never": 1.0}
+    with pytest.raises(ValueError, match="g-e's regret that come to 0.0000 .*features cannot know.* expected 1.5000"):
+        regret_bars([row])
+
+
+def test_the_figure_is_drawn_of_the_document_of_one_seed(studied: study.Results, tmp_path: Path) -> None:
+    rows = [{**row, "reward sd": np.nan} for row in rows_of(studied, {"retriever": compare(studied, "retriever")})]
+    figure.draw(SIMULATOR, json.loads(json.dumps(finite(rows))), tmp_path / "quality.png")
     assert (tmp_path / "quality.png").stat().st_size > 0
 
 
@@ -291,7 +327,12 @@ def test_the_guides_are_published(studied: study.Results) -> None:
     for task in study.guides_of(studied.runs):
         of_seeds = [studied.results[replace(task, seed=seed)]["calibration_error"] for seed in studied.seeds]
         assert held_out[task.setting]["calibration_error"] == pytest.approx(np.mean(of_seeds), abs=1e-4)
+        for name, column in guide_rows.MEASURED.items():
+            of_seeds = [studied.results[replace(task, seed=seed)][name] for seed in studied.seeds]
+            assert held_out[task.setting][column] == pytest.approx(np.mean(of_seeds), abs=1e-4)
     judged = [row for row in rows if row["part"] == guide_rows.JUDGED]
+    about = {"part", "kind", "setting", "seeds"}
+    assert set(judged[0]) & set(next(iter(held_out.values()))) == about  # a name means one thing
     assert [row["lists"] for row in judged] == list(guide_measures.KINDS)
     for row in judged:
         found = [studied.results[task]["lists"][row["lists"]]["gap_error"] for task in studied.judged["retriever"]]
