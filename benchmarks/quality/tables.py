@@ -28,7 +28,8 @@ def rows_of(found: Results, comparisons: dict[str, Comparison]) -> list[Row]:
     came to, every trial, every learning curve and what it all took.
 
     Seconds are wall-clock ones of the one process that made a piece, on a CPU with one thread or with the GPU that its
-    "device" names: "seconds" the median of a method's seeds, "seconds in all" the sum over trials and seeds.
+    "device" names: "seconds" the median of a method's seeds, "seconds in all" the sum over trials and seeds. What the
+    study took in all adds seconds of CPU to those of GPU, where pieces were made on either, and so names no device.
     """
     rows: list[Row] = []
     for kind, compared in comparisons.items():

@@ -1,15 +1,16 @@
 """What only a world with a known truth can tell, as rows: the best lists, every method's regret in its parts, and what
 becomes of GoalRank when it is trained on and on.
 
-    regret                                    the best list's r* less that of the method's
-    = features cannot know, at most           ... less that of the best list for the reward model of random lists
+    regret                                    the r* of the best list found less that of the method's
+    = features cannot know, at most           ... less that of the best list found for the reward model of random lists
     + features can tell, not earned           what is left; at least, as the part above is at most
-      = r_hat is not that, at least           less that of the best list for the guide
+      = r_hat is not that, at least           less that of the best list found for the guide
       + not found of r_hat's best             what is left; negative where the policy is truer than its guide
 
-What features can tell is no exact number: the reward model of random lists, which stands in for it, is itself fitted to
-a finite number of lists, so a better one might earn more. The last two parts are of the one guide whose best lists were
-searched, GoalRank's; they are empty for a method without a guide, or with one of another share of the steps.
+A best list is the best that was found, so the regret is itself a lower bound, and "at most" is said of the best list
+found. What features can tell is no exact number: the reward model of random lists, which stands in for it, is itself
+fitted to a finite number of lists, so a better one might earn more. The last two parts are of the one guide whose best
+lists were searched, GoalRank's; they are empty for a method without a guide, or with one of another share of the steps.
 """
 
 from __future__ import annotations
