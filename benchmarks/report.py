@@ -45,15 +45,29 @@ def result_file(text: str) -> Path:
     file = Path(text)
     if file.suffix != ".json":  # tables and figures lie beside it under its name
         raise argparse.ArgumentTypeError(f"{text} found, expected a file whose name ends with .json")
+    try:
+        _require_writable(file)
+    except OSError as error:  # a folder that may not be looked into, a name that is too long
+        why = f"{error.strerror}: {error.filename}"
+        raise argparse.ArgumentTypeError(f"{text} found, expected a file that can be reached ({why})") from error
+    return file
+
+
+def _require_writable(file: Path) -> None:
+    """As far as can be seen without writing.
+
+    Raises:
+        argparse.ArgumentTypeError: it cannot be written.
+        OSError: it cannot even be looked for.
+    """
     if file.is_dir():
-        raise argparse.ArgumentTypeError(f"the folder {text} found, expected a file, or none yet")
+        raise argparse.ArgumentTypeError(f"the folder {file} found, expected a file, or none yet")
     folder = next(parent for parent in file.absolute().parents if parent.exists())
     if not folder.is_dir():
-        raise argparse.ArgumentTypeError(f"{text} found, but {folder} is a file, expected a folder")
+        raise argparse.ArgumentTypeError(f"{file} found, but {folder} is a file, expected a folder")
     closed = next((place for place in (folder, file) if place.exists() and not os.access(place, os.W_OK)), None)
     if closed:
-        raise argparse.ArgumentTypeError(f"{text} found, but {closed} may not be written; name another file")
-    return file
+        raise argparse.ArgumentTypeError(f"{file} found, but {closed} may not be written; name another file")
 
 
 def progress(text: str) -> None:

@@ -31,7 +31,7 @@ from benchmarks.ablations import settings as ablations
 from benchmarks.ablations.arms import TRUTH, Arm, Signal
 from benchmarks.ablations.signals import Truth
 from benchmarks.devices import name_of, require
-from benchmarks.kept import digest_of, kept
+from benchmarks.kept import RESULT, digest_of, kept
 from benchmarks.quality import stages
 from benchmarks.quality.problem import TEST, TRAIN
 from benchmarks.quality.settings import Scale
@@ -205,7 +205,8 @@ def claims_of(rows: list[Row]) -> list[Claim]:
 def _claims_of_law(row: Row) -> list[Claim]:
     """Regret falls as a power of x, and the law foretells the point held out better than no law does.
 
-    Where the exponent is not identified, what a law says nearer than a constant is chance: neither claim holds.
+    Where the exponent is not identified, what a law says nearer than a constant is chance: the first claim and the last
+    do not hold. That on the prediction interval is held against what was measured all the same.
     """
     part, identified = row["part"], row["identified"]
     outside = max(row["predicted_low"] - row["observed"], row["observed"] - row["predicted_high"])
@@ -301,7 +302,7 @@ def _encoder(sized_place: Place, seed: int) -> None:
 def _is_kept(place: Place, preset: Preset, seed: int, requests: int, signal: Signal, own_guide: bool = False) -> bool:
     """Is this point in the cache?"""
     depends = _of_point(place, preset, seed, requests, signal, own_guide)
-    return (_folder(place, "point", depends, seed) / "result.json").is_file()
+    return (_folder(place, "point", depends, seed) / RESULT).is_file()
 
 
 def _point(
@@ -358,7 +359,7 @@ def _guide_of(place: Place, seed: int, requests: int) -> RewardModel:
 
 def _kept(place: Place, stage: str, depends: dict[str, Any], seed: int, work: Any) -> dict[str, Any]:
     folder = _folder(place, stage, depends, seed)
-    if not (folder / "result.json").is_file():
+    if not (folder / RESULT).is_file():
         progress(f"{stage}, seed {seed}: {depends.get('generators', depends.get('requests', ''))}")
     return kept(folder, work)
 

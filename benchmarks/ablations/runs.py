@@ -7,7 +7,6 @@ benchmarks/quality's own and kept in the same cache.
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import time
 from collections.abc import Sequence
@@ -27,7 +26,7 @@ from benchmarks.ablations.settings import Size
 from benchmarks.ablations.signals import Truth
 from benchmarks.ablations.training import order_of, reward_of, trained_arm
 from benchmarks.devices import name_of
-from benchmarks.kept import digest_of, kept
+from benchmarks.kept import RESULT, digest_of, kept, result_of
 from benchmarks.quality import stages
 from benchmarks.quality.problem import TEST
 from benchmarks.quality.simulated import KINDS, Simulated
@@ -60,7 +59,7 @@ def prepare(place: Place, seeds: int) -> None:
 
 def conduct(place: Place, runs: Sequence[Run], jobs: int, note: str) -> dict[Run, dict[str, Any]]:
     """Results of all runs, from the cache or by doing them."""
-    missing = [run for run in dict.fromkeys(runs) if not (_folder(place, run) / "result.json").is_file()]
+    missing = [run for run in dict.fromkeys(runs) if not (_folder(place, run) / RESULT).is_file()]
     if missing:
         progress(f"{note}: {len(missing)} runs to do, {len(set(runs)) - len(missing)} in the cache")
         begun = time.perf_counter()
@@ -70,7 +69,7 @@ def conduct(place: Place, runs: Sequence[Run], jobs: int, note: str) -> dict[Run
             progress(
                 f"{note}: {number} of {len(missing)}, {run.arm.name}, seed {run.seed}: {said}; {left:.0f} min more"
             )
-    return {run: json.loads((_folder(place, run) / "result.json").read_text()) for run in runs}
+    return {run: result_of(_folder(place, run)) for run in runs}
 
 
 def figures_of(place: Place, run: Run) -> dict[str, np.ndarray]:

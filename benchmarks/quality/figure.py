@@ -19,6 +19,8 @@ from benchmarks.report import Row  # noqa: E402
 
 PARTS = {UNKNOWABLE: "lightgrey", OF_GUIDE: "tab:orange", OF_POLICY: "tab:blue", NOT_EARNED: "tab:green"}
 """Of a regret, with their colours; the last where it is not the two before it."""
+ROUNDED = 5e-4
+"""By so much the parts, of four decimals each, may miss the regret."""
 
 
 def draw(world: str, rows: list[dict[str, Any]], figure: Path) -> None:
@@ -45,14 +47,18 @@ def _bars(axis: Axes, rows: list[Row], metric: str) -> None:
     """Methods from worst to best, whiskers the spread over seeds."""
     known = sorted((row for row in rows if row.get(metric, "") != ""), key=lambda row: row[metric])
     colours = ["tab:red" if row["method"] == OURS else "tab:blue" for row in known]
-    errors = [row.get(f"{metric} sd", 0.0) for row in known]
+    errors = [row.get(f"{metric} sd") or 0.0 for row in known]  # a document has null where one seed has no spread
     axis.barh([row["method"] for row in known], [row[metric] for row in known], xerr=errors, color=colours)
     axis.set_xlabel(metric)
     axis.tick_params(axis="y", labelsize=8)
 
 
 def _regret(axis: Axes, rows: list[Row]) -> None:
-    """The parts of each method's regret, each counted from where the one before it ends."""
+    """The parts of each method's regret, each counted from where the one before it ends.
+
+    Raises:
+        ValueError: a method's parts are not its regret, as in a document whose parts have other names.
+    """
     rows = sorted(rows, key=lambda row: -row["regret"])
     names = [row["method"] for row in rows]
     left = [0.0] * len(rows)
@@ -60,6 +66,12 @@ def _regret(axis: Axes, rows: list[Row]) -> None:
         widths = [0.0 if part == NOT_EARNED and OF_GUIDE in row else row.get(part, 0.0) for row in rows]
         axis.barh(names, widths, left=left, color=colour, label=part, alpha=0.8)
         left = [begin + width for begin, width in zip(left, widths, strict=True)]
+    for row, end in zip(rows, left, strict=True):
+        if abs(end - row["regret"]) > ROUNDED:
+            raise ValueError(
+                f"parts of {row['method']}'s regret that come to {end:.4f} found under {', '.join(row)}, expected "
+                f"{row['regret']:.4f} under {', '.join(PARTS)}; make the document anew"
+            )
     axis.plot([row["regret"] for row in rows], names, "k|", markersize=10, label="regret")
     axis.set_title("regret to the best list found")
     axis.legend(fontsize=7)

@@ -1,6 +1,15 @@
 """The guides as rows: on held-out requests as the log shows them and, where the truth is known, kind of lists by kind.
 
-Every figure is a mean over seeds (of the reward model of random lists there is one).
+Every figure is a mean over seeds (of the reward model of random lists there is one). What both parts measure, they
+measure differently:
+
+    held out                                                   judged, kind of lists by kind (guide_measures.measures)
+    rank_correlation_logged  r_hat and the logged reward,      rank_correlation  r_hat and r* over the lists of a
+                             over the lists of all requests                      request, mean over requests
+    noise_random_lists       the heads', of random lists,      noise             the heads', of lists of the kind,
+                             mean over requests                                  root mean square over requests
+    spread_predicted         of r_hat over random lists of a   spread            of r* over the lists of a request,
+                             request, mean over requests                         root mean square over requests
 """
 
 from __future__ import annotations
@@ -16,9 +25,17 @@ from benchmarks.quality.study import Results, guides_of
 from benchmarks.report import Row
 
 HELD_OUT, JUDGED = "guide, held out", "guide"
-MEASURED = ("auc", "like_auc", "calibration_error", "rank_correlation", "reward_predicted", "reward_logged", "noise",
-            "spread")  # fmt: skip
-"""Of what goalrank.reward_training.measure says; "auc_by_position" too, a column a position."""
+MEASURED = {
+    "auc": "auc",
+    "like_auc": "like_auc",
+    "calibration_error": "calibration_error",
+    "rank_correlation": "rank_correlation_logged",
+    "reward_predicted": "reward_predicted",
+    "reward_logged": "reward_logged",
+    "noise": "noise_random_lists",
+    "spread": "spread_predicted",
+}
+"""Of what goalrank.reward_training.measure says, the column of each; "auc_by_position" too, a column a position."""
 
 
 def rows_of(found: Results, kind: str) -> list[Row]:
@@ -51,7 +68,7 @@ def _finished(found: Results, tasks: list[Task]) -> list[dict[str, Any]]:
 
 def _measured(result: dict[str, Any]) -> dict[str, float | None]:
     by_position = {f"auc at {place}": value for place, value in enumerate(result["auc_by_position"], start=1)}
-    return {name: result[name] for name in MEASURED} | by_position
+    return {column: result[name] for name, column in MEASURED.items()} | by_position
 
 
 def _mean(figures: list[dict[str, float | None]], name: str) -> float:

@@ -1,6 +1,7 @@
 """How training went, as rows: every curve that the guides and each method's run of the first seed recorded.
 
-A value is a mean over the steps since the curve's point before; here stand at most POINTS of its points.
+A value is a mean over the steps since the curve's point before, but held_out_loss, which is measured at its step; here
+stand at most POINTS of a curve's points.
 """
 
 from __future__ import annotations

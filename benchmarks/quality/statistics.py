@@ -29,20 +29,25 @@ class Difference:
 
 def over_seeds(values_SR: np.ndarray) -> np.ndarray:
     """Of each request the mean over the seeds that have it [R], NaN where none has."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # a request without a positive has no figure
-        return np.nanmean(values_SR, axis=0)
+    return _known_mean(values_SR, axis=0)
 
 
 def of_seeds(values_SR: np.ndarray) -> np.ndarray:
-    """Of each seed the mean over the requests that have a figure [S]."""
-    means_S: np.ndarray = np.nanmean(values_SR, axis=1)
-    return means_S
+    """Of each seed the mean over the requests that have a figure [S], NaN where none has."""
+    return _known_mean(values_SR, axis=1)
+
+
+def _known_mean(values_SR: np.ndarray, axis: int) -> np.ndarray:
+    with warnings.catch_warnings():
+        # A request without a positive has no figure, and neither has a seed that was refused.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return np.nanmean(values_SR, axis=axis)
 
 
 def spread(values_SR: np.ndarray) -> float:
-    """Standard deviation (ddof 1) over seeds of the mean over requests; NaN with one seed."""
+    """Standard deviation (ddof 1) of the mean over requests, over the seeds that have one; NaN with fewer than two."""
     means_S = of_seeds(values_SR)
+    means_S = means_S[~np.isnan(means_S)]
     return float(means_S.std(ddof=1)) if len(means_S) > 1 else float("nan")
 
 

@@ -33,7 +33,7 @@ class Results:
     seeds: tuple[int, ...]
     runs: dict[str, dict[str, list[Task]]] = field(default_factory=dict)  # kind -> method -> a task a seed
     trials: dict[str, dict[str, list[tuple[Task, dict[str, Any]]]]] = field(default_factory=dict)
-    searches: dict[str, list[Task]] = field(default_factory=dict)  # kind -> one a seed, of the guides
+    searches: dict[str, list[Task]] = field(default_factory=dict)  # kind -> one a seed whose guide was not refused
     stand_in: dict[str, Task] = field(default_factory=dict)  # kind -> the search of the stand-in
     judged: dict[str, list[Task]] = field(default_factory=dict)  # kind -> one a guide that is searched
     overtrained: dict[str, Task] = field(default_factory=dict)
@@ -111,19 +111,18 @@ def guides_of(runs: dict[str, dict[str, list[Task]]]) -> list[Task]:
 
 
 def _truth_of(found: Results, kind: str, guide: Trial, pool: Executor | None) -> None:
-    """What only a world with a known truth can tell; `guide`, GoalRank's, is judged and its best lists are searched."""
-    found.judged[kind] = [
-        Task("judged", kind, seed, guide=guide)
-        for seed in found.seeds
-        if "refused" not in found.results[Task("guide", kind, seed, trial=guide)]
-    ]
+    """What only a world with a known truth can tell; `guide`, GoalRank's, is judged and its best lists are searched,
+    but for the seeds in which it was refused."""
+    guided = [seed for seed in found.seeds if "refused" not in found.results[Task("guide", kind, seed, trial=guide)]]
+    found.judged[kind] = [Task("judged", kind, seed, guide=guide) for seed in guided]
     _wave(found, "guides judged", found.judged[kind], pool)
     _wave(found, "stand-in", [Task("stand_in", kind)], pool)
-    found.searches[kind] = [Task("search", kind, seed, guide=guide) for seed in found.seeds]
+    found.searches[kind] = [Task("search", kind, seed, guide=guide) for seed in guided]
     found.stand_in[kind] = Task("search", kind, method=STAND_IN)
     tasks = [*found.searches[kind], found.stand_in[kind]]
-    if OURS in found.runs[kind]:
-        found.overtrained[kind] = replace(found.runs[kind][OURS][0], stage="overtrain")
+    trained = [task for task in found.runs[kind].get(OURS, []) if "refused" not in found.results[task]]
+    if trained:
+        found.overtrained[kind] = replace(trained[0], stage="overtrain")
         tasks.insert(0, found.overtrained[kind])  # the longest first
     _wave(found, "searches", tasks, pool)
 

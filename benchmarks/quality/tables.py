@@ -28,12 +28,13 @@ def rows_of(found: Results, comparisons: dict[str, Comparison]) -> list[Row]:
     came to, every trial, every learning curve and what it all took.
 
     Seconds are wall-clock ones of the one process that made a piece, on a CPU with one thread or with the GPU that its
-    "device" names: "seconds" the median of a method's seeds, "seconds in all" the sum over trials and seeds.
+    "device" names: "seconds" the median of a method's seeds, "seconds in all" the sum over trials and seeds. What the
+    study took in all adds seconds of CPU to those of GPU, where pieces were made on either, and so names no device.
     """
     rows: list[Row] = []
     for kind, compared in comparisons.items():
         rows += [_method_row(found, kind, method, compared) for method in found.runs[kind]]
-        if found.searches.get(kind):
+        if kind in found.stand_in:
             rows += truth_rows.rows_of(found, kind, compared)
     for kind in comparisons:
         rows += guide_rows.rows_of(found, kind)
@@ -62,8 +63,8 @@ def _method_row(found: Results, kind: str, method: str, compared: Comparison) ->
     for metric, values_SR in compared.values[method].items():
         mean = compared.mean(method, metric)
         row[metric] = round(mean, 4) if np.isfinite(mean) else ""
-        if metric in tested and len(values_SR) > 1:
-            row[f"{metric} sd"] = round(spread(values_SR), 4)
+        if metric in tested and np.isfinite(sd := spread(values_SR)):
+            row[f"{metric} sd"] = round(sd, 4)
     row |= against(compared, method)
     row["r_hat"] = round(float(np.mean([result["r_hat"] for result in results])), 4)
     row["device"] = ", ".join(sorted({result["device"] for result in results}))
@@ -97,8 +98,9 @@ def _sum_of(results: list[dict[str, Any]]) -> float:
 def _seed_rows(found: Results, kind: str, compared: Comparison) -> list[Row]:
     """The means over requests that a method's spread over seeds, and the test over seeds, are of."""
     rows: list[Row] = []
-    for method, means in compared.by_seed.items():
-        for metric, means_S in means.items():
+    for method in compared.values:
+        for metric in COMPARED[found.place.world]:
+            means_S = compared.by_seed(method, metric)
             seeds = {f"seed {seed}": round(float(mean), 5) for seed, mean in zip(found.seeds, means_S, strict=True)}
             rows.append({"part": "by seed", "kind": kind, "method": method, "metric": metric, **seeds})
     return rows

@@ -1,15 +1,16 @@
 """What only a world with a known truth can tell, as rows: the best lists, every method's regret in its parts, and what
 becomes of GoalRank when it is trained on and on.
 
-    regret                                    the best list's r* less that of the method's
-    = features cannot know, at most           ... less that of the best list for the reward model of random lists
+    regret                                    the r* of the best list found less that of the method's
+    = features cannot know, at most           ... less that of the best list found for the reward model of random lists
     + features can tell, not earned           what is left; at least, as the part above is at most
-      = r_hat is not that, at least           less that of the best list for the guide
+      = r_hat is not that, at least           less that of the best list found for the guide
       + not found of r_hat's best             what is left; negative where the policy is truer than its guide
 
-What features can tell is no exact number: the reward model of random lists, which stands in for it, is itself fitted to
-a finite number of lists, so a better one might earn more. The last two parts are of the one guide whose best lists were
-searched, GoalRank's; they are empty for a method without a guide, or with one of another share of the steps.
+A best list is the best that was found, so the regret is itself a lower bound, and "at most" is said of the best list
+found. What features can tell is no exact number: the reward model of random lists, which stands in for it, is itself
+fitted to a finite number of lists, so a better one might earn more. The last two parts are of the one guide whose best
+lists were searched, GoalRank's; they are empty for a method without a guide, or with one of another share of the steps.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from __future__ import annotations
 import numpy as np
 
 from benchmarks.quality.comparison import COMPARED, SEARCH, STAND_IN_SEARCH, Comparison, against
-from benchmarks.quality.methods import ORDERS, needs_guide
 from benchmarks.quality.problem import TEST
 from benchmarks.quality.simulated import Simulated
 from benchmarks.quality.stages import SIMULATOR, figures_of, problem_of
@@ -41,28 +41,30 @@ def rows_of(found: Results, kind: str, compared: Comparison) -> list[Row]:
         {"part": "truth", "method": "best list found under r*", "reward": round(best, 4)},
         {"part": "truth", "method": "order by true single-item value", "reward": round(singly, 4)},
         {"part": "truth", "method": STAND_IN_SEARCH, "reward": round(knowable, 4), "r_hat": round(expected, 4)},
-        {
-            "part": "truth",
-            "method": SEARCH,
-            "seeds": len(found.searches[kind]),
-            **{metric: round(compared.mean(SEARCH, metric), 4) for metric in COMPARED[SIMULATOR]},
-            "reward sd": round(spread(compared.values[SEARCH]["reward"]), 4),
-            "r_hat": round(float(np.mean([found.results[task]["expected"] for task in found.searches[kind]])), 4),
-            **against(compared, SEARCH),
-        },
     ]
-    rows += [
-        _regret(found, kind, method, compared, best, knowable)
-        for method in found.runs[kind]
-        if method in compared.values
-    ]
+    if SEARCH in compared.values:
+        rows.append(_search(found, kind, compared))
+    rows += [_regret(method, compared, best, knowable) for method in found.runs[kind] if method in compared.values]
     if kind in found.overtrained:
         for step, opinion, true in found.results[found.overtrained[kind]]["curve"]:
             rows.append({"part": CURVE, "step": step, "r_hat": round(opinion, 4), "reward": round(true, 4)})
     return rows
 
 
-def _regret(found: Results, kind: str, method: str, compared: Comparison, best: float, knowable: float) -> Row:
+def _search(found: Results, kind: str, compared: Comparison) -> Row:
+    """Of the guides' best lists."""
+    return {
+        "part": "truth",
+        "method": SEARCH,
+        "seeds": len(found.searches[kind]),
+        **{metric: round(compared.mean(SEARCH, metric), 4) for metric in COMPARED[SIMULATOR]},
+        "reward sd": round(spread(compared.values[SEARCH]["reward"]), 4),
+        "r_hat": round(float(np.mean([found.results[task]["expected"] for task in found.searches[kind]])), 4),
+        **against(compared, SEARCH),
+    }
+
+
+def _regret(method: str, compared: Comparison, best: float, knowable: float) -> Row:
     reward = compared.mean(method, "reward")
     row: Row = {
         "part": REGRET,
@@ -71,13 +73,7 @@ def _regret(found: Results, kind: str, method: str, compared: Comparison, best: 
         UNKNOWABLE: round(best - knowable, 4),
         NOT_EARNED: round(knowable - reward, 4),
     }
-    if _learns_with_the_searched_guide(found, kind, method):
-        guided = compared.mean(SEARCH, "reward")
+    if method in compared.searched:
+        guided, _ = compared.means("reward", SEARCH, method)  # where its guide was refused, so was the method
         row |= {OF_GUIDE: round(knowable - guided, 4), OF_POLICY: round(guided - reward, 4)}
     return row
-
-
-def _learns_with_the_searched_guide(found: Results, kind: str, method: str) -> bool:
-    if method in ORDERS or not needs_guide(method, found.place.scale.preset):
-        return False
-    return found.runs[kind][method][0].guide == found.searches[kind][0].guide

@@ -24,7 +24,7 @@ from benchmarks.quality.stages import SIMULATOR, Place, code_digest
 from benchmarks.report import claim
 from goalrank.group_plan import planned
 from goalrank.objective import Loss
-from goalrank.policies import helper_columns
+from goalrank.policies import REGISTRY, Opinion, Proposal, helper_columns, propose_lists, top_lists
 from goalrank.schema import LIST_LENGTH
 from goalrank.simulator import true_reward
 
@@ -169,6 +169,30 @@ def test_the_planted_reward_knows_no_noise_and_starts_as_the_guide(place: Place,
     assert model.sizes.reward_heads == 1
     ours, theirs = model.encoder.state_dict(), guide.encoder.state_dict()
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_a_planted_rewards_encoder_is_asked_where_a_helper_looks_at_it_and_nowhere_else(
+    place: Place, truth: Truth
+) -> None:
+    problem, guide = runs.problem_of(place), runs.guide_of(place, 0)
+    rows_R = problem.rows[TRAIN][:8]
+    batch, shown_BL = problem.data.batch(rows_R), problem.data.feedback(rows_R).slate_BL
+    model = PlantedReward(truth, TRUTH, guide).eval()
+    asked: list[int] = []
+    model.encoder.register_forward_hook(lambda *_: asked.append(1))
+    encoded = model.encode(batch)
+    proposal = Proposal(batch, shown_BL, LIST_LENGTH, Opinion(model, encoded))
+    blind = [policy for name, policy in REGISTRY.items() if "next_item" not in name and "alone" not in name]
+    lists_BGL = propose_lists(proposal, blind, torch.Generator().manual_seed(0))
+    model.score_lists(encoded, lists_BGL)
+    assert not asked
+    found_BL = REGISTRY["next_item"].propose(proposal, torch.Generator())
+    assert asked == [1]
+    expected = guide.eval().encoder(batch)
+    asked.clear()  # it is the guide's encoder
+    torch.testing.assert_close(proposal.opinion.next_item, expected.match_BN)
+    torch.testing.assert_close(found_BL, top_lists(expected.match_BN, batch.mask_BN, LIST_LENGTH))
+    assert not asked  # worked out once
 
 
 # -------------------------------------------------------------------------------------------------------------- studies

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+import shutil
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from scipy import stats
 
 from benchmarks.ablations import __main__ as ablations
@@ -26,6 +28,7 @@ from benchmarks.quality import (
     tables,
     truth_rows,
 )
+from benchmarks.quality import comparison as comparison_of
 from benchmarks.quality.comparison import COMPARED, SEARCH, STAND_IN_SEARCH, Comparison, compare
 from benchmarks.quality.methods import FIELD, METHODS, ORDERS, WITH_REWARD, family, modules_of, needs_guide
 from benchmarks.quality.problem import TEST, VALIDATION
@@ -34,6 +37,7 @@ from benchmarks.quality.simulated import Simulated, engagement_figures, randomly
 from benchmarks.quality.stages import MOVIELENS, SIMULATOR, Place, Task, code_digest, digest, perform
 from benchmarks.quality.statistics import paired
 from benchmarks.quality.tables import rows_of
+from benchmarks.report import finite
 from goalrank import metrics
 from goalrank.errors import ModelRefused
 from goalrank.schema import LIST_LENGTH
@@ -94,21 +98,31 @@ def test_the_simulated_world_end_to_end(studied: study.Results) -> None:
     assert curve[0] == 1 and curve[-1] == ranker.ranker_steps * TINY.overtraining
 
 
-def test_only_the_regret_under_the_searched_guide_is_put_down_to_it(studied: study.Results) -> None:
+def test_only_the_regret_under_the_searched_guide_is_put_down_to_it(studied: study.Results, monkeypatch) -> None:
     """The trials of TINY divide steps alike; a rival at another share has a guide that nobody searched."""
+    read = stages.figures_of
     tasks = studied.runs["retriever"]["g-e"]
     other = [replace(task, guide=replace(task.guide, guided=0.125)) for task in tasks]
     same = [replace(task, guide=studied.searches["retriever"][0].guide) for task in tasks]
-    compared = compare(studied, "retriever")
     for given, split in ((same, {"g-e", OURS}), (other, {OURS})):
+        # As if it had learnt with that guide: its figures stay where they are.
+        results = studied.results | {one: studied.results[task] for one, task in zip(given, tasks, strict=True)}
         runs = {"retriever": {**studied.runs["retriever"], "g-e": given}}
-        rows = truth_rows.rows_of(replace(studied, runs=runs), "retriever", compared)
+        found = replace(studied, runs=runs, results=results)
+        figures = {one: stages.figures_of(studied.place, task) for one, task in zip(given, tasks, strict=True)}
+        monkeypatch.setattr(
+            comparison_of, "figures_of", lambda place, task, of=figures: of.get(task) or read(place, task)
+        )
+        compared = compare(found, "retriever")
+        rows = truth_rows.rows_of(found, "retriever", compared)
         regrets = {row["method"]: row for row in rows if row["part"] == truth_rows.REGRET}
         parts = (truth_rows.OF_GUIDE, truth_rows.OF_POLICY)
         assert {method for method, row in regrets.items() if any(part in row for part in parts)} == split
         for method in split:
             both = sum(regrets[method][part] for part in parts)
             assert both == pytest.approx(regrets[method][truth_rows.NOT_EARNED], abs=2e-4)
+        names = [made["name"] for made in claims.claims_of(SIMULATOR, {"retriever": compared})]
+        assert any("optimisation" in name for name in names) == ("g-e" in split)
     searched = {row["method"]: row["r_hat"] for row in rows if row["part"] == "truth" and "r_hat" in row}
     assert set(searched) == {SEARCH, STAND_IN_SEARCH}
     expected = studied.results[studied.stand_in["retriever"]]["expected"]
@@ -117,6 +131,40 @@ def test_only_the_regret_under_the_searched_guide_is_put_down_to_it(studied: stu
 
 def test_the_figure_is_drawn_of_the_simulated_world(studied: study.Results, tmp_path: Path) -> None:
     figure.draw(SIMULATOR, rows_of(studied, {"retriever": compare(studied, "retriever")}), tmp_path / "quality.png")
+    assert (tmp_path / "quality.png").stat().st_size > 0
+
+
+def regret_bars(rows: list[dict]) -> dict[str, float]:
+    """By method the widths of its bars together."""
+    axis = Figure().subplots()
+    figure._regret(axis, rows)
+    names = [label.get_text() for label in axis.get_yticklabels()]
+    widths = np.sum([[bar.get_width() for bar in bars] for bars in axis.containers], axis=0)
+    return dict(zip(names, widths, strict=True))
+
+
+def test_the_bars_of_a_regret_add_up_to_it(studied: study.Results, monkeypatch) -> None:
+    rows = rows_of(studied, {"retriever": compare(studied, "retriever")})
+    regrets = [row for row in rows if row["part"] == truth_rows.REGRET]
+    expected = {row["method"]: row["regret"] for row in regrets}
+    assert regret_bars(regrets) == pytest.approx(expected, abs=figure.ROUNDED)
+    assert set(figure.PARTS) == {part for row in regrets for part in row} - {"part", "method", "regret"}
+    for part in tuple(figure.PARTS):
+        with monkeypatch.context() as without:
+            without.delitem(figure.PARTS, part)
+            with pytest.raises(ValueError, match=f"regret that come to .* found under .*{part}.*, expected"):
+                regret_bars(regrets)
+
+
+def test_a_document_of_other_parts_is_refused_by_the_figure() -> None:
+    row = {"part": truth_rows.REGRET, "method": "g-e", "regret": 1.5, "features cannot know": 0.5, "never": 1.0}
+    with pytest.raises(ValueError, match="g-e's regret that come to 0.0000 .*features cannot know.* expected 1.5000"):
+        regret_bars([row])
+
+
+def test_the_figure_is_drawn_of_the_document_of_one_seed(studied: study.Results, tmp_path: Path) -> None:
+    rows = [{**row, "reward sd": np.nan} for row in rows_of(studied, {"retriever": compare(studied, "retriever")})]
+    figure.draw(SIMULATOR, json.loads(json.dumps(finite(rows))), tmp_path / "quality.png")
     assert (tmp_path / "quality.png").stat().st_size > 0
 
 
@@ -135,9 +183,84 @@ def test_of_a_refused_seed_nothing_is_published(studied: study.Results) -> None:
     task = studied.runs["retriever"]["g-e"][0]
     refused = replace(studied, results={**studied.results, task: {"refused": "loss is nan", "seconds": 1.0}})
     compared = compare(refused, "retriever")
-    assert np.isnan(compared.by_seed["g-e"]["reward"]).tolist() == [True, False]
+    assert np.isnan(compared.by_seed("g-e", "reward")).tolist() == [True, False]
     curves = [row for row in learning_curves.rows_of(refused, "retriever") if row["method"] == "g-e"]
     assert not curves
+
+
+def test_differences_are_of_the_seeds_that_both_have(studied: study.Results) -> None:
+    """The rival lacks one seed, GoalRank's guide, and so GoalRank and the search, none of them or the other one."""
+    rival, ours, search = (
+        studied.runs["retriever"]["g-e"],
+        studied.runs["retriever"][OURS],
+        studied.searches["retriever"],
+    )
+    refusal = {"refused": "loss is nan", "seconds": 1.0}
+    found = replace(studied, results={**studied.results, rival[0]: refusal})
+    compared = compare(found, "retriever")
+    rows = {row["method"]: row for row in rows_of(found, {"retriever": compared}) if row["part"] == "retriever"}
+    users_R = stages.problem_of(studied.place, "retriever").users(TEST)
+    for metric in COMPARED[SIMULATOR]:
+        ours_R, theirs_R = (stages.figures_of(studied.place, tasks[1])[metric] for tasks in (ours, rival))
+        expected = paired(ours_R, theirs_R, users_R)
+        assert asdict(compared.differences[metric]["g-e"]) == pytest.approx(asdict(expected))
+        assert compared.gain(metric, "g-e") == pytest.approx(expected.mean / np.nanmean(theirs_R))
+        told = f"{100 * expected.mean / np.nanmean(theirs_R):+.2f} ("
+        assert rows["g-e"][f"ours {metric} %"].startswith(told)
+    lost = next(made for made in claims.claims_of(SIMULATOR, {"retriever": compared}) if "optimis" in made["name"])
+    ours_1, theirs_1, searched_1 = (
+        stages.figures_of(studied.place, tasks[1])["reward"].mean() for tasks in (ours, rival, search)
+    )
+    allowed = claims.LOST_SHARE * max(searched_1 - theirs_1, 0.0)
+    assert lost["value"] == pytest.approx(searched_1 - ours_1 - allowed)
+    regret = next(row for row in truth_rows.rows_of(found, "retriever", compared)
+                  if row["part"] == truth_rows.REGRET and row["method"] == "g-e")  # fmt: skip
+    assert regret[truth_rows.OF_POLICY] == pytest.approx(searched_1 - theirs_1, abs=1e-4)
+    nobody = compare(replace(found, results={**found.results, ours[1]: refusal}), "retriever")  # has a seed in common
+    assert np.isnan(nobody.gain("reward", "g-e")) and nobody.p_above["reward"]["g-e"] == 1.0
+
+
+@pytest.mark.parametrize("refused", [{0}, {1}, {0, 1}], ids=str)
+def test_only_guides_that_were_not_refused_are_searched(
+    refused: set[int], studied: study.Results, tmp_path: Path, monkeypatch
+) -> None:
+    train = stages._WORK["guide"]
+
+    def refuse(place: Place, task: Task, folder: Path) -> dict:
+        if task.seed in refused:
+            raise ModelRefused("loss is nan")
+        return train(place, task, folder)
+
+    monkeypatch.setitem(stages._WORK, "guide", refuse)
+    for stage in ("data", "encoder", "stand_in"):
+        shutil.copytree(studied.place.cache / stage, tmp_path / stage)
+    found = study.conduct(replace(studied.place, cache=tmp_path), ("retriever-descending", OURS), seeds=2, jobs=1)
+    left = [seed for seed in found.seeds if seed not in refused]
+    assert [task.seed for task in found.searches["retriever"]] == left
+    assert [task.seed for task in found.judged["retriever"]] == left
+    assert [task.seed for task in found.overtrained.values()] == left[:1]  # GoalRank is trained on where it was trained
+    compared = compare(found, "retriever")
+    rows = rows_of(found, {"retriever": compared})
+    claims.claims_of(SIMULATOR, {"retriever": compared})
+    truth = {row["method"]: row for row in rows if row["part"] == "truth"}
+    assert (SEARCH in truth) == bool(left) and STAND_IN_SEARCH in truth
+    if left:
+        assert truth[SEARCH]["seeds"] == len(left)
+        assert np.isnan(compared.by_seed(SEARCH, "reward")).tolist() == [seed in refused for seed in found.seeds]
+    split = {row["method"] for row in rows if row["part"] == truth_rows.REGRET and truth_rows.OF_GUIDE in row}
+    assert split == ({OURS} if left else set())
+
+
+def test_without_searches_there_is_a_regret_and_no_split(studied: study.Results) -> None:
+    unsearched = replace(studied, searches={"retriever": []})
+    compared = compare(unsearched, "retriever")
+    rows = truth_rows.rows_of(unsearched, "retriever", compared)
+    assert SEARCH not in {row["method"] for row in rows if row["part"] == "truth"}
+    regrets = [row for row in rows if row["part"] == truth_rows.REGRET]
+    assert {row["method"] for row in regrets} == set(studied.runs["retriever"])
+    assert not any(part in row for row in regrets for part in (truth_rows.OF_GUIDE, truth_rows.OF_POLICY))
+    names = [made["name"] for made in claims.claims_of(SIMULATOR, {"retriever": compared})]
+    assert names and not any("long search" in name or "optimisation" in name for name in names)
 
 
 def test_learning_curves_of_methods_and_guides_are_published(studied: study.Results) -> None:
@@ -191,7 +314,7 @@ def test_ours_is_tested_over_requests_and_over_seeds(studied: study.Results) -> 
     compared = compare(studied, "retriever")
     rows = {row["method"]: row for row in rows_of(studied, {"retriever": compared}) if row["part"] == "retriever"}
     for metric in COMPARED[SIMULATOR]:
-        ours_s, theirs_s = (compared.by_seed[method][metric] for method in (OURS, "g-e"))
+        ours_s, theirs_s = (compared.by_seed(method, metric) for method in (OURS, "g-e"))
         expected = stats.ttest_rel(ours_s, theirs_s).pvalue
         assert rows["g-e"][f"p over seeds {metric}"] == pytest.approx(expected, rel=0.06)  # two digits
         assert f"p {metric}" in rows["g-e"] and f"p over seeds {metric}" not in rows[OURS]
@@ -204,7 +327,12 @@ def test_the_guides_are_published(studied: study.Results) -> None:
     for task in study.guides_of(studied.runs):
         of_seeds = [studied.results[replace(task, seed=seed)]["calibration_error"] for seed in studied.seeds]
         assert held_out[task.setting]["calibration_error"] == pytest.approx(np.mean(of_seeds), abs=1e-4)
+        for name, column in guide_rows.MEASURED.items():
+            of_seeds = [studied.results[replace(task, seed=seed)][name] for seed in studied.seeds]
+            assert held_out[task.setting][column] == pytest.approx(np.mean(of_seeds), abs=1e-4)
     judged = [row for row in rows if row["part"] == guide_rows.JUDGED]
+    about = {"part", "kind", "setting", "seeds"}
+    assert set(judged[0]) & set(next(iter(held_out.values()))) == about  # a name means one thing
     assert [row["lists"] for row in judged] == list(guide_measures.KINDS)
     for row in judged:
         found = [studied.results[task]["lists"][row["lists"]]["gap_error"] for task in studied.judged["retriever"]]
@@ -478,7 +606,7 @@ def test_random_lists_are_of_the_same_requests_with_feedback_of_their_own(world:
 # ----------------------------------------------------------------------------------------------------------- the claims
 
 
-def comparison(means: dict[str, float], metrics_of: tuple[str, ...]) -> Comparison:
+def comparison(means: dict[str, float], metrics_of: tuple[str, ...], searched: tuple[str, ...] = ()) -> Comparison:
     """Methods whose figures lie around these means, two seeds, 300 requests."""
     noise_SR = np.random.default_rng(5).normal(0, 0.05, (2, 300))
     values = {name: dict.fromkeys(metrics_of, mean + noise_SR) for name, mean in means.items()}
@@ -497,7 +625,7 @@ def comparison(means: dict[str, float], metrics_of: tuple[str, ...]) -> Comparis
         metric: {rival: found.p if found.mean > 0 else 1.0 for rival, found in one.items()}
         for metric, one in differences.items()
     }
-    return Comparison(values, differences, p_above)
+    return Comparison(values, differences, p_above, frozenset(searched))
 
 
 def holding(made: list[dict]) -> dict[str, bool]:
@@ -529,7 +657,16 @@ def test_a_gain_below_the_target_does_not_hold() -> None:
     ],
 )
 def test_the_claim_on_what_optimisation_loses(means: dict[str, float], lost_holds: bool) -> None:
-    made = holding(claims.claims_of(SIMULATOR, {"retriever": comparison(means, COMPARED[SIMULATOR])}))
+    compared = comparison(means, COMPARED[SIMULATOR], searched=("g-e", OURS))
+    made = holding(claims.claims_of(SIMULATOR, {"retriever": compared}))
     lost = [holds for name, holds in made.items() if name.startswith("lost by optimisation")]
     assert lost == [lost_holds]
     assert made["true reward above the long search of r_hat: largest Holm p"] == (means[OURS] > means[SEARCH])
+
+
+@pytest.mark.parametrize("searched", [("nar4rec", OURS), (OURS,)], ids=str)
+def test_only_a_rival_of_the_searched_guide_loses_by_optimising_it(searched: tuple[str, ...]) -> None:
+    """PRM, the best rival, has no guide."""
+    compared = comparison({"prm": 1.7, "nar4rec": 1.5, SEARCH: 2.0, OURS: 1.8}, COMPARED[SIMULATOR], searched)
+    lost = [made for made in claims.claims_of(SIMULATOR, {"retriever": compared}) if "optimisation" in made["name"]]
+    assert ["nar4rec" in made["name"] and made["holds"] for made in lost] == [True] * ("nar4rec" in searched)

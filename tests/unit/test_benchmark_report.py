@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -16,6 +17,8 @@ from benchmarks.report import Claim, Row
 from goalrank.errors import EXIT_USAGE
 
 ROWS: list[Row] = [{"name": "a", "value": 1.0}]
+TOO_LONG = f"{'x' * 300}.json"
+UNREACHED = "expected a file that can be reached"
 
 
 def never(quick: bool) -> tuple[list[Row], list[Claim]]:
@@ -36,14 +39,22 @@ COMMANDS: dict[str, Callable[[Sequence[str]], object]] = {
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder.json/, a file, a closed/ folder, and an open/ one with a closed.json."""
-    for name in ("folder.json", "closed", "open"):
+    """A folder.json/, a file, a closed/ folder, a hidden/ one that may not be looked into, an open/ one with a
+    closed.json."""
+    for name in ("folder.json", "closed", "hidden", "open"):
         (tmp_path / name).mkdir()
     closed = [tmp_path / "closed", tmp_path / "open" / "closed.json"]
     for file in (tmp_path / "file", closed[1]):
         file.touch()
-    may = os.access
-    # A superuser, who runs tests in containers, may write everywhere.
+    may, look = os.access, Path.stat
+
+    def stat(file: Path, **how: bool) -> os.stat_result:
+        if file.absolute().parent == tmp_path / "hidden":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(file))
+        return look(file, **how)
+
+    # A superuser, who runs tests in containers, may look and write everywhere.
+    monkeypatch.setattr(Path, "stat", stat)
     monkeypatch.setattr(os, "access", lambda file, mode: Path(file).absolute() not in closed and may(file, mode))
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -59,6 +70,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("file/x.json", "file/x.json found, but {place}/file is a file, expected a folder"),
         ("file/new/x.json", "file/new/x.json found, but {place}/file is a file, expected a folder"),
         ("closed/new/x.json", "closed/new/x.json found, but {place}/closed may not be written; name another file"),
+        ("hidden/x.json", f"hidden/x.json found, {UNREACHED} (Permission denied: hidden/x.json)"),
+        ("hidden/new/x.json", f"hidden/new/x.json found, {UNREACHED} (Permission denied: {{place}}/hidden/new)"),
+        (TOO_LONG, f"{TOO_LONG} found, {UNREACHED} (File name too long: {TOO_LONG})"),
         ("open/closed.json", "open/closed.json found, but open/closed.json may not be written; name another file"),
     ],
 )
