@@ -43,6 +43,7 @@ _BUILD: dict[str, Callable[[ModelSizes], Baseline]] = {
     "mg-e-100": partial(mg_e.MultiGeneratorEvaluator, generators=100),
     "pier": pier.Pier,
     "nar4rec": nar4rec.Nar4Rec,
+    "dlcm+r": lambda sizes: TopScored(dlcm.Dlcm(sizes), with_reward=True),
     "prm+r": lambda sizes: TopScored(prm.Prm(sizes), with_reward=True),
     "mir+r": lambda sizes: TopScored(mir.Mir(sizes), with_reward=True),
     "nar4rec+r": partial(nar4rec.Nar4Rec, with_reward=True),
