@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks.ablations.arms import Arm
-from benchmarks.ablations.figure import bars, panels, save
+from benchmarks.ablations.figure import dots, panels, save
 from benchmarks.ablations.study import Study, by_arm
 from benchmarks.report import Claim, Row, claim
 from goalrank.policies import REGISTRY
@@ -54,5 +54,5 @@ def _claims(rows: list[Row]) -> list[Claim]:
 
 def _draw(rows: list[Row], file: Path) -> None:
     figure, (axes,) = panels(1, height=5.0)
-    bars(axes, [row for row in rows if "arm" in row], BASE)
+    dots(axes, [row for row in rows if "arm" in row], BASE)
     save(figure, file)

@@ -16,7 +16,7 @@ import torch
 
 from benchmarks.ablations import runs
 from benchmarks.ablations.arms import TRUTH, Arm, Error, Signal
-from benchmarks.ablations.figure import REGRET, bars, curve, panels, save
+from benchmarks.ablations.figure import REGRET, curve, dots, panels, save
 from benchmarks.ablations.settings import Size
 from benchmarks.ablations.study import Study, by_arm
 from benchmarks.ablations.training import mask_of, measured_groups, reward_of
@@ -104,7 +104,7 @@ def _claims(rows: list[Row]) -> list[Claim]:
 def _draw(rows: list[Row], file: Path) -> None:
     figure, (left, right) = panels(2, height=6.0)
     trained = [row for row in rows if "regret" in row]
-    bars(left, trained, f"{TRUTH.name}; standardised")
+    dots(left, trained, f"{TRUTH.name}; standardised")
     for objective in OBJECTIVES:
         of_objective = [row for row in trained if row["arm"].endswith(f"; {objective}")]
         curve(right, of_objective, "agreement", objective)

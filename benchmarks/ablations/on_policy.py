@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks.ablations.arms import Arm
-from benchmarks.ablations.figure import bars, panels, save
+from benchmarks.ablations.figure import dots, panels, save
 from benchmarks.ablations.study import Study, by_arm
 from benchmarks.report import Claim, Row, claim
 
@@ -38,5 +38,5 @@ def _claims(rows: list[Row]) -> list[Claim]:
 
 def _draw(rows: list[Row], file: Path) -> None:
     figure, (axes,) = panels(1)
-    bars(axes, [row for row in rows if "arm" in row], BASE)
+    dots(axes, [row for row in rows if "arm" in row], BASE)
     save(figure, file)
