@@ -30,7 +30,6 @@ from goalrank.policies import REGISTRY, HelperPolicy, Opinion, Proposal, propose
 from goalrank.reward import RewardModel, reward_noise
 from goalrank.schedule import HELPERS, derived_seed
 from goalrank.schema import LIST_LENGTH
-from goalrank.simulator import candidate_facts, expected_reward
 
 LISTS = 16
 """Of each kind, a request."""
@@ -70,18 +69,9 @@ def judged(
         return propose_lists(Proposal(batch, shown_BL, LIST_LENGTH, Opinion(guide, encoded)), columns, generator)
 
     lists_RGL, heads_RHG = scored_lists(problem.data, rows_R, guide, propose, device=device)
-    true_RG = true_rewards(problem, lists_RGL)
+    true_RG = problem.true_rewards(VALIDATION, lists_RGL.astype(np.int64))
     kinds_RKG, heads_RHKG = (values.reshape(*values.shape[:-1], len(KINDS), LISTS) for values in (true_RG, heads_RHG))
     return {name: measures(heads_RHKG[:, :, at], kinds_RKG[:, at]) for at, name in enumerate(KINDS)}
-
-
-def true_rewards(problem: Simulated, lists_RGL: np.ndarray) -> np.ndarray:
-    """r* of lists for the first R validation requests [R, G]."""
-    true_RG = np.empty(lists_RGL.shape[:2])
-    requests = problem.requests(VALIDATION).slice(0, len(lists_RGL))
-    for rows_r, _, facts in candidate_facts(problem.config, requests, LIST_LENGTH):
-        true_RG[rows_r] = expected_reward(facts, lists_RGL[rows_r].astype(np.int64))
-    return true_RG
 
 
 def measures(heads_RHG: np.ndarray, true_RG: np.ndarray) -> dict[str, float | None]:

@@ -62,12 +62,14 @@ class Simulated(Problem):
         return self.data.examples.take(pa.array(self.rows[split]))
 
     def true_reward(self, split: str, lists_RL: np.ndarray) -> np.ndarray:
-        """r* of a list for each request of a split [R]."""
+        """r* of a list for each of a split's first R requests [R]."""
+        return self.true_rewards(split, lists_RL[:, None])[:, 0]
+
+    def true_rewards(self, split: str, lists_RGL: np.ndarray) -> np.ndarray:
+        """r* of several lists for each of a split's first R requests [R, G]."""
+        requests = self.requests(split).slice(0, len(lists_RGL))
         return _over_days(
-            self.config,
-            self.requests(split),
-            lists_RL,
-            lambda facts, lists_rL, rows_r: expected_reward(facts, lists_rL[:, None])[:, 0],
+            self.config, requests, lists_RGL, lambda facts, lists_rGL, rows_r: expected_reward(facts, lists_rGL)
         )
 
     def figures(self, split: str, lists_RL: np.ndarray, scores_RN: np.ndarray | None) -> Figures:

@@ -417,15 +417,14 @@ class Watcher:
     def __call__(self, step: int, ranker: Ranker) -> None:
         if step != 1 and step % self.every:
             return
-        every_R = self.problem.rows[VALIDATION]
+        rows_R = self.problem.rows[VALIDATION][: self.requests]
         lists, expected = [], 0.0
-        for batch in batches(self.problem, every_R[: self.requests], device_of(ranker)):
+        for batch in batches(self.problem, rows_R, device_of(ranker)):
             lists_BL = ranker.greedy(ranker.encode(batch), LIST_LENGTH)
             expected += float(self.guide.reward(self.guide.encode(batch), lists_BL[:, None]).double().sum())
             lists.append(lists_BL.cpu().numpy())
         found_RL = np.concatenate(lists)
-        padded_RL = np.concatenate([found_RL, np.tile(np.arange(LIST_LENGTH), (len(every_R) - len(found_RL), 1))])
-        true = float(self.problem.true_reward(VALIDATION, padded_RL)[: len(found_RL)].mean())
+        true = float(self.problem.true_reward(VALIDATION, found_RL).mean())
         self.points.append([step, expected / len(found_RL), true])
 
 
