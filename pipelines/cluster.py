@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -159,8 +160,11 @@ def nightly_on(cluster: Cluster) -> GraphComponent:
             the_night(*arguments, **named)
         finally:
             GROUP_PARTS.reset(before)
-        for task in pipeline_context.Pipeline.get_default_pipeline().tasks.values():
-            _fit_out(task, cluster)
+        # kfp's setters look through the whole stack for the name of their caller: a thread's own is short. On the stack
+        # of a command, or of a test, the same takes seconds.
+        with ThreadPoolExecutor(1) as aside:
+            for task in pipeline_context.Pipeline.get_default_pipeline().tasks.values():
+                aside.submit(_fit_out, task, cluster).result()
 
     return dsl.pipeline(name=NAME, description=nightly.description)(on_the_cluster)
 

@@ -48,13 +48,23 @@ while True:
         if time.monotonic() > deadline:
             sys.exit(f"not ready after {seconds} s: {error}")
         time.sleep(0.2)
+def answer(body):
+    request = urllib.request.Request(address + "/rank", json.dumps(body).encode(), {"content-type": "application/json"})
+    return json.load(urllib.request.urlopen(request, timeout=30))
 answers = []
 for body in asked:
-    request = urllib.request.Request(address + "/rank", json.dumps(body).encode(), {"content-type": "application/json"})
-    answers.append(json.load(urllib.request.urlopen(request, timeout=30)))
+    tries = [answer(body)]
+    while tries[-1]["fallback"] == "store_away" and len(tries) < 20:
+        time.sleep(0.5)
+        tries.append(answer(body | {"request_id": f"{body['request_id']}-{len(tries)}"}))
+    answers.append(tries)
 print(json.dumps(answers))
 """
-"""Run beside the server, in its own network: the host's has no part in it, nor a port of the host's."""
+"""Run beside the server, in its own network: the host's has no part in it, nor a port of the host's.
+
+A machine that is busy elsewhere may be too late with a row: the server then answers by the retriever's order and says
+so, and is asked again, by another name.
+"""
 
 
 def pod() -> dict[str, Any]:
@@ -97,8 +107,8 @@ def serving(image: str, workspace: Path) -> Iterator[str]:
         podman("rm", "--force", "--time=0", server)
 
 
-def answered(server: str, requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What it answers over HTTP, once its readiness probe is content."""
+def answered(server: str, requests: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """What it answers over HTTP, once its readiness probe is content: of each request all tries, the last is good."""
     probe = pod()["readinessProbe"]["httpGet"]
     (port,) = pod()["ports"]
     assert port["containerPort"] == probe["port"] == 8080
@@ -151,16 +161,17 @@ def test_it_answers_as_the_model_does_without_containers(
     begun = time.monotonic()
     with serving(images["serve"], workspace) as server:
         with without_containers(in_containers, requests, tmp_path) as beside:
-            answers = answered(server, requests)
+            tries = answered(server, requests)
             assert beside.wait(READY_SECONDS) == 0
         podman("stop", f"--time={GRACE_SECONDS}", server)
         state = json.loads(podman("inspect", "--format", "{{json .State}}", server).stdout)
         log = podman("logs", server)
     seconds = time.monotonic() - begun
 
+    answers = [of_one[-1] for of_one in tries]
     expected = json.loads((tmp_path / "answer").read_text())["answers"]
     for found, right, request in zip(answers, expected, requests, strict=True):
-        assert found["request_id"] == request["request_id"]
+        assert found["request_id"].startswith(request["request_id"])
         assert (found["model_version"], found["fallback"]) == (str(in_containers["model_version"]), None)
         assert (found["items"], found["fallback"]) == (right["items"], right["fallback"])
         assert len(found["items"]) == schema.LIST_LENGTH and not found["explored"]
@@ -174,5 +185,5 @@ def test_it_answers_as_the_model_does_without_containers(
     shown: dict[str, list[int]] = {}
     for name, item in zip(rows["request_id"].to_pylist(), rows["item_id"].to_pylist(), strict=True):
         shown.setdefault(name, []).append(item)
-    assert shown == {one["request_id"]: one["items"] for one in answers}, "written out as it ended"
+    assert shown == {one["request_id"]: one["items"] for of_one in tries for one in of_one}, "written out as it ended"
     summary.append(f"server from its image: {len(answers)} lists as without containers, a clean end; {seconds:.0f} s")
