@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from components import spark_archive, spark_on_kubernetes
+from components import spark_on_kubernetes
 from components.spark_memory import DEFAULT_MEMORY
 from goalrank.errors import GoalRankError, TryAgain, UsageError
 
@@ -129,12 +129,11 @@ def spark_session(
 
 
 def _java_options(reads: int) -> str:
-    archive = spark_archive.java_options(spark_archive.place())
     if reads < LONG_BYTES:
-        return f"{SHORT_JAVA} {archive}"
+        return SHORT_JAVA
     # Java does not start with two collectors.
     chosen = [os.environ.get(name, "") for name in ("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS")]
-    return archive if "GC" in "".join(chosen) else f"{LONG_JAVA} {archive}"
+    return "" if "GC" in "".join(chosen) else LONG_JAVA
 
 
 def require_master(master: str) -> None:

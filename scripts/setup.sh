@@ -1,6 +1,5 @@
 #!/bin/sh
-# Make the environment: python, java, then torch first (asked for later, pip may choose another build), then the rest,
-# and what lets Spark start faster.
+# Make the environment: python, java, then torch first (asked for later, pip may choose another build), then the rest.
 set -eu
 say() { printf '%s\n' "$*" >&2; }
 
@@ -24,14 +23,9 @@ fi
 say "goalrank: setting up $VENV (about five minutes and 3 GB, once)"
 [ -x "$VENV/bin/python" ] || "$PYTHON" -m venv "$VENV"
 torch=$(grep '^torch==' constraints.txt)
-say "goalrank: 1/3 $torch"
+say "goalrank: 1/2 $torch"
 # shellcheck disable=SC2086 - TORCH_PIP holds options
 "$VENV/bin/pip" install --quiet --disable-pip-version-check ${TORCH_PIP:-} "$torch"
-say "goalrank: 2/3 everything else, as pinned in constraints.txt"
+say "goalrank: 2/2 everything else, as pinned in constraints.txt"
 "$VENV/bin/pip" install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
-say "goalrank: 3/3 an archive of Spark's classes, from which it starts faster"
-"$VENV/bin/python" -m components.spark_archive 2> "$VENV/.spark_archive.log" || {
-    say "goalrank: there is none, so Spark starts a little slower; $VENV/.spark_archive.log says why:"
-    tail -n 1 "$VENV/.spark_archive.log" >&2
-}
 say "goalrank: ready"
