@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,9 +28,9 @@ class Terminal:
     said: list[str]
 
 
-def commands(block: Block) -> list[str]:
-    """Its lines, without comments."""
-    return [line.partition("#")[0].strip() for line in block.text.splitlines()]
+def commands(block: Block) -> list[list[str]]:
+    """The words of each of its lines, without comments."""
+    return [shlex.split(line, comments=True) for line in block.text.splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,8 @@ def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Terminal:
     typed = [block for block in shell_blocks(QUICKSTART) if block.needs is None]
     (readme,) = [block for block in shell_blocks(README) if block.needs is None]
     # A night takes minutes: the README's block has the quickstart's last commands in it and is typed in their place.
-    assert [line for line in commands(readme) if line in commands(typed[-1])] == commands(typed[-1])
+    last = commands(typed[-1])
+    assert [line for line in commands(readme) if line in last] == last
     typed[-1] = readme
     assert [block.needs for block in shell_blocks(QUICKSTART) if block.needs] == ["setup"]
     said = typed_in_turn(typed, environment, folder)
