@@ -38,7 +38,7 @@ def draw(world: str, rows: list[dict[str, Any]], figure: Path) -> None:
         _bars(axes[0], [row for row in rows if row["part"] in (kind, "truth")], "reward")
         axes[0].set_title("simulated world: true reward a request")
         _regret(axes[1], [row for row in rows if row["part"] == REGRET])
-        _curve(axes[2], [row for row in rows if row["part"] == CURVE])
+        _curve(axes[2], [row for row in rows if row["part"] == CURVE and row.get("step", "") != ""])
     fig.savefig(figure, dpi=110)
     plt.close(fig)
 

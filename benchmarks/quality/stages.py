@@ -394,8 +394,15 @@ def _overtrain(place: Place, task: Task, folder: Path) -> dict[str, Any]:
     steps = preset.ranker_steps * place.scale.overtraining
     longer = preset.__class__(**{**asdict(preset), "ranker_steps": steps})
     watcher = Watcher(problem, guide, place.scale.watched_requests, max(1, steps // REPORTED_CURVE))
-    train(OURS, problem, encoder_of(place, _encoder(task)), guide, longer, task.seed, task.trial, watcher, place.device)
-    return {"curve": watcher.points, "steps": steps}
+    encoder = encoder_of(place, _encoder(task))
+    made: dict[str, Any] = {"curve": watcher.points, "steps": steps}
+    try:
+        train(OURS, problem, encoder, guide, longer, task.seed, task.trial, watcher, place.device)
+    except CheckpointDamaged:
+        raise
+    except ModelRefused as error:
+        made["diverged"] = str(error)  # the curve until then is what the study asks for
+    return made
 
 
 def _judge(place: Place, task: Task, folder: Path) -> dict[str, Any]:

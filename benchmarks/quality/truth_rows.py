@@ -46,8 +46,11 @@ def rows_of(found: Results, kind: str, compared: Comparison) -> list[Row]:
         rows.append(_search(found, kind, compared))
     rows += [_regret(method, compared, best, knowable) for method in found.runs[kind] if method in compared.values]
     if kind in found.overtrained:
-        for step, opinion, true in found.results[found.overtrained[kind]]["curve"]:
+        trained = found.results[found.overtrained[kind]]
+        for step, opinion, true in trained["curve"]:
             rows.append({"part": CURVE, "step": step, "r_hat": round(opinion, 4), "reward": round(true, 4)})
+        if "diverged" in trained:
+            rows.append({"part": CURVE, "setting": f"ended there: {trained['diverged']}"})
     return rows
 
 

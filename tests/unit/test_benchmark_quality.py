@@ -251,6 +251,27 @@ def test_only_guides_that_were_not_refused_are_searched(
     assert split == ({OURS} if left else set())
 
 
+def test_a_ranker_that_diverges_when_trained_on_and_on_leaves_its_curve(
+    studied: study.Results, tmp_path: Path, monkeypatch
+) -> None:
+    def diverge(*arguments: object) -> None:
+        problem, *_, watcher, _ = arguments[1:]
+        assert isinstance(watcher, stages.Watcher)
+        watcher.points += [[1, 2.0, 1.5], [2, 2.1, 1.4]]
+        raise ModelRefused("loss is nan at step 3")
+
+    for stage in ("data", "encoder", "guide", "run", "judged", "stand_in", "search"):
+        shutil.copytree(studied.place.cache / stage, tmp_path / stage)
+    monkeypatch.setattr(stages, "train", diverge)
+    found = study.conduct(replace(studied.place, cache=tmp_path), (*ORDERS, "g-e", OURS), seeds=2, jobs=1)
+    rows = rows_of(found, {"retriever": compare(found, "retriever")})
+    curve = [row for row in rows if row["part"] == truth_rows.CURVE]
+    assert [row.get("reward") for row in curve] == [1.5, 1.4, None]
+    assert "nan at step 3" in curve[-1]["setting"]
+    figure.draw(SIMULATOR, rows, tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").stat().st_size > 0
+
+
 def test_without_searches_there_is_a_regret_and_no_split(studied: study.Results) -> None:
     unsearched = replace(studied, searches={"retriever": []})
     compared = compare(unsearched, "retriever")
