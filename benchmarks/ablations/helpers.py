@@ -1,8 +1,9 @@
-"""Which helpers matter: each left out in turn, and groups of one generator's lists alone.
+"""Which helpers matter: each left out in turn, and groups of one generator's lists, beside own lists and without.
 
 The base holds one list of each of the nine heuristics and OWN of the ranker. Left out, a helper's list is missing and
-not made up for. One generator alone fills the whole group (SIZE lists) and there are no own lists, but for the ranker
-itself, which is a generator too: the authors' public code has it alone.
+not made up for. One generator fills the helpers' part of the group beside as many own lists, or, alone, the whole of it
+(SIZE lists); the ranker itself is a generator too, which the authors' public code has alone. What the mixture is worth
+is asked among groups with as many own lists: these are worth something by themselves (on_policy.py).
 """
 
 from __future__ import annotations
@@ -20,17 +21,26 @@ NEURAL = ("next_item", "reward_alone")
 ALONE = ("retriever_sampled", "shown_perturbed", "random", "next_item_sampled", "reward_alone_sampled")
 OWN, SIZE = 7, 16
 BASE = "all nine heuristics"
+NO_OWN = "all nine heuristics, no own lists"
+PRESET = "as a preset has them"
+AND_OWN, ALONE_ = " and own lists", " alone"
 
 
 def study(thin: bool) -> Study:
-    """The base, nine arms without a helper, three with neural ones beside, six of one generator."""
+    """The base, nine arms without a helper, three with neural ones beside, five of one generator beside own lists, and
+    without own lists: the heuristics, and six of one generator. And a preset's groups, for what they lack of these."""
     left_out, alone = (HEURISTICS[:1], ALONE[:1]) if thin else (HEURISTICS, ALONE)
     arms = [Arm(BASE, _plan(HEURISTICS)), Arm("and both neural ones", _plan((*HEURISTICS, *NEURAL)))]
     arms += [Arm(f"and {name}", _plan((*HEURISTICS, name))) for name in (() if thin else NEURAL)]
     arms += [Arm(f"without {name}", _plan([other for other in HEURISTICS if other != name])) for name in left_out]
-    arms += [Arm(f"{name} alone", f"helpers={name}:{SIZE} own=0") for name in alone]
-    arms.append(Arm("own lists alone", f"lists=1 own={SIZE}", without_helpers=True))
-    question = f"helpers in the mix; one list each and {OWN} own, or {SIZE} of one generator"
+    arms += [Arm(f"{name}{AND_OWN}", f"helpers={name}:{SIZE - OWN} own={OWN}") for name in alone]
+    arms.append(Arm(NO_OWN, f"helpers={','.join(HEURISTICS)} lists={SIZE} own=0"))
+    arms += [Arm(f"{name}{ALONE_}", f"helpers={name}:{SIZE} own=0") for name in alone]
+    arms.append(Arm(f"own lists{ALONE_}", f"lists=1 own={SIZE}", without_helpers=True))
+    arms.append(Arm(PRESET))
+    question = (
+        f"helpers in the mix; one list each and {OWN} own, or {SIZE - OWN} of one generator, or {SIZE} and none own"
+    )
     return Study("helpers", question, arms, _claims, _draw, base=BASE)
 
 
@@ -40,12 +50,16 @@ def _plan(names: tuple[str, ...] | list[str]) -> str:
 
 def _claims(rows: list[Row]) -> list[Claim]:
     known = {name: row["regret"] for name, row in by_arm(rows).items()}
-    alone = [value for name, value in known.items() if name.endswith(" alone")]
+    beside = [value for name, value in known.items() if name.endswith(AND_OWN)]
+    alone = [value for name, value in known.items() if name.endswith(ALONE_)]
     without = [value for name, value in known.items() if name.startswith("without ")]
     made = []
-    if BASE in known and alone:
-        name = "regret of all heuristics and own lists less that of the best generator alone"
-        made.append(claim(name, known[BASE] - min(alone), "at most", 0.0))
+    if BASE in known and beside:
+        name = "regret of all heuristics and own lists less that of the best generator and own lists"
+        made.append(claim(name, known[BASE] - min(beside), "at most", 0.0))
+    if NO_OWN in known and alone:
+        name = "regret of all heuristics without own lists less that of the best generator alone"
+        made.append(claim(name, known[NO_OWN] - min(alone), "at most", 0.0))
     if BASE in known and without:
         name = "regret of all heuristics less the least with one left out (no helper does harm)"
         made.append(claim(name, known[BASE] - min(without), "at most", 0.0))

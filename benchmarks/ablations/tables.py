@@ -16,7 +16,7 @@ from benchmarks.ablations.settings import Size
 from benchmarks.ablations.study import Study
 from benchmarks.quality.problem import TEST
 from benchmarks.quality.stages import Place
-from benchmarks.quality.statistics import holm, over_seeds, paired, spread
+from benchmarks.quality.statistics import holm, of_seeds, over_seeds, paired, paired_over_seeds, spread
 from benchmarks.report import Claim, Row, finite
 
 
@@ -24,6 +24,7 @@ def rows_of(place: Place, size: Size, study: Study, results: dict[Run, dict[str,
     """One row an arm, then what the study has beside."""
     best = best_reward(place) if study.arms else math.nan
     values: dict[str, np.ndarray] = {}
+    by_seed: dict[str, np.ndarray] = {}
     rows: list[Row] = []
     for arm in study.arms:
         found = [Run(arm, seed) for seed in range(size.seeds) if "refused" not in results[Run(arm, seed)]]
@@ -49,7 +50,10 @@ def rows_of(place: Place, size: Size, study: Study, results: dict[Run, dict[str,
             "regret": round(best - float(np.mean([one["reward"] for one in kept])), 4),
             "sd": round(spread(values[arm.name]), 4),
         }
+        by_seed[arm.name] = np.full(size.seeds, math.nan)
+        by_seed[arm.name][[run.seed for run in found]] = of_seeds(values[arm.name])
     _against_base(place, study, rows, values)
+    _seed_by_seed(study, rows, by_seed)
     return [*rows, *({"study": study.name, **row} for row in (study.beside(place, size) if study.beside else ()))]
 
 
@@ -67,6 +71,22 @@ def _against_base(place: Place, study: Study, rows: list[Row], values: dict[str,
         row["Holm p"] = float(f"{p:.2g}")
 
 
+def _seed_by_seed(study: Study, rows: list[Row], by_seed: dict[str, np.ndarray]) -> None:
+    """Regret less the base's of each seed, and whether it would come out so with another one: Holm over the arms."""
+    tested: list[tuple[Row, float]] = []
+    for row in rows:
+        base = study.compared_with(row["arm"])
+        if row["arm"] not in by_seed or base not in by_seed or base == row["arm"]:
+            continue
+        gap_S = by_seed[base] - by_seed[row["arm"]]
+        row |= {f"seed {seed}": round(float(gap), 4) for seed, gap in enumerate(gap_S) if not math.isnan(gap)}
+        p = paired_over_seeds(by_seed[base], by_seed[row["arm"]])
+        if not math.isnan(p):
+            tested.append((row, p))
+    for (row, _), p in zip(tested, holm(np.array([p for _, p in tested])), strict=True):
+        row["Holm p over seeds"] = float(f"{p:.2g}")
+
+
 def _mean(found: list[dict[str, Any]], name: str) -> float:
     return float(f"{np.mean([one[name] for one in found]):.4g}")
 
@@ -81,8 +101,10 @@ def markdown(size: Size, studies: list[Study], rows: list[Row], claims: dict[str
             f'{scale.simulated_requests} test requests, {size.seeds} seeds, preset "{scale.preset.name}" (width '
             f"{scale.preset.width}, {scale.preset.ranker_steps} steps of {scale.preset.batch_requests} requests). "
             "Regret: true reward a request below the best list found; `sd` is its spread over seeds. `regret - base` "
-            "is taken over the same requests, its interval over users; it does not say how another training run would "
-            "come out. Nothing was tuned.\n"
+            "is taken over the same requests, its interval and `Holm p` over users; they do not say how another "
+            "training run would come out. That is what `seed 0`, ... (the same difference of each seed) and `Holm p "
+            "over seeds` (a paired t-test of them) are for; with so few seeds only large differences show. Nothing was "
+            "tuned.\n"
         )
     for study in studies:
         parts.append(f"## {study.name}\n\n{study.question}\n")

@@ -54,6 +54,11 @@ def test_every_study_end_to_end(place: Place, tmp_path: Path, capsys) -> None:
         made = [row for row in rows if "regret" in row]
         assert [row["arm"] for row in made] == [arm.name for arm in make(True).arms]
         assert all(row["seeds"] == QUICK.seeds and 0 < row["regret"] < 5 and 0 <= row["agreement"] <= 1 for row in made)
+        for row in (row for row in made if "regret - base" in row):
+            by_seed = [row[f"seed {seed}"] for seed in range(QUICK.seeds)]
+            assert np.mean(by_seed) == pytest.approx(row["regret - base"], abs=2e-4)
+            if len(set(by_seed)) > 1:
+                assert stats.ttest_1samp(by_seed, 0.0).pvalue <= row["Holm p over seeds"] + 0.01
         assert (tmp_path / f"ablations-{name}.png").stat().st_size > 5_000
         assert any(made["name"].startswith(f"{name}: ") for made in document["claims"])
     page = (tmp_path / "ablations.md").read_text()
@@ -275,8 +280,10 @@ def test_claims_hold_where_they_should_and_nowhere_else() -> None:
         names |= {f"{size} lists, {group_size.MATCHED}": value for size, value in sharp.items()}
         made = group_size._claims(rows_of(names, at=[3, 8, 100] * 2))
         assert [one["holds"] for one in made] == holds
-    made = helpers._claims(rows_of({helpers.BASE: 0.3, "without mmr": 0.31, "random alone": 0.2}))
-    assert [one["holds"] for one in made] == [False, True]
+    known = {helpers.BASE: 0.3, "without mmr": 0.31, "random alone": 0.2, "random and own lists": 0.4}
+    assert [one["holds"] for one in helpers._claims(rows_of(known | {helpers.NO_OWN: 0.25}))] == [True, False, True]
+    assert [one["holds"] for one in helpers._claims(rows_of(known | {helpers.NO_OWN: 0.15}))] == [True, True, True]
+    assert [one["holds"] for one in helpers._claims(rows_of(known | {"ctr and own lists": 0.2}))] == [False, True]
     made = on_policy._claims(rows_of({on_policy.BASE: 0.3, on_policy.FIXED: 0.31, on_policy.NONE: 0.2}))
     assert [one["holds"] for one in made] == [False, True]
     found = {"r*": 0.1, "r*, noise 1": 0.2, "r*, popularity 1": 0.4}
