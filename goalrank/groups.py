@@ -67,7 +67,7 @@ def build_groups(
 ) -> Groups:
     """Propose and score `helper_lists` lists for each request in `indices` (rows of examples.parquet).
 
-    `mix` names the helper policies to take part (policies.helper_columns); none: every heuristic. Of several `parts`,
+    `mix` names the helper policies to take part (policies.helper_columns); none: the heuristics. Of several `parts`,
     `part` makes its share of the groups alone; all of them, put together, are the groups of one piece.
 
     Raises:

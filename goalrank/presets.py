@@ -38,7 +38,7 @@ class Preset:
     learning_rate: float
     checkpoint_every: int
     # how groups are made; goalrank/group_plan.py changes these and the numbers of lists above
-    helpers: tuple[str, ...] = ()  # the mix of helper policies (policies.helper_columns); none: every heuristic
+    helpers: tuple[str, ...] = ()  # the mix (policies.helper_columns); none: heuristics, as many as fit
     refresh: int = EVERY_STEP  # steps for which own lists come from one and the same ranker; NEVER: the initial one
 
     @property

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
+
 from benchmarks.quality.methods import Answer, Method, size_of
 from benchmarks.quality.problem import TRAIN, Problem
 from benchmarks.quality.settings import Trial
@@ -20,6 +22,7 @@ from goalrank.presets import Preset
 from goalrank.processes import Processes
 from goalrank.ranker import Ranker
 from goalrank.reward import RewardModel
+from goalrank.reward_training import split
 from goalrank.schema import LIST_LENGTH
 from goalrank.taught_helpers import taught_generators, with_lists_of
 from goalrank.train import train_ranker
@@ -48,7 +51,8 @@ def train_ours(
     """See :func:`benchmarks.quality.methods.train`; the preset's learning rate is the trial's already."""
     assert trial.temperature is not None
     taught, preset = taught_by(trial.plan), planned(preset, trial.plan)
-    rows_R, mix = problem.rows[TRAIN], preset.helpers
+    # What rivals hold out to keep their best weights by (harness.fit), and the guide: nobody learns from more.
+    rows_R, mix = np.sort(split(problem.rows[TRAIN], seed)[0]), preset.helpers
     groups = build_groups(problem.data, rows_R, guide, preset.helper_lists, seed, mix=mix, device=device)
     if taught.generators:
         count, steps = taught.generators, taught.steps

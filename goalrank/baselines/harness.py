@@ -1,7 +1,7 @@
 """What every baseline learns from, and the loop they all learn in: same requests, same steps, same start.
 
-All begin with the encoder that was pretrained on the next item (docs/method.md, offline protocol), take as many
-optimiser steps as the guiding reward model, and keep the weights of the best held-out loss; none stops early. Where a
+All begin with the encoder that was pretrained on the next item (docs/method.md, offline protocol), take the optimiser
+steps that the lesson says, and keep the weights of the best held-out loss; none stops early. Where a
 method has an evaluator it is the list-level reward model, so it has the signal that GoalRank's groups are scored with.
 
 Legend: B requests of a batch, E requests to learn from.

@@ -102,7 +102,7 @@ def likes_a(model: RewardModel, encoded: Encoded, lists_BGL: Tensor) -> Tensor:
     return (a_BGL * worth_L).sum(dim=-1).expand(model.sizes.reward_heads, -1, -1)
 
 
-@pytest.mark.parametrize("name", ["prm", "mir", "nar4rec"])
+@pytest.mark.parametrize("name", ["dlcm", "prm", "mir", "nar4rec"])
 def test_the_reward_models_signal_reaches_the_variants_that_are_to_have_it(name, monkeypatch) -> None:
     """The log speaks for B, a little; the reward model for A."""
     monkeypatch.setattr(RewardModel, "score_lists", likes_a)

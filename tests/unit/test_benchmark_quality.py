@@ -31,7 +31,7 @@ from benchmarks.quality import (
 from benchmarks.quality import comparison as comparison_of
 from benchmarks.quality.comparison import COMPARED, SEARCH, STAND_IN_SEARCH, Comparison, compare
 from benchmarks.quality.methods import FIELD, METHODS, ORDERS, WITH_REWARD, family, modules_of, needs_guide
-from benchmarks.quality.problem import TEST, VALIDATION
+from benchmarks.quality.problem import TEST, TRAIN, VALIDATION
 from benchmarks.quality.settings import FIELD_TRIALS, FULL, GUIDED_TRIALS, OURS, QUICK, Scale, Trial
 from benchmarks.quality.simulated import Simulated, engagement_figures, randomly_shown
 from benchmarks.quality.stages import MOVIELENS, SIMULATOR, Place, Task, code_digest, digest, perform
@@ -39,7 +39,9 @@ from benchmarks.quality.statistics import paired
 from benchmarks.quality.tables import rows_of
 from benchmarks.report import finite
 from goalrank import metrics
+from goalrank.dataset import TrainingSet
 from goalrank.errors import ModelRefused
+from goalrank.reward_training import split as split_of
 from goalrank.schema import LIST_LENGTH
 from goalrank.simulator import best_lists, candidate_facts, expected_feedback, true_reward
 from goalrank.train import CURVES
@@ -457,6 +459,23 @@ def test_steps_are_divided_and_none_are_lost(share: float) -> None:
     divided = settings.divided(FULL.preset, Trial(guided=share))
     assert divided.reward_steps + divided.ranker_steps == FULL.preset.reward_steps + FULL.preset.ranker_steps
     assert divided.reward_steps == round(share * (FULL.preset.reward_steps + FULL.preset.ranker_steps))
+
+
+def test_nobody_learns_from_requests_that_others_hold_out(studied: study.Results, monkeypatch) -> None:
+    """harness.fit keeps a tenth of a seed's requests to choose weights by; GoalRank has no use for it, and no more."""
+    asked: list[np.ndarray] = []
+
+    def noted(data: TrainingSet, rows_R: np.ndarray, *rest: object, **more: object) -> object:
+        asked.append(rows_R)
+        raise ModelRefused("seen enough")
+
+    monkeypatch.setattr(ours, "build_groups", noted)
+    problem = stages.problem_of(studied.place, "retriever")
+    for seed in (0, 1):
+        with pytest.raises(ModelRefused, match="seen enough"):
+            ours.train_ours(problem, None, TINY.preset, seed, ours.TRIALS[0])  # type: ignore[arg-type]
+        learning, held_out = split_of(problem.rows[TRAIN], seed)
+        assert set(asked[-1]) == set(learning) and len(held_out) > 0
 
 
 def test_a_method_learns_with_the_guide_of_its_own_share(studied: study.Results) -> None:

@@ -66,7 +66,7 @@ def gradient_of(data: TrainingSet, groups: Groups, execution: Execution) -> tupl
 @pytest.mark.parametrize("micro_batch", [1, 5, 8])
 def test_passes_add_up_to_the_gradient_of_the_whole_batch(micro_batch: int, data: TrainingSet, groups: Groups) -> None:
     curves, whole = gradient_of(data, groups, Execution())
-    in_parts, added = gradient_of(data, groups, Execution(micro_batch=3))
+    in_parts, added = gradient_of(data, groups, Execution(micro_batch=micro_batch))
     torch.testing.assert_close(in_parts, curves, rtol=1e-5, atol=1e-6)
     for name, gradient in whole.items():
         torch.testing.assert_close(

@@ -7,8 +7,8 @@ import pytest
 from console.settings import Settings
 from goalrank.errors import UsageError
 from goalrank.group_plan import Taught, planned, taught_by
-from goalrank.policies import helper_columns
-from goalrank.presets import EVERY_STEP, NEVER, PRESETS, preset
+from goalrank.policies import REGISTRY, helper_columns
+from goalrank.presets import EVERY_STEP, NEVER, PRESETS, Preset, preset
 
 SMALL = preset("small")
 
@@ -16,6 +16,13 @@ SMALL = preset("small")
 def test_nothing_said_is_the_preset() -> None:
     assert all(planned(one, " ") is one for one in PRESETS.values())
     assert all((one.helpers, one.refresh) == ((), EVERY_STEP) for one in PRESETS.values())
+
+
+@pytest.mark.parametrize("one", PRESETS.values(), ids=PRESETS.keys())
+def test_a_presets_groups_hold_the_helpers_that_the_pages_say(one: Preset) -> None:
+    """docs/method.md and docs/experiments.md: eight lists are every heuristic but random."""
+    heuristics = [policy.name for policy in REGISTRY.values() if not policy.neural and policy.name != "random"]
+    assert [policy.name for policy in helper_columns(one.helper_lists, one.helpers)] == heuristics[: one.helper_lists]
 
 
 def test_what_is_not_said_stays() -> None:
