@@ -158,7 +158,9 @@ def train(
 
         return train_ours(problem, guide, preset, seed, trial, watch, device)
     steps = preset.ranker_steps if needs_guide(name, preset) else preset.ranker_steps + preset.reward_steps
-    lesson = Lesson(problem.data, problem.rows[TRAIN], encoder, preset, seed, guide, steps, device)
+    lesson = Lesson(
+        problem.data, problem.rows[TRAIN], encoder, preset, seed, guide, steps, device, from_evaluator=trial.from_guide
+    )
     trained = baselines.train(name, lesson)
     policy = trained.policy.to(device)
 

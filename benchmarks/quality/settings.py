@@ -1,7 +1,8 @@
 """How large the study is, and what each method's tuning trials are.
 
 Every method gets as many trials, on seed 0, and is taken at the one that is best on the validation requests. The trials
-of the field are learning rates and, where a method has a guide or an evaluator, what share of the steps that one gets;
+of the field are learning rates and, where a method has a guide or an evaluator, what share of the steps that one gets
+and whether the rest of the method begins with its encoder;
 GoalRank's (ours.py) are learning rate, temperature, weight of the supervised term, plan of the groups and that share
 together, and were chosen after a look at some fifty settings on those requests, which no rival had
 (docs/experiments.md). The guide's learning rate is tuned like a method's, by its own held-out loss, at an even split.
@@ -25,11 +26,18 @@ class Trial:
     supervised: float = 0.0  # weight of GoalRank's supervised term
     plan: str = ""  # of GoalRank's groups, where not as the preset makes them (goalrank/group_plan.py)
     guided: float = 0.5  # share of all steps that go into the guide or evaluator, where there is one
+    from_guide: bool = False  # what the guide taught begins with the guide's encoder; GoalRank's ranker always does
 
 
 FIELD_TRIALS = (Trial(1.0), Trial(2.0), Trial(4.0), Trial(0.5))
-GUIDED_TRIALS = (Trial(1.0), Trial(4.0), Trial(1.0, guided=0.8), Trial(4.0, guided=0.8))
-"""Of those that have a guide or an evaluator; the rate between has room for no fifth trial."""
+GUIDED_TRIALS = (
+    Trial(1.0),
+    Trial(1.0, guided=0.8),
+    Trial(4.0, guided=0.8),
+    Trial(1.0, guided=0.8, from_guide=True),
+)
+"""Of those that have a guide or an evaluator. The last begins as GoalRank's ranker does; the rates between, and the
+highest at an even split, have no room among four."""
 
 
 def divided(preset: Preset, trial: Trial) -> Preset:

@@ -85,6 +85,8 @@ class Task:
         parts = [self.kind, self.method, f"seed{self.seed}", f"rate{self.trial.rate:g}"]
         if self.trial.guided != Trial.guided:
             parts.append(f"guided{self.trial.guided:g}")
+        if self.trial.from_guide:
+            parts.append("from-guide")
         if self.trial.temperature is not None:
             parts.append(f"temperature{self.trial.temperature:g}-supervised{self.trial.supervised:g}")
         return "-".join(part for part in parts if part)
@@ -96,6 +98,8 @@ class Task:
         text = f"rate x{trial.rate:g}"
         if trial.guided != Trial.guided:
             text = f"{text}, {trial.guided:.0%} of the steps guide"
+        if trial.from_guide:
+            text = f"{text}, begins with the guide's encoder"
         if trial.temperature is None:
             return text
         text = f"{text}, temperature {trial.temperature:g}, supervised {trial.supervised:g}"

@@ -1,6 +1,7 @@
 """What every baseline learns from, and the loop they all learn in: same requests, same steps, same start.
 
-All begin with the encoder that was pretrained on the next item (docs/method.md, offline protocol), take the optimiser
+All begin with the encoder that was pretrained on the next item (docs/method.md, offline protocol), or, where the lesson
+says so, with their evaluator's, take the optimiser
 steps that the lesson says, and keep the weights of the best held-out loss; none stops early. Where a
 method has an evaluator it is the list-level reward model, so it has the signal that GoalRank's groups are scored with.
 
@@ -47,6 +48,8 @@ class Lesson:
     evaluator: RewardModel | None = None  # trained on the same requests; None: each method trains its own
     steps: int | None = None  # None: the preset's reward_steps
     device: str = "cpu"
+    from_evaluator: bool = False
+    """Begin with what fits of the evaluator's encoder, as GoalRank's ranker begins with its guide's."""
 
     @property
     def step_count(self) -> int:
@@ -106,6 +109,8 @@ def fit(model: Learner, lesson: Lesson, progress: Progress | None = None) -> dic
         ModelRefused: a loss is not finite.
     """
     copy_pretrained(lesson.encoder, model.encoder)
+    if lesson.from_evaluator and lesson.evaluator is not None:
+        copy_fitting(lesson.evaluator.encoder, model.encoder)
     learning, held_out = split(np.asarray(lesson.indices), lesson.seed)
     held_out = held_out[:HELD_OUT_LIMIT]
     steps, preset, device = lesson.step_count, lesson.preset, lesson.device
@@ -146,6 +151,15 @@ def fit(model: Learner, lesson: Lesson, progress: Progress | None = None) -> dic
     model.to("cpu").eval()
     counts = {"steps": steps, "best_step": kept.step, "requests": len(learning), "held_out": len(held_out)}
     return {**counts, "curves": curves}
+
+
+def copy_fitting(source: RequestEncoder, target: RequestEncoder) -> None:
+    """Give `target` every weight of `source` that it has under the same name and in the same shape. An encoder whose
+    candidates do not see each other (capacity.pointwise) has no place for the layers in which they do."""
+    own = target.state_dict()
+    fitting = {name: weight for name, weight in source.state_dict().items()
+               if name in own and own[name].shape == weight.shape}  # fmt: skip
+    target.load_state_dict(fitting, strict=False)
 
 
 def fit_evaluator(model: RewardModel, lesson: Lesson, progress: Progress | None = None) -> dict[str, Any]:

@@ -407,6 +407,18 @@ def test_the_same_seed_gives_the_same_method(name, made) -> None:
     assert any(not torch.equal(first[name], other[name]) for name in first)
 
 
+@pytest.mark.parametrize(("name", "part"), [("mg-e-3", "generators"), ("prm+r", "scorer")])
+@pytest.mark.parametrize("from_evaluator", [False, True])
+def test_who_has_an_evaluator_may_begin_with_its_encoder(name, part, from_evaluator, made) -> None:
+    still = replace(made[1], preset=replace(PRESET, learning_rate=0.0), steps=1, from_evaluator=from_evaluator)
+    trained = getattr(baselines.train(name, still).policy, part).encoder.state_dict()
+    source = (made[1].evaluator if from_evaluator else made[1]).encoder.state_dict()
+    fitting = {at for at in trained if trained[at].shape == source[at].shape}
+    assert "candidate_hidden.weight" in fitting
+    same = {at for at in fitting if torch.equal(trained[at], source[at])}
+    assert same == fitting if from_evaluator else "candidate_hidden.weight" not in same
+
+
 def test_without_an_evaluator_one_is_trained(made) -> None:
     found = baselines.train("mg-e-3", replace(made[1], evaluator=None, steps=5))
     assert found.figures["evaluator"]["steps"] <= 5
