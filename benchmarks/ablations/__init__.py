@@ -13,6 +13,7 @@
     on_policy.py       own lists anew at every step, refreshed now and then, of the initial ranker, none
     normalisation.py   arms of the normalisation under a reward with planted bias
     ceiling.py         the reward degraded from the truth to noise
+    choices.py         what the presets choose between, under a poor guide or a good one
     bound.py           the objective as a bound, in a world that can be written down (benchmarks/capacity_world.py)
 
 World: the simulator, a seeded subsample of its requests. Every arm of a seed starts from the same encoder, learns from

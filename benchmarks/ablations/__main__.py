@@ -9,8 +9,19 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.ablations import bound, ceiling, group_size, helpers, normalisation, objective, on_policy, runs, tables
-from benchmarks.ablations.settings import FULL, QUICK
+from benchmarks.ablations import (
+    bound,
+    ceiling,
+    choices,
+    group_size,
+    helpers,
+    normalisation,
+    objective,
+    on_policy,
+    runs,
+    tables,
+)
+from benchmarks.ablations.settings import FULL, GOOD_GUIDE, QUICK
 from benchmarks.ablations.study import Study
 from benchmarks.devices import DEVICES, require
 from benchmarks.quality.stages import SIMULATOR, Place
@@ -24,6 +35,7 @@ STUDIES = {
     "ceiling": ceiling.study,
     "on_policy": on_policy.study,
     "helpers": helpers.study,
+    "choices": choices.study,
     "bound": bound.study,
 }
 """In the order of `all`."""
@@ -39,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UsageError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    size = QUICK if given.quick else FULL
+    size = QUICK if given.quick else GOOD_GUIDE if given.good_guide else FULL
     names = list(STUDIES) if given.study == ALL else [given.study]
     studies = [STUDIES[name](size.thin) for name in names]
     place = Place(SIMULATOR, size.scale, given.cache.resolve(), Path("unused"), given.device)
@@ -49,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def measured(_: bool) -> tuple[list[Row], list[Claim]]:
         rows: list[Row] = []
         if any(study.name != "bound" for study in studies):
-            runs.prepare(place, size.seeds)
+            runs.prepare(place, size.seeds, given.jobs)
         for study in studies:
             found = _conducted(place, study, size.seeds, given.jobs)
             own = tables.rows_of(place, size, study, found)
@@ -79,7 +91,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--cache", type=Path, default=CACHE, help="finished runs; a study goes on from them")
     parser.add_argument("--jobs", type=positive, default=1, help="processes, one torch thread each")
     parser.add_argument("--device", choices=DEVICES, default="cpu", help="what models learn on")
-    parser.add_argument("--quick", action="store_true", help="minutes on one core: shows that it runs, no result")
+    scale = parser.add_mutually_exclusive_group()
+    scale.add_argument("--quick", action="store_true", help="minutes on one core: shows that it runs, no result")
+    scale.add_argument("--good-guide", action="store_true", help="logs, sizes and steps of benchmarks/quality")
     parser.add_argument("--json", type=result_file, metavar="FILE", help="the result, tables and figures beside it")
     return parser
 

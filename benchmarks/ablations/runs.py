@@ -48,13 +48,29 @@ class Run:
     seed: int
 
 
-def prepare(place: Place, seeds: int) -> None:
-    """World, encoders and guides, unless they are there."""
+def prepare(place: Place, seeds: int, jobs: int = 1) -> None:
+    """World, encoders and guides, unless they are there; seeds by so many processes."""
     place.cache.mkdir(parents=True, exist_ok=True)
-    for task in (data_task(), *(one for seed in range(seeds) for one in (encoder_task(seed), guide_task(seed)))):
-        if not stages.cached(place, task):
-            progress(f"{task.stage}, seed {task.seed}")
-            stages.perform(place, task)
+    _make(place, data_task())
+    missing = [seed for seed in range(seeds) if not stages.cached(place, guide_task(seed))]
+    if jobs == 1:
+        for seed in missing:
+            _teach(place, seed)
+    elif missing:
+        with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _one_thread) as pool:
+            for waiting in [pool.submit(_teach, place, seed) for seed in missing]:
+                waiting.result()
+
+
+def _teach(place: Place, seed: int) -> None:
+    _make(place, encoder_task(seed))
+    _make(place, guide_task(seed))
+
+
+def _make(place: Place, task: Task) -> None:
+    if not stages.cached(place, task):
+        progress(f"{task.stage}, seed {task.seed}")
+        stages.perform(place, task)
 
 
 def conduct(place: Place, runs: Sequence[Run], jobs: int, note: str) -> dict[Run, dict[str, Any]]:

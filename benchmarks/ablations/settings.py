@@ -49,6 +49,16 @@ FULL = Size(
     thin=False,
 )
 
+_GOOD = replace(
+    QUALITY.preset,
+    name="good-guide",
+    reward_steps=800,
+    ranker_steps=200,  # the division that its validation chose
+)
+GOOD_GUIDE = replace(FULL, scale=replace(QUALITY, name="good-guide", preset=_GOOD, days=QUALITY.days - 1))
+"""With the logs, the sizes and the steps of benchmarks/quality. A day less, so that the requests judged here are those
+that choose there, and not those that are reported."""
+
 QUICK = Size(
     scale=replace(
         QUALITY_QUICK,

@@ -97,9 +97,10 @@ def markdown(size: Size, studies: list[Study], rows: list[Row], claims: dict[str
     parts = ["# Ablations\n"]
     if any(study.arms for study in studies):
         parts.append(
-            f"Simulated world, a seeded subsample of {scale.train_requests} training requests, at most "
+            f"Simulated world, at most {scale.train_requests} training requests, at most "
             f'{scale.simulated_requests} test requests, {size.seeds} seeds, preset "{scale.preset.name}" (width '
-            f"{scale.preset.width}, {scale.preset.ranker_steps} steps of {scale.preset.batch_requests} requests). "
+            f"{scale.preset.width}, guide {scale.preset.reward_steps} and ranker {scale.preset.ranker_steps} steps of "
+            f"{scale.preset.batch_requests} requests). "
             "Regret: true reward a request below the best list found; `sd` is its spread over seeds. `regret - base` "
             "is taken over the same requests, its interval and `Holm p` over users; they do not say how another "
             "training run would come out. That is what `seed 0`, ... (the same difference of each seed) and `Holm p "

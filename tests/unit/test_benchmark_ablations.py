@@ -16,10 +16,11 @@ from scipy import stats
 from benchmarks.ablations import __main__ as command
 from benchmarks.ablations import bound, ceiling, group_size, helpers, normalisation, objective, on_policy, runs
 from benchmarks.ablations.arms import TRUTH, Arm, Signal
-from benchmarks.ablations.settings import FULL, QUICK
+from benchmarks.ablations.settings import FULL, GOOD_GUIDE, QUICK
 from benchmarks.ablations.signals import PlantedReward, Truth
 from benchmarks.ablations.training import MEASURED_LISTS, order_of, reward_of
 from benchmarks.quality.problem import TRAIN
+from benchmarks.quality.settings import FULL as QUALITY
 from benchmarks.quality.stages import SIMULATOR, Place, code_digest
 from benchmarks.report import claim
 from goalrank.group_plan import planned
@@ -66,6 +67,20 @@ def test_every_study_end_to_end(place: Place, tmp_path: Path, capsys) -> None:
     assert command.main(options) == 0  # from the cache
     again = json.loads((tmp_path / "ablations.json").read_text())
     assert again["rows"] == document["rows"] and "to do" not in capsys.readouterr().err
+
+
+def test_two_processes_teach_the_guides_that_one_would(place: Place, tmp_path: Path) -> None:
+    other = replace(place, cache=tmp_path)
+    runs.prepare(other, QUICK.seeds, jobs=2)
+    for seed in range(QUICK.seeds):
+        first, second = (runs.guide_of(one, seed).state_dict() for one in (place, other))
+        assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_good_guide_is_judged_on_requests_that_choose_and_never_on_those_reported() -> None:
+    assert GOOD_GUIDE.scale.days == QUALITY.days - 1 and GOOD_GUIDE.scale.world == QUALITY.world
+    steps = [one.preset.reward_steps + one.preset.ranker_steps for one in (GOOD_GUIDE.scale, QUALITY)]
+    assert steps[0] == steps[1]
 
 
 def test_a_run_cut_short_is_done_anew_and_the_others_are_not(place: Place, monkeypatch) -> None:
