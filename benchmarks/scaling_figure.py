@@ -24,7 +24,7 @@ def draw(rows: list[Row], file: Path) -> None:
         if row["method"] == "goalrank":
             left.axhline(row["regret"], color="tab:red", label="GoalRank")
     left.set(xlabel="generators (dotted: the best list proposed)", ylabel=REGRET)
-    for axes, kind, across, label in (
+    for axes, kind, across, text in (
         (middle, "size", "without embeddings", "parameters without item embeddings"),
         (right, "data", "requests", "training requests"),
     ):
@@ -35,15 +35,20 @@ def draw(rows: list[Row], file: Path) -> None:
                 continue
             x, colour = [row[across] for row in points], f"C{number}"
             sd = [row["sd"] or 0 for row in points]
-            axes.errorbar(x, [row["regret"] for row in points], sd, marker="o", color=colour, label=signal)
+            axes.errorbar(
+                x, [row["regret"] for row in points], sd, marker="o", color=colour, label=f"taught by {signal}"
+            )
             for law in (row for row in found if row.get("fit")):
-                power = f"{law['low']:.2f} to {law['high']:.2f}" if law["identified"] else "not identified"
-                axes.plot(x[-1:] * 2, [law["predicted_low"], law["predicted_high"]], color=colour)
-                axes.plot(x[-1:], [law["predicted"]], "x", color=colour, label=f"foretold; exponent {power}")
-        axes.set_xlabel(label)
+                power = f"{law['low']:.3f} to {law['high']:.3f}" if law["identified"] else "not identified"
+                axes.plot(x[-1:] * 2, [law["predicted_low"], law["predicted_high"]], color=colour, alpha=0.4)
+                foretold = f"foretold from the points before, 95%; exponent {power}"
+                axes.plot(x[-1:], [law["predicted"]], "x", color=colour, label=foretold)
+        axes.set_xlabel(text)
     for axes in (left, middle, right):
         if axes.has_data():
             axes.set_xscale("log")
-            axes.set_yscale("linear" if axes is left else "log")
-            axes.legend(frameon=False, fontsize=8)
+            axes.legend(frameon=False, fontsize=7)
+    for axes in (middle, right):
+        low, high = axes.get_ylim()
+        axes.set_ylim(low, high + 0.25 * (high - low))  # room for the legend
     save(figure, file)
