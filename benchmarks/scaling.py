@@ -15,10 +15,8 @@ without one. Each row says what its runs were computed on.
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import sys
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -128,7 +126,7 @@ def generator_rows(place: Place, size: Size, jobs: int = 1) -> list[Row]:
     rows: list[Row] = []
     seeds = range(size.seeds)
     wanted = [(place, size, count, seed) for count in reversed(size.generators) for seed in seeds]  # the longest first
-    made = dict(zip([one[2:] for one in wanted], _spread(_generators, wanted, jobs), strict=True))
+    made = dict(zip([one[2:] for one in wanted], runs.in_processes(_generators, wanted, jobs), strict=True))
     for count in size.generators:
         found = [made[count, seed] for seed in seeds]
         for lists in size.lists:
@@ -254,21 +252,13 @@ def _points(
         for seed in range(seeds)
     ]
     encoders = {(_sized(place, one[1]), one[2]): None for one in wanted if not _is_kept(*one)}
-    _spread(_encoder, list(encoders), jobs)  # two points must not both make one
-    made = iter(_spread(_point, wanted, jobs))
+    runs.in_processes(_encoder, list(encoders), jobs)  # two points must not both make one
+    made = iter(runs.in_processes(_point, wanted, jobs))
     found: dict[str, list[list[dict[str, Any]]]] = {name: [] for name in SIGNALS}
     for _ in points:
         for name in SIGNALS:
             found[name].insert(0, [next(made) for _ in range(seeds)])
     return found
-
-
-def _spread(work: Callable[..., Any], arguments: Sequence[tuple[Any, ...]], jobs: int) -> list[Any]:
-    """work(*one) of each, in their order, by so many processes; what each makes it keeps."""
-    if jobs == 1:
-        return [work(*one) for one in arguments]
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), torch.set_num_threads, (1,)) as pool:
-        return [waiting.result() for waiting in [pool.submit(work, *one) for one in arguments]]
 
 
 def _generators(place: Place, size: Size, count: int, seed: int) -> dict[str, Any]:

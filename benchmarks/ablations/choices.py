@@ -5,11 +5,11 @@ are for whoever has logs.
 
 from __future__ import annotations
 
-from pathlib import Path
+from functools import partial
 
 from benchmarks.ablations.arms import Arm
-from benchmarks.ablations.figure import dots, panels, save
-from benchmarks.ablations.helpers import HEURISTICS
+from benchmarks.ablations.figure import draw_arms
+from benchmarks.ablations.helpers import HEURISTICS, plan_of
 from benchmarks.ablations.study import Study, by_arm
 from benchmarks.report import Claim, Row, claim
 from goalrank.objective import ObjectiveConfig
@@ -19,7 +19,6 @@ BASE = "as a preset has it"
 
 def study(thin: bool) -> Study:
     """The preset's own groups and objective, then one thing changed, or two."""
-    every = f"helpers={','.join(f'{name}:1' for name in HEURISTICS)}"
     arms = [
         Arm(BASE),
         Arm("temperature 0.5", objective=ObjectiveConfig(temperature=0.5)),
@@ -28,11 +27,11 @@ def study(thin: bool) -> Study:
         Arm("own lists refreshed every 10 steps", "refresh=10"),
         Arm("own lists refreshed every 50 steps", "refresh=50"),
         Arm("the preset's first 4 helpers, 4 own", "lists=4 own=4"),
-        Arm("all nine heuristics, 7 own", f"{every} own=7"),
-        Arm("all nine heuristics, 8 own", f"{every} own=8"),
+        Arm("all nine heuristics, 7 own", plan_of(HEURISTICS, own=7)),
+        Arm("all nine heuristics, 8 own", plan_of(HEURISTICS, own=8)),
     ]
     question = "settings that other studies found good or bad, each against the preset's"
-    return Study("choices", question, arms[:2] if thin else arms, _claims, _draw, base=BASE)
+    return Study("choices", question, arms[:2] if thin else arms, _claims, partial(draw_arms, base=BASE), base=BASE)
 
 
 def _claims(rows: list[Row]) -> list[Claim]:
@@ -43,9 +42,3 @@ def _claims(rows: list[Row]) -> list[Claim]:
     return [
         claim("regret of the preset's settings less the least of the others", known[BASE] - min(others), "at most", 0)
     ]
-
-
-def _draw(rows: list[Row], file: Path) -> None:
-    figure, (axes,) = panels(1)
-    dots(axes, [row for row in rows if "arm" in row], BASE)
-    save(figure, file)

@@ -52,6 +52,13 @@ def dots(axes: Axes, rows: Sequence[Row], base: str = "") -> None:
     axes.set_xlabel(REGRET)
 
 
+def draw_arms(rows: Sequence[Row], file: Path, base: str, height: float = 4.2) -> None:
+    """The figure of a study that is one row of arms: their dots alone."""
+    figure, (axes,) = panels(1, height)
+    dots(axes, [row for row in rows if "arm" in row], base)
+    save(figure, file)
+
+
 def save(figure: Figure, file: Path) -> None:
     """Write the PNG."""
     figure.savefig(file, dpi=110, metadata={"Software": None})

@@ -8,10 +8,10 @@ is asked among groups with as many own lists: these are worth something by thems
 
 from __future__ import annotations
 
-from pathlib import Path
+from functools import partial
 
 from benchmarks.ablations.arms import Arm
-from benchmarks.ablations.figure import dots, panels, save
+from benchmarks.ablations.figure import draw_arms
 from benchmarks.ablations.study import Study, by_arm
 from benchmarks.report import Claim, Row, claim
 from goalrank.policies import REGISTRY
@@ -23,35 +23,36 @@ OWN, SIZE = 7, 16
 BASE = "all nine heuristics"
 NO_OWN = "all nine heuristics, no own lists"
 PRESET = "as a preset has them"
-AND_OWN, ALONE_ = " and own lists", " alone"
+AND_OWN, BY_ITSELF = " and own lists", " alone"
 
 
 def study(thin: bool) -> Study:
     """The base, nine arms without a helper, three with neural ones beside, five of one generator beside own lists, and
     without own lists: the heuristics, and six of one generator. And a preset's groups, for what they lack of these."""
     left_out, alone = (HEURISTICS[:1], ALONE[:1]) if thin else (HEURISTICS, ALONE)
-    arms = [Arm(BASE, _plan(HEURISTICS)), Arm("and both neural ones", _plan((*HEURISTICS, *NEURAL)))]
-    arms += [Arm(f"and {name}", _plan((*HEURISTICS, name))) for name in (() if thin else NEURAL)]
-    arms += [Arm(f"without {name}", _plan([other for other in HEURISTICS if other != name])) for name in left_out]
+    arms = [Arm(BASE, plan_of(HEURISTICS)), Arm("and both neural ones", plan_of((*HEURISTICS, *NEURAL)))]
+    arms += [Arm(f"and {name}", plan_of((*HEURISTICS, name))) for name in (() if thin else NEURAL)]
+    arms += [Arm(f"without {name}", plan_of([other for other in HEURISTICS if other != name])) for name in left_out]
     arms += [Arm(f"{name}{AND_OWN}", f"helpers={name}:{SIZE - OWN} own={OWN}") for name in alone]
     arms.append(Arm(NO_OWN, f"helpers={','.join(HEURISTICS)} lists={SIZE} own=0"))
-    arms += [Arm(f"{name}{ALONE_}", f"helpers={name}:{SIZE} own=0") for name in alone]
-    arms.append(Arm(f"own lists{ALONE_}", f"lists=1 own={SIZE}", without_helpers=True))
+    arms += [Arm(f"{name}{BY_ITSELF}", f"helpers={name}:{SIZE} own=0") for name in alone]
+    arms.append(Arm(f"own lists{BY_ITSELF}", f"lists=1 own={SIZE}", without_helpers=True))
     arms.append(Arm(PRESET))
     question = (
         f"helpers in the mix; one list each and {OWN} own, or {SIZE - OWN} of one generator, or {SIZE} and none own"
     )
-    return Study("helpers", question, arms, _claims, _draw, base=BASE)
+    return Study("helpers", question, arms, _claims, partial(draw_arms, base=BASE, height=5.0), base=BASE)
 
 
-def _plan(names: tuple[str, ...] | list[str]) -> str:
-    return f"helpers={','.join(f'{name}:1' for name in names)} own={OWN}"
+def plan_of(names: tuple[str, ...] | list[str], own: int = OWN) -> str:
+    """One list of each of these helpers and so many own."""
+    return f"helpers={','.join(f'{name}:1' for name in names)} own={own}"
 
 
 def _claims(rows: list[Row]) -> list[Claim]:
     known = {name: row["regret"] for name, row in by_arm(rows).items()}
     beside = [value for name, value in known.items() if name.endswith(AND_OWN)]
-    alone = [value for name, value in known.items() if name.endswith(ALONE_)]
+    alone = [value for name, value in known.items() if name.endswith(BY_ITSELF)]
     without = [value for name, value in known.items() if name.startswith("without ")]
     made = []
     if BASE in known and beside:
@@ -64,9 +65,3 @@ def _claims(rows: list[Row]) -> list[Claim]:
         name = "regret of all heuristics less the least with one left out (no helper does harm)"
         made.append(claim(name, known[BASE] - min(without), "at most", 0.0))
     return made
-
-
-def _draw(rows: list[Row], file: Path) -> None:
-    figure, (axes,) = panels(1, height=5.0)
-    dots(axes, [row for row in rows if "arm" in row], BASE)
-    save(figure, file)

@@ -8,10 +8,10 @@ the logged feedback.
 
 from __future__ import annotations
 
-from pathlib import Path
+from functools import partial
 
 from benchmarks.ablations.arms import Arm
-from benchmarks.ablations.figure import dots, panels, save
+from benchmarks.ablations.figure import draw_arms
 from benchmarks.ablations.study import Study, by_arm
 from benchmarks.report import Claim, Row, claim
 from goalrank.objective import Loss, ObjectiveConfig
@@ -51,7 +51,7 @@ def study(thin: bool) -> Study:
         named = {name: named[name] for name in (BASE, _name(losses[-1]))}
     arms = [Arm(name, objective=objective) for name, objective in named.items()]
     question = f"losses under the guide, each at some temperatures or betas; last, {BASE} with one option changed"
-    return Study("objective", question, arms, _claims, _draw, base=BASE)
+    return Study("objective", question, arms, _claims, partial(draw_arms, base=BASE, height=5.0), base=BASE)
 
 
 def _claims(rows: list[Row]) -> list[Claim]:
@@ -67,9 +67,3 @@ def _claims(rows: list[Row]) -> list[Claim]:
             gap = known[BASE]["regret"] - min(known[name]["regret"] for name in others)
             made.append(claim(f"regret of the default less {text}", gap, "at most", 0.0))
     return made
-
-
-def _draw(rows: list[Row], file: Path) -> None:
-    figure, (axes,) = panels(1, height=5.0)
-    dots(axes, [row for row in rows if "arm" in row], BASE)
-    save(figure, file)

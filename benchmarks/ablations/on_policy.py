@@ -6,10 +6,10 @@ samples nearly at random: its encoder is trained, its decoder is not.
 
 from __future__ import annotations
 
-from pathlib import Path
+from functools import partial
 
 from benchmarks.ablations.arms import Arm
-from benchmarks.ablations.figure import dots, panels, save
+from benchmarks.ablations.figure import draw_arms
 from benchmarks.ablations.study import Study, by_arm
 from benchmarks.report import Claim, Row, claim
 
@@ -23,7 +23,9 @@ def study(thin: bool) -> Study:
         arms += [Arm(f"refreshed every {steps} steps", f"lists=8 own=8 refresh={steps}") for steps in (10, 50)]
         arms.append(Arm("none, 8 lists", "lists=8 own=0"))
     arms.append(Arm(NONE, "lists=16 own=0"))
-    return Study("on_policy", "own lists beside 8 helper lists", arms, _claims, _draw, base=BASE)
+    return Study(
+        "on_policy", "own lists beside 8 helper lists", arms, _claims, partial(draw_arms, base=BASE), base=BASE
+    )
 
 
 def _claims(rows: list[Row]) -> list[Claim]:
@@ -34,9 +36,3 @@ def _claims(rows: list[Row]) -> list[Claim]:
             name = f"regret with own lists anew at every step less that {text}"
             made.append(claim(name, known[BASE] - known[other], "at most", 0.0))
     return made
-
-
-def _draw(rows: list[Row], file: Path) -> None:
-    figure, (axes,) = panels(1)
-    dots(axes, [row for row in rows if "arm" in row], BASE)
-    save(figure, file)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import multiprocessing
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import lru_cache
@@ -53,13 +53,15 @@ def prepare(place: Place, seeds: int, jobs: int = 1) -> None:
     place.cache.mkdir(parents=True, exist_ok=True)
     _make(place, data_task())
     missing = [seed for seed in range(seeds) if not stages.cached(place, guide_task(seed))]
+    in_processes(_teach, [(place, seed) for seed in missing], jobs)
+
+
+def in_processes(work: Callable[..., Any], arguments: Sequence[tuple[Any, ...]], jobs: int) -> list[Any]:
+    """work(*one) of each, in their order, by so many processes; what each makes it keeps."""
     if jobs == 1:
-        for seed in missing:
-            _teach(place, seed)
-    elif missing:
-        with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _one_thread) as pool:
-            for waiting in [pool.submit(_teach, place, seed) for seed in missing]:
-                waiting.result()
+        return [work(*one) for one in arguments]
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+        return [waiting.result() for waiting in [pool.submit(work, *one) for one in arguments]]
 
 
 def _teach(place: Place, seed: int) -> None:
@@ -139,13 +141,9 @@ def _done(place: Place, missing: list[Run], jobs: int) -> Any:
     if jobs == 1:
         yield from ((run, _perform(place, run)) for run in missing)
         return
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _one_thread) as pool:
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), torch.set_num_threads, (1,)) as pool:
         futures = {pool.submit(_perform, place, run): run for run in missing}
         yield from ((futures[future], future.result()) for future in as_completed(futures))
-
-
-def _one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def _perform(place: Place, run: Run) -> dict[str, Any]:

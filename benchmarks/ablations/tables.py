@@ -24,7 +24,6 @@ def rows_of(place: Place, size: Size, study: Study, results: dict[Run, dict[str,
     """One row an arm, then what the study has beside."""
     best = best_reward(place) if study.arms else math.nan
     values: dict[str, np.ndarray] = {}
-    by_seed: dict[str, np.ndarray] = {}
     rows: list[Row] = []
     for arm in study.arms:
         found = [Run(arm, seed) for seed in range(size.seeds) if "refused" not in results[Run(arm, seed)]]
@@ -35,7 +34,9 @@ def rows_of(place: Place, size: Size, study: Study, results: dict[Run, dict[str,
             continue
         kept = [results[run] for run in found]
         right = [order(place, size, arm.signal, run.seed) for run in found]
-        values[arm.name] = np.stack([figures_of(place, run)["reward"] for run in found])
+        own_R = {run.seed: figures_of(place, run)["reward"] for run in found}
+        missing_R = np.full_like(own_R[found[0].seed], math.nan)
+        values[arm.name] = np.stack([own_R.get(seed, missing_R) for seed in range(size.seeds)])
         if not math.isnan(arm.at):
             row["at"] = arm.at
         row |= {
@@ -50,15 +51,13 @@ def rows_of(place: Place, size: Size, study: Study, results: dict[Run, dict[str,
             "regret": round(best - float(np.mean([one["reward"] for one in kept])), 4),
             "sd": round(spread(values[arm.name]), 4),
         }
-        by_seed[arm.name] = np.full(size.seeds, math.nan)
-        by_seed[arm.name][[run.seed for run in found]] = of_seeds(values[arm.name])
     _against_base(place, study, rows, values)
-    _seed_by_seed(study, rows, by_seed)
     return [*rows, *({"study": study.name, **row} for row in (study.beside(place, size) if study.beside else ()))]
 
 
 def _against_base(place: Place, study: Study, rows: list[Row], values: dict[str, np.ndarray]) -> None:
-    """Regret less the base's, over the same requests (means over seeds), users as clusters; Holm over the arms."""
+    """Regret less the base's: over the same requests (means over seeds), users as clusters, and of each seed, with a
+    test of either; Holm over the arms. `values` are the arms' rewards [S, R], NaN where a seed was refused."""
     pairs = [(row, study.compared_with(row["arm"])) for row in rows if row["arm"] in values]
     pairs = [(row, base) for row, base in pairs if base in values and base != row["arm"]]
     if not pairs:
@@ -69,18 +68,12 @@ def _against_base(place: Place, study: Study, rows: list[Row], values: dict[str,
         row["regret - base"] = round(gap.mean, 4)
         row["95%"] = f"{gap.low:+.4f} to {gap.high:+.4f}"
         row["Holm p"] = float(f"{p:.2g}")
-
-
-def _seed_by_seed(study: Study, rows: list[Row], by_seed: dict[str, np.ndarray]) -> None:
-    """Regret less the base's of each seed, and whether it would come out so with another one: Holm over the arms."""
     tested: list[tuple[Row, float]] = []
-    for row in rows:
-        base = study.compared_with(row["arm"])
-        if row["arm"] not in by_seed or base not in by_seed or base == row["arm"]:
-            continue
-        gap_S = by_seed[base] - by_seed[row["arm"]]
+    for row, base in pairs:
+        theirs_S, own_S = of_seeds(values[base]).astype(float), of_seeds(values[row["arm"]]).astype(float)
+        gap_S = theirs_S - own_S
         row |= {f"seed {seed}": round(float(gap), 4) for seed, gap in enumerate(gap_S) if not math.isnan(gap)}
-        p = paired_over_seeds(by_seed[base], by_seed[row["arm"]])
+        p = paired_over_seeds(theirs_S, own_S)
         if not math.isnan(p):
             tested.append((row, p))
     for (row, _), p in zip(tested, holm(np.array([p for _, p in tested])), strict=True):

@@ -110,7 +110,8 @@ def fit(model: Learner, lesson: Lesson, progress: Progress | None = None) -> dic
     """
     copy_pretrained(lesson.encoder, model.encoder)
     if lesson.from_evaluator and lesson.evaluator is not None:
-        copy_fitting(lesson.evaluator.encoder, model.encoder)
+        # Not strict: a pointwise encoder (capacity.py) has no layers in which candidates see each other.
+        model.encoder.load_state_dict(lesson.evaluator.encoder.state_dict(), strict=False)
     learning, held_out = split(np.asarray(lesson.indices), lesson.seed)
     held_out = held_out[:HELD_OUT_LIMIT]
     steps, preset, device = lesson.step_count, lesson.preset, lesson.device
@@ -151,15 +152,6 @@ def fit(model: Learner, lesson: Lesson, progress: Progress | None = None) -> dic
     model.to("cpu").eval()
     counts = {"steps": steps, "best_step": kept.step, "requests": len(learning), "held_out": len(held_out)}
     return {**counts, "curves": curves}
-
-
-def copy_fitting(source: RequestEncoder, target: RequestEncoder) -> None:
-    """Give `target` every weight of `source` that it has under the same name and in the same shape. An encoder whose
-    candidates do not see each other (capacity.pointwise) has no place for the layers in which they do."""
-    own = target.state_dict()
-    fitting = {name: weight for name, weight in source.state_dict().items()
-               if name in own and own[name].shape == weight.shape}  # fmt: skip
-    target.load_state_dict(fitting, strict=False)
 
 
 def fit_evaluator(model: RewardModel, lesson: Lesson, progress: Progress | None = None) -> dict[str, Any]:
