@@ -12,6 +12,7 @@ from matplotlib import pyplot as plt  # noqa: E402 - the backend first
 from matplotlib.axes import Axes  # noqa: E402
 
 from benchmarks.quality.claims import HEADLINE  # noqa: E402
+from benchmarks.quality.methods import ORDER  # noqa: E402
 from benchmarks.quality.settings import OURS  # noqa: E402
 from benchmarks.quality.stages import KINDS, MOVIELENS, SIMULATOR  # noqa: E402
 from benchmarks.quality.truth_rows import CURVE, NOT_EARNED, OF_GUIDE, OF_POLICY, REGRET, UNKNOWABLE  # noqa: E402
@@ -31,11 +32,11 @@ def draw(world: str, rows: list[dict[str, Any]], figure: Path) -> None:
     fig, (axes,) = plt.subplots(1, panels, figsize=(5 * panels, 4.5), layout="constrained", squeeze=False)
     if world == MOVIELENS:
         for axis, kind in zip(axes, kinds, strict=True):
-            _bars(axis, [row for row in rows if row["part"] == kind], HEADLINE)
+            _points(axis, [row for row in rows if row["part"] == kind], HEADLINE)
             axis.set_title(f"MovieLens-1M, {kind} candidates")
     else:
         kind = KINDS[SIMULATOR][0]
-        _bars(axes[0], [row for row in rows if row["part"] in (kind, "truth")], "reward")
+        _points(axes[0], [row for row in rows if row["part"] in (kind, "truth")], "reward")
         axes[0].set_title("simulated world: true reward a request")
         _regret(axes[1], [row for row in rows if row["part"] == REGRET])
         _curve(axes[2], [row for row in rows if row["part"] == CURVE and row.get("step", "") != ""])
@@ -43,13 +44,23 @@ def draw(world: str, rows: list[dict[str, Any]], figure: Path) -> None:
     plt.close(fig)
 
 
-def _bars(axis: Axes, rows: list[Row], metric: str) -> None:
-    """Methods from worst to best, whiskers the spread over seeds."""
+def _points(axis: Axes, rows: list[Row], metric: str) -> None:
+    """Methods from worst to best, whiskers the spread over seeds.
+
+    The axis spans what the trained methods earn and as much again on either side, since on one that began at 0 nobody
+    could tell them apart; who lies beyond it is named below.
+    """
     known = sorted((row for row in rows if row.get(metric, "") != ""), key=lambda row: row[metric])
-    colours = ["tab:red" if row["method"] == OURS else "tab:blue" for row in known]
-    errors = [row.get(f"{metric} sd") or 0.0 for row in known]  # a document has null where one seed has no spread
-    axis.barh([row["method"] for row in known], [row[metric] for row in known], xerr=errors, color=colours)
-    axis.set_xlabel(metric)
+    trained = [row[metric] for row in known if row.get("family", ORDER) != ORDER]
+    margin = trained[-1] - trained[0] or 0.1 * abs(trained[0])
+    within = [row for row in known if trained[0] - margin <= row[metric] <= trained[-1] + margin]
+    beyond = [f"{row['method']} {row[metric]:.3f}" for row in known if row not in within]
+    for row in within:
+        spread = row.get(f"{metric} sd") or 0.0  # a document has null where one seed has no spread
+        colour = "tab:red" if row["method"] == OURS else "tab:blue"
+        axis.errorbar(row[metric], row["method"], xerr=spread, fmt="o", color=colour, markersize=5, capsize=2)
+    axis.set_xlabel("\n".join([metric, *(["beyond the axis:"] if beyond else []), *beyond]), fontsize=8)
+    axis.grid(axis="x", alpha=0.3)
     axis.tick_params(axis="y", labelsize=8)
 
 

@@ -95,7 +95,7 @@ FULL = Scale(
 )
 
 LONG = replace(FULL, name="long", preset=replace(FULL.preset, reward_steps=2000, ranker_steps=2000))
-"""Four times the steps, for a GPU: by FULL's last step most methods are still getting better."""
+"""Four times the steps, for a GPU: whether FULL's are too few: not in the simulated world, on MovieLens they are (docs/experiments.md)."""
 
 QUICK = Scale(
     name="quick",

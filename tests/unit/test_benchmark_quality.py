@@ -30,7 +30,7 @@ from benchmarks.quality import (
 )
 from benchmarks.quality import comparison as comparison_of
 from benchmarks.quality.comparison import COMPARED, SEARCH, STAND_IN_SEARCH, Comparison, compare
-from benchmarks.quality.methods import FIELD, METHODS, ORDERS, WITH_REWARD, family, modules_of, needs_guide
+from benchmarks.quality.methods import FIELD, METHODS, ORDER, ORDERS, WITH_REWARD, family, modules_of, needs_guide
 from benchmarks.quality.problem import TEST, TRAIN, VALIDATION
 from benchmarks.quality.settings import FIELD_TRIALS, FULL, GUIDED_TRIALS, OURS, QUICK, Scale, Trial
 from benchmarks.quality.simulated import Simulated, engagement_figures, randomly_shown
@@ -134,6 +134,19 @@ def test_only_the_regret_under_the_searched_guide_is_put_down_to_it(studied: stu
 def test_the_figure_is_drawn_of_the_simulated_world(studied: study.Results, tmp_path: Path) -> None:
     figure.draw(SIMULATOR, rows_of(studied, {"retriever": compare(studied, "retriever")}), tmp_path / "quality.png")
     assert (tmp_path / "quality.png").stat().st_size > 0
+
+
+def test_methods_are_told_apart_and_who_lies_beyond_the_axis_is_named() -> None:
+    def row(method: str, family: str, value: float) -> dict:
+        return {"method": method, "family": family, "map@6": value, "map@6 sd": None}
+
+    trained = [row("prm", "list-wise", 0.70), row(OURS, "ours", 0.68)]
+    rows = [*trained, row("random", ORDER, 0.05), row("near", ORDER, 0.67)]
+    axis = Figure().subplots()
+    figure._points(axis, [*rows, {"method": "unmeasured"}], "map@6")
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["near", OURS, "prm"]
+    assert axis.get_xlabel().splitlines() == ["map@6", "beyond the axis:", "random 0.050"]
+    assert 0.6 < axis.get_xlim()[0] < 0.67
 
 
 def regret_bars(rows: list[dict]) -> dict[str, float]:
