@@ -95,7 +95,8 @@ FULL = Scale(
 )
 
 LONG = replace(FULL, name="long", preset=replace(FULL.preset, reward_steps=2000, ranker_steps=2000))
-"""Four times the steps, for a GPU: whether FULL's are too few: not in the simulated world, on MovieLens they are (docs/experiments.md)."""
+"""Four times the steps, for a GPU: whether FULL's are too few. In the simulated world they are not, on MovieLens they
+are (docs/experiments.md)."""
 
 QUICK = Scale(
     name="quick",
