@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import matplotlib
@@ -12,6 +14,7 @@ from matplotlib import pyplot as plt  # noqa: E402 - the backend first
 from matplotlib.axes import Axes  # noqa: E402
 
 from benchmarks.quality.claims import HEADLINE  # noqa: E402
+from benchmarks.quality.learning_curves import PART as LEARNING  # noqa: E402
 from benchmarks.quality.methods import ORDER  # noqa: E402
 from benchmarks.quality.settings import OURS  # noqa: E402
 from benchmarks.quality.stages import KINDS, MOVIELENS, SIMULATOR  # noqa: E402
@@ -24,8 +27,15 @@ ROUNDED = 5e-4
 """By so much the parts, of four decimals each, may miss the regret."""
 
 
+CURVES = {"loss": "tab:blue", "held_out_loss": "tab:red", "on_policy_reward": "tab:green", "helper_reward": "tab:grey"}
+"""The learning curves that are drawn, with their colours; the document has more."""
+PANELS = 5
+"""Learning curves in a row, a panel a method."""
+
+
 def draw(world: str, rows: list[dict[str, Any]], figure: Path) -> None:
-    """Write the PNG of a document's rows."""
+    """Write the PNG of a document's rows, and beside it as NAME_curves.png their learning curves."""
+    _draw_curves([row for row in rows if row["part"] == LEARNING], figure.with_stem(f"{figure.stem}_curves"))
     parts = {row["part"] for row in rows}
     kinds = [kind for kind in KINDS[world] if kind in parts]
     panels = len(kinds) if world == MOVIELENS else 3
@@ -94,3 +104,29 @@ def _curve(axis: Axes, rows: list[Row]) -> None:
         axis.plot([row["step"] for row in rows], [row[name] for row in rows], marker="o", label=label)
     axis.set(xlabel="training step", ylabel="reward a request", title="GoalRank trained on and on (validation)")
     axis.legend(fontsize=8)
+
+
+def _draw_curves(rows: list[dict[str, Any]], figure: Path) -> None:
+    """A panel for every training: what it learnt by, on the requests learnt from and on those held out."""
+    trainings: dict[tuple[str, ...], dict[str, list[tuple[float, float]]]] = {}
+    for row in rows:
+        curves = trainings.setdefault((row["kind"], row["method"], row["setting"]), {})
+        curves.setdefault(row["curve"], []).append((row["step"], row["value"]))
+    if not trainings:
+        return
+    down = math.ceil(len(trainings) / PANELS)
+    fig, axes = plt.subplots(down, PANELS, figsize=(3.2 * PANELS, 2.4 * down), layout="constrained", squeeze=False)
+    for axis in axes.flat[len(trainings) :]:
+        axis.axis("off")
+    several = len({kind for kind, _, _ in trainings}) > 1
+    for axis, ((kind, method, setting), curves) in zip(axes.flat, trainings.items(), strict=False):
+        for name, points in curves.items():
+            drawn = name.rpartition(": ")[2]  # "part: name" where more than one part of a method learnt
+            if drawn in CURVES:
+                axis.plot(*zip(*points, strict=True), marker=".", color=CURVES[drawn], label=name, linewidth=1)
+        axis.set_title("\n".join([f"{method}, {kind}" if several else method, *wrap(setting, 44)[:2]]), fontsize=7)
+        axis.tick_params(labelsize=7)
+        axis.legend(fontsize=6)
+    fig.supxlabel("training step", fontsize=8)
+    fig.savefig(figure, dpi=100)
+    plt.close(fig)

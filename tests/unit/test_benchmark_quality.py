@@ -134,6 +134,7 @@ def test_only_the_regret_under_the_searched_guide_is_put_down_to_it(studied: stu
 def test_the_figure_is_drawn_of_the_simulated_world(studied: study.Results, tmp_path: Path) -> None:
     figure.draw(SIMULATOR, rows_of(studied, {"retriever": compare(studied, "retriever")}), tmp_path / "quality.png")
     assert (tmp_path / "quality.png").stat().st_size > 0
+    assert (tmp_path / "quality_curves.png").stat().st_size > 0
 
 
 def test_methods_are_told_apart_and_who_lies_beyond_the_axis_is_named() -> None:
