@@ -102,6 +102,7 @@ def parameters(settings: Settings) -> dict[str, Any]:
         "latency_budget_ms": settings.latency_budget_ms,
         "size_budget_mb": settings.size_budget_mb,
         "group_plan": settings.group_plan,
+        "objective": settings.objective,
         "warm_start": settings.warm_start,
         "train_processes": settings.train_processes,
         "commit": commit(),

@@ -35,6 +35,7 @@ class Settings(BaseSettings):
     preset: str = Field("small", description="model size and training length: tiny, small, base, large")
     seed: int = Field(0, description="of everything random")
     group_plan: str = Field("", description="groups not as the preset makes them: helpers=mmr,random:4 own=8 refresh=1")
+    objective: str = Field("", description="what the ranker learns by, if not the default: supervised_weight=10")
     warm_start: Literal["none", "champion"] = Field("none", description="what a ranker's training begins with")
     train_processes: int = Field(1, ge=1, description="processes that train the ranker together, by torchrun")
     window_days: int = Field(30, ge=2, description="arrival days in the training set")
@@ -131,16 +132,21 @@ class Settings(BaseSettings):
         return settings.model_copy(update=derived)
 
     def require_groups(self) -> None:
-        """See that the preset exists and that groups can be made as the plan says, before anything is started.
+        """See that the preset exists, that groups can be made as the plan says and that there is such an objective,
+        before anything is started.
 
         Raises:
-            UsageError: no such preset, or the plan makes no groups.
+            UsageError: no such preset, the plan makes no groups, or the objective is none.
         """
         chosen = preset_named(self.preset)
         if self.group_plan:
             from goalrank.group_plan import planned  # torch: not at every command's start
 
             planned(chosen, self.group_plan)
+        if self.objective:
+            from goalrank.objective import objective_of  # torch
+
+            objective_of(self.objective)
 
     def require_stores(self) -> None:
         """See that the addresses of the chosen feature store are given, before anything is started.

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from goalrank.errors import UsageError
 from goalrank.policies import helper_columns, shares_of
 from goalrank.presets import NEVER, Preset
+from goalrank.worded import read_words
 
 KEYS = ("helpers", "lists", "own", "refresh", "generators", "taught")
 _NEVER = "never"
@@ -79,18 +80,7 @@ def planned(preset: Preset, plan: str) -> Preset:
 
 
 def _read(plan: str) -> dict[str, str]:
-    said: dict[str, str] = {}
-    for word in plan.split():
-        key, equals, value = word.partition("=")
-        if key not in KEYS or not value:
-            raise UsageError(
-                f"{word!r} found in group plan {plan!r}, expected words like helpers=retriever,random:4 lists=8 own=8 "
-                "refresh=1"
-            )
-        if key in said:
-            raise UsageError(f"{key} found twice in group plan {plan!r}, expected it once")
-        said[key] = value
-    return said
+    return read_words(plan, KEYS, "group plan", "helpers=retriever,random:4 lists=8 own=8 refresh=1")
 
 
 def _number(key: str, value: str, least: int) -> int:

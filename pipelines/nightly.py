@@ -57,6 +57,7 @@ def nightly(
     preset: str = "small",
     seed: int = 0,
     group_plan: str = "",
+    objective: str = "",
     warm_start: str = "none",
     train_processes: int = 1,
     window_days: int = 30,
@@ -82,6 +83,7 @@ def nightly(
         preset: model size and training length (goalrank/presets.py).
         seed: of everything random.
         group_plan: how groups of lists are made, where not as the preset says (goalrank/group_plan.py).
+        objective: what the ranker learns by, where not by the default (goalrank/objective/config.py).
         warm_start: what the ranker's training begins with, "none" or "champion".
         train_processes: how many processes of one machine train the ranker, a GPU each where there are GPUs.
         window_days: how many arrival days the training set spans.
@@ -141,6 +143,7 @@ def nightly(
             run_uri=folder,
             snapshot_id=snapshot_id,
             group_plan=group_plan,
+            objective=objective,
             warm_start=warm_start,
             tracking_uri=tracking_uri,
             processes=train_processes,

@@ -42,6 +42,7 @@ EXAMPLES = {
     "preset": "base",
     "seed": "7",
     "group_plan": "helpers=retriever,mmr,random:4 own=8",
+    "objective": "supervised_weight=10 supervised_steps=every",
     "warm_start": "champion",
     "train_processes": "2",
     "window_days": "60",

@@ -59,7 +59,11 @@ def train_ours(
         light = taught_generators(problem.data, rows_R, guide, preset, seed, count, steps, device=device)
         groups = with_lists_of(light, groups, problem.data, guide, device=device)
         preset = replace(preset, ranker_steps=preset.ranker_steps - steps)  # out of the same budget
-    objective = ObjectiveConfig(temperature=trial.temperature, supervised_weight=trial.supervised)
+    objective = ObjectiveConfig(
+        temperature=trial.temperature,
+        supervised_weight=trial.supervised,
+        supervised_steps="every" if trial.every_step else "first",
+    )
     execution = Execution(Processes(device=device))
     trained = train_ranker(
         problem.data, groups, guide, preset, seed, objective=objective, watch=watch, execution=execution

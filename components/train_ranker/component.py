@@ -23,6 +23,7 @@ def train_ranker(
     compiled: bool = False,
     processes: int = 1,
     group_plan: str = "",
+    objective: str = "",
 ):
     """Train the ranker on groups of its own and the helpers' lists."""
     from components.train_ranker.launch import train
@@ -43,4 +44,5 @@ def train_ranker(
         precision=precision,
         compiled=compiled,
         group_plan=group_plan,
+        objective=objective,
     )

@@ -44,6 +44,7 @@ def run(
     precision: str = "auto",
     compiled: bool = False,
     group_plan: str = "",
+    objective: str = "",
     waited_for: str = "",
 ) -> None:
     """Train the ranker, or go on from the newest sound checkpoint of this very run.
@@ -66,10 +67,12 @@ def run(
         compiled: put the ranker's passes through torch.compile, which takes minutes before it saves any.
         group_plan: how groups are made where not as the preset says (goalrank/group_plan.py); of it the ranker's own
             lists are made here, the helpers' were by generate_groups.
+        objective: what the ranker learns by where not by the default (goalrank/objective/config.py).
         waited_for: of a TrainJob, the file by which the step says that it waits (waited_for.py).
 
     Raises:
-        UsageError: no such preset or precision, a plan that makes no groups, or more processes than requests a step.
+        UsageError: no such preset, precision or objective, a plan that makes no groups, or more processes than requests
+            a step.
         DataRefused: the groups are missing, damaged or empty.
         ModelRefused: the reward model is damaged, the ranker to begin with is of another architecture or feature set or
             has seen the evaluation day, or a loss, a gradient or a weight is not finite.
@@ -91,7 +94,7 @@ def run(
             from goalrank.execution import Execution
             from goalrank.group_plan import planned
             from goalrank.groups import groups_digest, read_groups
-            from goalrank.objective import ObjectiveConfig
+            from goalrank.objective import objective_of
             from goalrank.presets import preset as preset_named
             from goalrank.processes import joined
             from goalrank.reward import RewardModel
@@ -99,7 +102,7 @@ def run(
             from goalrank.train import list_rewards, train_ranker
             from goalrank.warm_start import warm_start_from
         processes = stack.enter_context(joined())
-        chosen, objective = planned(preset_named(preset), group_plan), ObjectiveConfig()
+        chosen, learnt_by = planned(preset_named(preset), group_plan), objective_of(objective)
         execution = Execution(processes, micro_batch, _is_bf16(precision, processes.device), compiled)
         data = TrainingSet.load(training_set)
         checkpoints = Checkpoints(Path(checkpoints_uri or Path(run_uri) / "checkpoints" / "train_ranker"))
@@ -124,7 +127,7 @@ def run(
                 reward,
                 chosen,
                 seed,
-                objective=objective,
+                objective=learnt_by,
                 checkpoints=checkpoints,
                 fingerprint=fingerprint | begun_from,
                 execution=execution,
@@ -145,7 +148,7 @@ def run(
                     "snapshot_id": data.snapshot_id,
                     "trained_until": data.train_days[-1],
                     "data_window": [data.train_days[0], data.train_days[-1]],
-                    "objective": objective.to_dict(),
+                    "objective": learnt_by.to_dict(),
                     "feature_set": feature_set(),
                     **begun_from,
                 },

@@ -20,6 +20,8 @@ from goalrank.objective.config import (
     PreferenceReference,
     Sharpness,
     Signal,
+    SupervisedSteps,
+    objective_of,
 )
 from goalrank.objective.group import (
     FLOAT32_RESOLUTION,
@@ -33,6 +35,7 @@ from goalrank.objective.likelihood import (
     group_renormalised_loss,
     reverse_kl_loss,
     supervised_loss,
+    supervised_steps_loss,
 )
 from goalrank.objective.loss import group_relative_loss
 from goalrank.objective.preferences import dpo_loss, rcpo_loss
@@ -52,6 +55,7 @@ __all__ = [
     "PreferenceReference",
     "Sharpness",
     "Signal",
+    "SupervisedSteps",
     "dpo_loss",
     "first_occurrence",
     "full_list_loss",
@@ -62,10 +66,12 @@ __all__ = [
     "group_size_temperature",
     "group_std",
     "matched_temperature",
+    "objective_of",
     "rcpo_loss",
     "reverse_kl_loss",
     "sharpness",
     "signal_weights",
     "supervised_loss",
+    "supervised_steps_loss",
     "with_matched_temperature",
 ]

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
 from goalrank.errors import UsageError
+from goalrank.worded import read_words
 
 Normalisation = Literal["standardised", "centred", "divided", "raw", "ranks"]
 Loss = Literal["full_list", "group_renormalised", "reverse_kl", "dpo", "rcpo"]
@@ -14,6 +15,7 @@ Signal = Literal["reliability", "none"]
 Sharpness = Literal["top_weight", "entropy"]
 PreferenceReference = Literal["none", "initial"]
 MatchedTo = Literal["none", Normalisation]
+SupervisedSteps = Literal["first", "every"]
 
 PREFERENCE_LOSSES = ("dpo", "rcpo")
 """They use the order of the rewards alone: no reference policy of the group, hence no normalisation or temperature."""
@@ -42,6 +44,9 @@ class ObjectiveConfig:
     signal: Signal = "reliability"
     supervised_weight: float = 0.0
     """Weight of the supervised term beside the group-relative one (the authors' public code mixes 1 and 0.01)."""
+    supervised_steps: SupervisedSteps = "first"
+    """Where the logged feedback is learnt from: "first", when nothing is in the list yet, as a scorer of items would;
+    "every", along the group's last list, one of the ranker's own where it has any."""
 
     matched_to: MatchedTo = "none"
     """The arm that `temperature` is stated for. Where it is another one, training takes this arm at the one temperature
@@ -68,6 +73,7 @@ class ObjectiveConfig:
             "matched_to": MatchedTo,
             "matched_by": Sharpness,
             "preference_reference": PreferenceReference,
+            "supervised_steps": SupervisedSteps,
         }
         for name, kind in choices.items():
             if getattr(self, name) not in get_args(kind):
@@ -108,3 +114,22 @@ class ObjectiveConfig:
         """
         defaults = {entry.name: entry.default for entry in fields(self)}
         return {name: value for name, value in asdict(self).items() if name in _FIRST or value != defaults[name]}
+
+
+def objective_of(line: str) -> ObjectiveConfig:
+    """The objective that a line like `supervised_weight=10 supervised_steps=every` says, its words being the fields of
+    ObjectiveConfig; what is not named stays the default.
+
+    Raises:
+        UsageError: the line cannot be read, or a field may not have such a value.
+    """
+    known = {entry.name: type(entry.default) for entry in fields(ObjectiveConfig)}
+    said = read_words(line, known, "objective", "temperature=0.5 supervised_weight=1")
+    given: dict[str, Any] = {}
+    for name, value in said.items():
+        try:
+            given[name] = known[name](value)
+        except ValueError:
+            expected = "a whole number" if known[name] is int else "a number"
+            raise UsageError(f"{name}={value} found in objective {line!r}, expected {expected}") from None
+    return ObjectiveConfig(**given)

@@ -465,7 +465,8 @@ NOT_GIVEN = {
 
 def test_every_parameter_of_the_night_comes_from_the_settings() -> None:
     """A setting that did not reach the cluster's night would be ignored without a word."""
-    given = parameters(Settings(warm_start="champion", group_plan="own=4"))
-    assert (given["warm_start"], given["group_plan"]) == ("champion", "own=4")
+    given = parameters(Settings(warm_start="champion", group_plan="own=4", objective="temperature=1"))
+    named = (given["warm_start"], given["group_plan"], given["objective"])
+    assert named == ("champion", "own=4", "temperature=1")
     assert given.keys() | NOT_GIVEN.keys() == set(inspect.signature(nightly.pipeline_func).parameters)
     assert not given.keys() & NOT_GIVEN.keys()

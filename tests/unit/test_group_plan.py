@@ -73,7 +73,9 @@ def test_what_makes_no_groups_is_refused(plan: str, message: str) -> None:
 
 
 def test_the_settings_check_preset_and_plan() -> None:
-    Settings(group_plan="own=4").require_groups()
+    Settings(group_plan="own=4", objective="temperature=0.5").require_groups()
+    with pytest.raises(UsageError, match="'heat=1' found in objective 'heat=1', expected words like temperature=0.5"):
+        Settings(objective="heat=1").require_groups()
     with pytest.raises(UsageError, match="preset 'huge' found"):
         Settings(preset="huge").require_groups()
 
