@@ -30,7 +30,7 @@ from goalrank.train import train_ranker
 _TAUGHT = "helpers=retriever,shown,shown_perturbed,retriever_sampled lists=4 own=8 generators=8 taught=50"
 TRIALS = (
     Trial(1.0, 0.25, guided=0.8),
-    Trial(4.0, 0.25, 10.0),
+    Trial(4.0, 0.25, 10.0, every_step=True),
     Trial(2.0, 0.25, plan=_TAUGHT, guided=0.8),
     Trial(1.0, 0.25),
 )

@@ -123,7 +123,7 @@ def objective_of(line: str) -> ObjectiveConfig:
     Raises:
         UsageError: the line cannot be read, or a field may not have such a value.
     """
-    known = {entry.name: type(entry.default) for entry in fields(ObjectiveConfig)}
+    known: dict[str, type] = {name: type(default) for name, default in asdict(ObjectiveConfig()).items()}
     said = read_words(line, known, "objective", "temperature=0.5 supervised_weight=1")
     given: dict[str, Any] = {}
     for name, value in said.items():
