@@ -44,7 +44,7 @@ def require_cluster(settings: Settings) -> None:
     Raises:
         UsageError: a setting cannot work there; says which, what was expected and how to mend it.
     """
-    settings.require_groups()
+    settings.require_training()
     if settings.train_on_served:
         raise UsageError(
             "GOALRANK_TRAIN_ON_SERVED is set, expected it unset for nights on a cluster: only `goalrank nightly` "

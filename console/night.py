@@ -41,7 +41,7 @@ def start(
     Raises:
         GoalRankError: refused before anything was started.
     """
-    settings.require_groups()
+    settings.require_training()
     settings.require_stores()
     _require_runner(settings)
     workspace = Workspace(settings.workspace)

@@ -131,7 +131,7 @@ class Settings(BaseSettings):
             require_address(f"GOALRANK_{name.upper()}", derived[name])
         return settings.model_copy(update=derived)
 
-    def require_groups(self) -> None:
+    def require_training(self) -> None:
         """See that the preset exists, that groups can be made as the plan says and that there is such an objective,
         before anything is started.
 

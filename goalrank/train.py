@@ -37,7 +37,7 @@ from goalrank.objective import (
     group_relative_loss,
     group_std,
     signal_weights,
-    supervised_steps_loss,
+    supervised_loss,
     with_matched_temperature,
 )
 from goalrank.presets import EVERY_STEP, NEVER, Preset
@@ -387,17 +387,15 @@ def _backward(lesson: _Lesson, rows_B: np.ndarray, batch: RequestBatch, draws: D
 
     ranker.train()
     with execution.autocast():
-        supervised_BL = _supervised_along(lists_BGL, objective)
-        log_prob_BG, logits_BLN = lesson.scored(ranker, batch, lists_BGL, supervised_BL)
+        log_prob_BG, logits_BN = lesson.scored(ranker, batch, lists_BGL, objective.supervised_weight > 0)
         with torch.no_grad():
             initial = lesson.initial
             initial_BG = None if initial is None else initial.log_prob(initial.encode(batch), lists_BGL)[0]
     loss = group_relative_loss(log_prob_BG, rewards_BG, mask_BG, weight_B, objective, initial_BG)
-    if supervised_BL is not None and logits_BLN is not None:
+    if logits_BN is not None:
         feedback = lesson.training_set.feedback(lesson.groups.request_R[rows_B])
         gain_BN, known_BN = logged_gains(feedback.to(execution.device), batch)
-        supervised_B = supervised_steps_loss(logits_BLN.float(), supervised_BL, gain_BN, known_BN)
-        loss = loss + objective.supervised_weight * supervised_B.mean()
+        loss = loss + objective.supervised_weight * supervised_loss(logits_BN.float(), gain_BN, known_BN).mean()
     loss = loss * share.weight
     loss.backward()
     means = (
@@ -436,22 +434,11 @@ def _groups_of(lesson: _Lesson, rows_B: np.ndarray, batch: RequestBatch, draws: 
     return lists_BGL, torch.cat([helper_rewards_HBG, own_rewards_HBG], dim=2)
 
 
-def _supervised_along(lists_BGL: Tensor, objective: ObjectiveConfig) -> Tensor | None:
-    """list_BL whose positions the supervised term is of: the group's last list, or the first position of it alone."""
-    if objective.supervised_weight == 0:
-        return None
-    return lists_BGL[:, -1] if objective.supervised_steps == "every" else lists_BGL[:, -1, :1]
-
-
-def _scored(
-    ranker: Ranker, batch: RequestBatch, lists_BGL: Tensor, along_BL: Tensor | None
-) -> tuple[Tensor, Tensor | None]:
-    """log_prob_BG of the lists and, if asked for, logits_BLN along another; what is compiled on request."""
+def _scored(ranker: Ranker, batch: RequestBatch, lists_BGL: Tensor, first_step: bool) -> tuple[Tensor, Tensor | None]:
+    """log_prob_BG of the lists and, if asked for, the logits_BN of the first position; what is compiled on request."""
     encoded = ranker.encode(batch)
     log_prob_BG, _ = ranker.log_prob(encoded, lists_BGL)
-    if along_BL is None:
-        return log_prob_BG, None
-    return log_prob_BG, ranker.decoder.logits(encoded, along_BL.unsqueeze(1)).squeeze(1)
+    return log_prob_BG, ranker.first_step_logits(encoded) if first_step else None
 
 
 def logged_gains(

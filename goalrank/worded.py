@@ -23,7 +23,9 @@ def read_words(line: str, keys: Collection[str], what: str, example: str) -> dic
     for word in line.split():
         key, _, value = word.partition("=")
         if key not in keys or not value:
-            raise UsageError(f"{word!r} found in {what} {line!r}, expected words like {example}")
+            raise UsageError(
+                f"{word!r} found in {what} {line!r}, expected words like {example}; there are {', '.join(keys)}"
+            )
         if key in said:
             raise UsageError(f"{key} found twice in {what} {line!r}, expected it once")
         said[key] = value

@@ -42,7 +42,7 @@ EXAMPLES = {
     "preset": "base",
     "seed": "7",
     "group_plan": "helpers=retriever,mmr,random:4 own=8",
-    "objective": "supervised_weight=10 supervised_steps=every",
+    "objective": "temperature=0.5 supervised_weight=10",
     "warm_start": "champion",
     "train_processes": "2",
     "window_days": "60",

@@ -18,8 +18,8 @@ from goalrank.objective import Loss, ObjectiveConfig
 
 TEMPERATURES: dict[Loss, tuple[float, ...]] = {
     "full_list": (0.1, 0.25, 0.5, 1.0),
-    "group_renormalised": (0.25, 1.0, 2.0),
-    "reverse_kl": (0.25, 1.0),
+    "group_renormalised": (0.25, 1.0, 2.0, 4.0),
+    "reverse_kl": (0.25, 1.0, 2.0),
 }
 OPTIONS = {
     "without weights by signal": ObjectiveConfig(signal="none"),
@@ -28,12 +28,15 @@ OPTIONS = {
     "supervised term 10": ObjectiveConfig(supervised_weight=10.0),
 }
 PREFERENCES: tuple[Loss, ...] = ("dpo", "rcpo")
-BETAS = (0.1, 1.0)
+BETAS = (0.03, 0.1, 0.3, 1.0)
+ANCHORED = 0.1
+"""beta of the arms whose pi_0 is the ranker before its first step."""
 
 
 def _name(objective: ObjectiveConfig) -> str:
     if objective.loss in PREFERENCES:
-        return f"{objective.loss}, beta {objective.preference_beta:g}"
+        anchored = ", anchored" if objective.uses_initial_ranker else ""
+        return f"{objective.loss}, beta {objective.preference_beta:g}{anchored}"
     return f"{objective.loss}, temperature {objective.temperature:g}"
 
 
@@ -45,6 +48,7 @@ def study(thin: bool) -> Study:
     losses = [
         *(ObjectiveConfig(loss=loss, temperature=at) for loss, some in TEMPERATURES.items() for at in some),
         *(ObjectiveConfig(loss=loss, preference_beta=beta) for loss in PREFERENCES for beta in BETAS),
+        *(ObjectiveConfig(loss=loss, preference_beta=ANCHORED, preference_reference="initial") for loss in PREFERENCES),
     ]
     named = {_name(objective): objective for objective in losses} | OPTIONS
     if thin:

@@ -27,8 +27,10 @@ ROUNDED = 5e-4
 """By so much the parts, of four decimals each, may miss the regret."""
 
 
-CURVES = {"loss": "tab:blue", "held_out_loss": "tab:red", "on_policy_reward": "tab:green", "helper_reward": "tab:grey"}
-"""The learning curves that are drawn, with their colours; the document has more."""
+CURVES = {"loss": "tab:blue", "held_out_loss": "tab:red"}
+REWARD_CURVES = {"on_policy_reward": "tab:green", "helper_reward": "tab:grey"}
+"""The learning curves that are drawn, with their colours, the latter instead of the former where a training has them;
+the document has more."""
 PANELS = 5
 """Learning curves in a row, a panel a method."""
 
@@ -57,11 +59,13 @@ def draw(world: str, rows: list[dict[str, Any]], figure: Path) -> None:
 def _points(axis: Axes, rows: list[Row], metric: str) -> None:
     """Methods from worst to best, whiskers the spread over seeds.
 
-    The axis spans what the trained methods earn and as much again on either side, since on one that began at 0 nobody
-    could tell them apart; who lies beyond it is named below.
+    On an axis that began at 0 nobody could tell trained methods apart. It holds them and who earns at most as much less
+    or more as they differ by; the others are named below it.
     """
     known = sorted((row for row in rows if row.get(metric, "") != ""), key=lambda row: row[metric])
-    trained = [row[metric] for row in known if row.get("family", ORDER) != ORDER]
+    trained = [row[metric] for row in known if row.get("family", ORDER) != ORDER] or [row[metric] for row in known]
+    if not trained:
+        return
     margin = trained[-1] - trained[0] or 0.1 * abs(trained[0])
     within = [row for row in known if trained[0] - margin <= row[metric] <= trained[-1] + margin]
     beyond = [f"{row['method']} {row[metric]:.3f}" for row in known if row not in within]
@@ -107,7 +111,8 @@ def _curve(axis: Axes, rows: list[Row]) -> None:
 
 
 def _draw_curves(rows: list[dict[str, Any]], figure: Path) -> None:
-    """A panel for every training: what it learnt by, on the requests learnt from and on those held out."""
+    """A panel for every training: its loss on the requests learnt from and on those held out; of GoalRank, which holds
+    none out for itself, what its guide thinks of its own lists and of the helpers'."""
     trainings: dict[tuple[str, ...], dict[str, list[tuple[float, float]]]] = {}
     for row in rows:
         curves = trainings.setdefault((row["kind"], row["method"], row["setting"]), {})
@@ -120,11 +125,12 @@ def _draw_curves(rows: list[dict[str, Any]], figure: Path) -> None:
         axis.axis("off")
     several = len({kind for kind, _, _ in trainings}) > 1
     for axis, ((kind, method, setting), curves) in zip(axes.flat, trainings.items(), strict=False):
+        wanted = REWARD_CURVES if REWARD_CURVES.keys() & curves.keys() else CURVES
         for name, points in curves.items():
             drawn = name.rpartition(": ")[2]  # "part: name" where more than one part of a method learnt
-            if drawn in CURVES:
-                axis.plot(*zip(*points, strict=True), marker=".", color=CURVES[drawn], label=name, linewidth=1)
-        axis.set_title("\n".join([f"{method}, {kind}" if several else method, *wrap(setting, 44)[:2]]), fontsize=7)
+            if drawn in wanted:
+                axis.plot(*zip(*points, strict=True), marker=".", color=wanted[drawn], label=name, linewidth=1)
+        axis.set_title("\n".join([f"{method}, {kind}" if several else method, *wrap(setting, 60)]), fontsize=6)
         axis.tick_params(labelsize=7)
         axis.legend(fontsize=6)
     fig.supxlabel("training step", fontsize=8)

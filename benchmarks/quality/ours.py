@@ -30,7 +30,7 @@ from goalrank.train import train_ranker
 _TAUGHT = "helpers=retriever,shown,shown_perturbed,retriever_sampled lists=4 own=8 generators=8 taught=50"
 TRIALS = (
     Trial(1.0, 0.25, guided=0.8),
-    Trial(4.0, 0.25, 10.0, every_step=True),
+    Trial(4.0, 0.25, 10.0),
     Trial(2.0, 0.25, plan=_TAUGHT, guided=0.8),
     Trial(1.0, 0.25),
 )
@@ -59,11 +59,7 @@ def train_ours(
         light = taught_generators(problem.data, rows_R, guide, preset, seed, count, steps, device=device)
         groups = with_lists_of(light, groups, problem.data, guide, device=device)
         preset = replace(preset, ranker_steps=preset.ranker_steps - steps)  # out of the same budget
-    objective = ObjectiveConfig(
-        temperature=trial.temperature,
-        supervised_weight=trial.supervised,
-        supervised_steps="every" if trial.every_step else "first",
-    )
+    objective = ObjectiveConfig(temperature=trial.temperature, supervised_weight=trial.supervised)
     execution = Execution(Processes(device=device))
     trained = train_ranker(
         problem.data, groups, guide, preset, seed, objective=objective, watch=watch, execution=execution

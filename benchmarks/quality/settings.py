@@ -10,8 +10,7 @@ together, and were chosen after a look at some fifty settings on those requests,
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 from goalrank.presets import Preset, preset
 
@@ -28,12 +27,6 @@ class Trial:
     plan: str = ""  # of GoalRank's groups, where not as the preset makes them (goalrank/group_plan.py)
     guided: float = 0.5  # share of all steps that go into the guide or evaluator, where there is one
     from_guide: bool = False  # what the guide taught begins with the guide's encoder; GoalRank's ranker always does
-    every_step: bool = False  # GoalRank's supervised term is of every step of a list, not of the first alone
-
-    def to_dict(self) -> dict[str, Any]:
-        """What a run depends on. What came later is left out at its default: it names the runs that it always named."""
-        made = asdict(self)
-        return made if self.every_step else {name: made[name] for name in made if name != "every_step"}
 
 
 FIELD_TRIALS = (Trial(1.0), Trial(2.0), Trial(4.0), Trial(0.5))
@@ -102,8 +95,7 @@ FULL = Scale(
 )
 
 LONG = replace(FULL, name="long", preset=replace(FULL.preset, reward_steps=2000, ranker_steps=2000))
-"""Four times the steps, for a GPU: whether FULL's are too few. In the simulated world they are not, on MovieLens they
-are (docs/experiments.md)."""
+"""Four times the steps, for a GPU: whether FULL's are too few. In the simulated world they are not."""
 
 QUICK = Scale(
     name="quick",

@@ -89,8 +89,6 @@ class Task:
             parts.append("from-guide")
         if self.trial.temperature is not None:
             parts.append(f"temperature{self.trial.temperature:g}-supervised{self.trial.supervised:g}")
-        if self.trial.every_step:
-            parts.append("every-step")
         return "-".join(part for part in parts if part)
 
     @property
@@ -105,8 +103,6 @@ class Task:
         if trial.temperature is None:
             return text
         text = f"{text}, temperature {trial.temperature:g}, supervised {trial.supervised:g}"
-        if trial.every_step:
-            text = f"{text} at every step"
         return f"{text}, {trial.plan}" if trial.plan else text
 
 
@@ -179,7 +175,7 @@ def _depends_on(place: Place, task: Task) -> dict[str, Any]:
     if task.stage == "guide":
         made["preset"]["reward_steps"] = divided(scale.preset, task.trial).reward_steps
     if task.stage in ("guide", "stand_in"):
-        made |= {"trial": task.trial.to_dict(), "code": code_digest(("goalrank.reward_training",))}
+        made |= {"trial": asdict(task.trial), "code": code_digest(("goalrank.reward_training",))}
         if task.stage == "stand_in":
             made |= {"random_lists": scale.random_lists, "steps": scale.stand_in_steps}
         return made
@@ -188,7 +184,7 @@ def _depends_on(place: Place, task: Task) -> dict[str, Any]:
     if task.stage == "search":
         made["model"] = digest(place, _searched(task))
         return made | {"search": code_digest(("benchmarks.quality.search",))}
-    made |= {"guide": digest(place, _guide(task)), "method": task.method, "trial": task.trial.to_dict()}
+    made |= {"guide": digest(place, _guide(task)), "method": task.method, "trial": asdict(task.trial)}
     made["watched"] = scale.watched_requests
     if task.stage == "overtrain":
         made["overtraining"] = scale.overtraining

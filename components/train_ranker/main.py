@@ -161,6 +161,7 @@ def run(
                     "steps": chosen.ranker_steps,
                     "processes": processes.count,
                     "device": processes.device,
+                    **({"objective": objective} if objective else {}),
                     "bf16": execution.bf16,
                     **begun_from,
                     "resumed_from": trained.resumed_from,

@@ -20,7 +20,6 @@ from goalrank.objective.config import (
     PreferenceReference,
     Sharpness,
     Signal,
-    SupervisedSteps,
     objective_of,
 )
 from goalrank.objective.group import (
@@ -35,7 +34,6 @@ from goalrank.objective.likelihood import (
     group_renormalised_loss,
     reverse_kl_loss,
     supervised_loss,
-    supervised_steps_loss,
 )
 from goalrank.objective.loss import group_relative_loss
 from goalrank.objective.preferences import dpo_loss, rcpo_loss
@@ -55,7 +53,6 @@ __all__ = [
     "PreferenceReference",
     "Sharpness",
     "Signal",
-    "SupervisedSteps",
     "dpo_loss",
     "first_occurrence",
     "full_list_loss",
@@ -72,6 +69,5 @@ __all__ = [
     "sharpness",
     "signal_weights",
     "supervised_loss",
-    "supervised_steps_loss",
     "with_matched_temperature",
 ]

@@ -15,7 +15,6 @@ Signal = Literal["reliability", "none"]
 Sharpness = Literal["top_weight", "entropy"]
 PreferenceReference = Literal["none", "initial"]
 MatchedTo = Literal["none", Normalisation]
-SupervisedSteps = Literal["first", "every"]
 
 PREFERENCE_LOSSES = ("dpo", "rcpo")
 """They use the order of the rewards alone: no reference policy of the group, hence no normalisation or temperature."""
@@ -44,9 +43,6 @@ class ObjectiveConfig:
     signal: Signal = "reliability"
     supervised_weight: float = 0.0
     """Weight of the supervised term beside the group-relative one (the authors' public code mixes 1 and 0.01)."""
-    supervised_steps: SupervisedSteps = "first"
-    """Where the logged feedback is learnt from: "first", when nothing is in the list yet, as a scorer of items would;
-    "every", along the group's last list, one of the ranker's own where it has any."""
 
     matched_to: MatchedTo = "none"
     """The arm that `temperature` is stated for. Where it is another one, training takes this arm at the one temperature
@@ -73,7 +69,6 @@ class ObjectiveConfig:
             "matched_to": MatchedTo,
             "matched_by": Sharpness,
             "preference_reference": PreferenceReference,
-            "supervised_steps": SupervisedSteps,
         }
         for name, kind in choices.items():
             if getattr(self, name) not in get_args(kind):
@@ -117,11 +112,11 @@ class ObjectiveConfig:
 
 
 def objective_of(line: str) -> ObjectiveConfig:
-    """The objective that a line like `supervised_weight=10 supervised_steps=every` says, its words being the fields of
+    """The objective that a line like `temperature=0.5 supervised_weight=10` says, its words being the fields of
     ObjectiveConfig; what is not named stays the default.
 
     Raises:
-        UsageError: the line cannot be read, or a field may not have such a value.
+        UsageError: the line cannot be read, a field may not have such a value, or it does nothing beside the others.
     """
     known: dict[str, type] = {name: type(default) for name, default in asdict(ObjectiveConfig()).items()}
     said = read_words(line, known, "objective", "temperature=0.5 supervised_weight=1")
@@ -132,4 +127,15 @@ def objective_of(line: str) -> ObjectiveConfig:
         except ValueError:
             expected = "a whole number" if known[name] is int else "a number"
             raise UsageError(f"{name}={value} found in objective {line!r}, expected {expected}") from None
-    return ObjectiveConfig(**given)
+    made = ObjectiveConfig(**given)
+    for name, does_something, needs in (
+        ("ranked_choices", made.loss == "rcpo", "loss=rcpo"),
+        ("preference_beta", made.loss in PREFERENCE_LOSSES, "loss=dpo or rcpo"),
+        ("preference_reference", made.loss in PREFERENCE_LOSSES, "loss=dpo or rcpo"),
+        ("temperature", made.loss not in PREFERENCE_LOSSES, "another loss, which has a reference policy"),
+        ("normalisation", made.loss not in PREFERENCE_LOSSES, "another loss, which has a reference policy"),
+        ("matched_by", made.matched, "matched_to or matched_group_size"),
+    ):
+        if name in said and not does_something:
+            raise UsageError(f"{name} found in objective {line!r}, where it changes nothing; it needs {needs}")
+    return made

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 
 def full_list_loss(log_prob_BG: Tensor, reference_BG: Tensor) -> Tensor:
@@ -54,19 +53,3 @@ def supervised_loss(logits_BN: Tensor, gain_BN: Tensor, known_BN: Tensor) -> Ten
     log_prob_BN = torch.log_softmax(logits_BN.masked_fill(~kept_BN, -torch.inf), dim=-1)
     target_BN = gain_BN / total_B.clamp_min(torch.finfo(gain_BN.dtype).tiny).unsqueeze(-1)
     return -torch.where(target_BN > 0, target_BN * log_prob_BN.masked_fill(~kept_BN, 0.0), 0.0).sum(dim=-1)
-
-
-def supervised_steps_loss(logits_BLN: Tensor, list_BL: Tensor, gain_BN: Tensor, known_BN: Tensor) -> Tensor:
-    """loss_B: :func:`supervised_loss` at every step along a list, each time of the items that are still to be had.
-
-    logits_BLN[:, t] are those of position t after list_BL[:, :t]. The mean over the positions at which some gain is
-    left to be had (not the list's items before it, whose gain is no longer at stake); without such a position it is 0.
-    Without it a decoder learns from feedback whom to begin with, and of what follows from the reward model alone. Ours.
-    """
-    B, L, N = logits_BLN.shape
-    held_BLN = one_hot(torch.where(list_BL >= 0, list_BL, N), N + 1)[..., :N]  # -1 goes to a spare column
-    left_BLN = (held_BLN.cumsum(dim=1) - held_BLN) == 0
-    known_BLN = known_BN.unsqueeze(1) & left_BLN & (list_BL >= 0).unsqueeze(2)
-    gain_BLN = gain_BN.unsqueeze(1).expand(B, L, N) * known_BLN
-    loss_BL = supervised_loss(logits_BLN.flatten(0, 1), gain_BLN.flatten(0, 1), known_BLN.flatten(0, 1)).view(B, L)
-    return loss_BL.sum(dim=1) / (gain_BLN.sum(dim=2) > 0).sum(dim=1).clamp_min(1)

@@ -167,11 +167,13 @@ def test_a_group_plan_changes_the_own_lists(inputs: Path, undisturbed: Path, tmp
 
 
 def test_an_objective_is_learnt_by_and_told(inputs: Path, undisturbed: Path, tmp_path: Path) -> None:
-    run(**arguments(inputs, tmp_path), objective="supervised_weight=10 supervised_steps=every")
+    run(**arguments(inputs, tmp_path), objective="temperature=0.5 supervised_weight=10")
     card, before = read_model_card(tmp_path / "ranker"), read_model_card(undisturbed / "ranker")
-    told = {"supervised_weight": 10.0, "supervised_steps": "every"}
+    told = {"supervised_weight": 10.0, "temperature": 0.5}
     assert card["created_by"]["objective"] == before["created_by"]["objective"] | told
     assert card["weights_sha256"] != before["weights_sha256"]
+    assert outcome_of(tmp_path)["figures"]["objective"] == "temperature=0.5 supervised_weight=10"
+    assert "objective" not in outcome_of(undisturbed)["figures"]
 
 
 def test_what_cannot_be_started_from_is_refused(inputs: Path, tmp_path: Path) -> None:

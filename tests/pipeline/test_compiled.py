@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import pytest
 import yaml
 
 from components.the_night import RUN_VARIABLE
+from console import night
+from console.settings import Settings
 from goalrank_platform import root
 from pipelines import STEPS
 from pipelines.cluster import (
@@ -31,6 +34,7 @@ from pipelines.cluster import (
     compile_cluster,
 )
 from pipelines.compile import COMPILED, compile_nightly
+from pipelines.nightly import nightly
 
 PINNED = "registry.example/goalrank@sha256:" + "0123456789abcdef" * 4
 
@@ -176,12 +180,22 @@ def imported(module: str) -> list[str]:
     return names
 
 
+def test_a_night_on_this_machine_is_told_every_setting(tmp_path: Path) -> None:
+    """As tests/cluster/test_schedule.py says of the cluster's."""
+    given = night._parameters(Settings(group_plan="own=4", objective="temperature=1"), tmp_path, full_rebuild=True)
+    assert (given["group_plan"], given["objective"]) == ("own=4", "temperature=1")
+    elsewhere = {"date", "run_uri", "workspace_uri"}  # of the night itself; of a cluster
+    assert given.keys() | elsewhere == set(inspect.signature(nightly.pipeline_func).parameters)
+
+
 def test_both_steps_that_make_groups_are_told_the_plan() -> None:
     """The helpers' half is made by one, the ranker's own by the other; and Kubeflow's cache sees another plan."""
     spec = next(yaml.safe_load_all((COMPILED / "nightly.yaml").read_text()))
     assert spec["root"]["inputDefinitions"]["parameters"]["group_plan"]["defaultValue"] == ""
     for step in ("generate_groups", "train_ranker"):
         assert "group_plan" in str(tasks(spec)[step]["inputs"]["parameters"]["group_plan"]["componentInputParameter"])
+    objective = tasks(spec)["train_ranker"]["inputs"]["parameters"]["objective"]["componentInputParameter"]
+    assert "objective" in str(objective)
 
 
 def test_what_is_cached_is_keyed_by_the_snapshot() -> None:

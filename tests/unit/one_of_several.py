@@ -36,10 +36,7 @@ SEED = 7
 STOP_AT = 4
 RUNS: dict[str, dict[str, Any]] = {
     "without dropout": {"preset": replace(SHORT, dropout=0.0)},
-    "supervised, in passes": {
-        "preset": SHORT,
-        "objective": ObjectiveConfig(supervised_weight=0.5, supervised_steps="every"),
-    },
+    "supervised, in passes": {"preset": SHORT, "objective": ObjectiveConfig(supervised_weight=0.5)},
     "longer": {"preset": LONGER},
     "longer, fixed lists": {"preset": replace(LONGER, on_policy_lists=0)},
 }

@@ -49,7 +49,7 @@ def gradient_of(data: TrainingSet, groups: Groups, execution: Execution) -> tupl
     preset, reward = replace(SHORT, dropout=0.2), make_reward()
     torch.manual_seed(1)
     ranker = new_ranker(preset, reward)
-    objective = ObjectiveConfig(supervised_weight=0.5, supervised_steps="every")
+    objective = ObjectiveConfig(supervised_weight=0.5)
     lesson = train._Lesson(data, groups, ranker, None, None, reward, preset, objective, 6, execution)
     rows_B = torch.arange(16).numpy()
     batch = data.batch(groups.request_R[rows_B])

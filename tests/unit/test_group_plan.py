@@ -69,15 +69,15 @@ def test_what_makes_no_groups_is_refused(plan: str, message: str) -> None:
         planned(SMALL, plan)
     assert message in str(refused.value)
     with pytest.raises(UsageError):
-        Settings(group_plan=plan).require_groups()
+        Settings(group_plan=plan).require_training()
 
 
 def test_the_settings_check_preset_and_plan() -> None:
-    Settings(group_plan="own=4", objective="temperature=0.5").require_groups()
+    Settings(group_plan="own=4", objective="temperature=0.5").require_training()
     with pytest.raises(UsageError, match="'heat=1' found in objective 'heat=1', expected words like temperature=0.5"):
-        Settings(objective="heat=1").require_groups()
+        Settings(objective="heat=1").require_training()
     with pytest.raises(UsageError, match="preset 'huge' found"):
-        Settings(preset="huge").require_groups()
+        Settings(preset="huge").require_training()
 
 
 def test_generators_are_told_with_how_long_they_learn() -> None:

@@ -278,8 +278,8 @@ def test_supervised_loss_restated() -> None:
 
 
 def test_an_objective_in_a_line_of_words() -> None:
-    line = "loss=rcpo  temperature=0.5 ranked_choices=2 supervised_weight=1"
-    expected = ObjectiveConfig(loss="rcpo", temperature=0.5, ranked_choices=2, supervised_weight=1.0)
+    line = "loss=rcpo  preference_beta=0.5 ranked_choices=2 supervised_weight=1"
+    expected = ObjectiveConfig(loss="rcpo", preference_beta=0.5, ranked_choices=2, supervised_weight=1.0)
     assert objective.objective_of(line) == expected
     assert objective.objective_of(" ") == ObjectiveConfig()
 
@@ -293,42 +293,19 @@ def test_an_objective_in_a_line_of_words() -> None:
         ("temperature=hot", "temperature=hot found in objective 'temperature=hot', expected a number"),
         ("ranked_choices=1.5", "ranked_choices=1.5 found in objective 'ranked_choices=1.5', expected a whole number"),
         ("temperature=nan", "temperature nan found, expected a positive number"),
-        ("supervised_steps=last", "supervised_steps 'last' found, expected one of first, every"),
+        ("ranked_choices=2", "ranked_choices found in objective 'ranked_choices=2', where it changes nothing"),
+        ("preference_beta=1", "it needs loss=dpo or rcpo"),
+        ("preference_reference=initial", "it needs loss=dpo or rcpo"),
+        ("loss=dpo temperature=7", "temperature found in objective 'loss=dpo temperature=7', where it changes nothing"),
+        ("normalisation=ranks loss=rcpo", "it needs another loss, which has a reference policy"),
+        ("matched_by=entropy", "it needs matched_to or matched_group_size"),
+        ("signal=strong", "signal 'strong' found, expected one of reliability, none"),
     ],
 )
 def test_what_is_no_objective_is_refused(line: str, message: str) -> None:
     with pytest.raises(UsageError) as refused:
         objective.objective_of(line)
     assert message in str(refused.value)
-
-
-def test_supervised_steps_loss_restated() -> None:
-    rng = np.random.default_rng(6)
-    logits = rng.normal(size=(4, 3, 5))
-    gain = np.array([[1.5, 0.0, 1.0, 0.0, 9.0], [2.0, 0.0, 0.0, 0.0, 0.0], [0.0] * 5, [1.0, 1.0, 0.0, 0.0, 0.0]])
-    known = np.array([[1, 1, 1, 0, 0], [1, 1, 1, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 1, 1]], dtype=bool)
-    lists = np.array([[0, 4, 2], [0, 1, 2], [3, 1, 0], [2, -1, -1]])
-    given = torch.tensor(logits, requires_grad=True)
-    found = objective.supervised_steps_loss(given, torch.tensor(lists), torch.tensor(gain), torch.tensor(known))
-    for row in range(4):
-        losses = []
-        for step, item in enumerate(lists[row]):
-            left = [n for n in range(5) if known[row, n] and n not in lists[row, :step]] if item >= 0 else []
-            if total := sum(gain[row, n] for n in left):
-                log_prob = logits[row, step, left] - np.log(np.exp(logits[row, step, left]).sum())
-                losses.append(-sum(gain[row, n] * log_prob[at] for at, n in enumerate(left)) / total)
-        assert found[row].item() == pytest.approx(np.mean(losses) if losses else 0.0), row
-        assert len(losses) == [3, 1, 0, 1][row]
-    found.sum().backward()
-    assert given.grad.isfinite().all() and (given.grad[0, 1:, 0] == 0).all() and (given.grad[3, 1:] == 0).all()
-
-
-def test_the_first_step_alone_is_the_supervised_loss() -> None:
-    torch.manual_seed(1)
-    logits, gain, known = torch.randn(3, 1, 5), torch.rand(3, 5), torch.rand(3, 5) > 0.3
-    lists = torch.tensor([[0], [4], [2]])
-    found = objective.supervised_steps_loss(logits, lists, gain, known)
-    assert torch.equal(found, objective.supervised_loss(logits[:, 0], gain, known))
 
 
 def test_group_relative_loss_puts_the_arms_together() -> None:
@@ -415,7 +392,6 @@ def test_a_config_names_the_run_it_always_named() -> None:
         "preference_reference": "initial",
         "preference_beta": 1.0,
         "ranked_choices": 9,
-        "supervised_steps": "every",
     }
     found = [ObjectiveConfig(**{name: value}).to_dict() for name, value in different.items()]
     assert len({str(made) for made in [ObjectiveConfig().to_dict(), *found]}) == 1 + len(different)

@@ -19,16 +19,8 @@ from goalrank.checkpoint import Checkpoints
 from goalrank.dataset import Feedback, RequestBatch, TrainingSet
 from goalrank.encoders import Encoded, ModelSizes
 from goalrank.errors import DataRefused, ModelRefused, TryAgain, UsageError
-from goalrank.execution import Execution
 from goalrank.groups import Groups, build_groups, read_groups, write_groups
-from goalrank.objective import (
-    Loss,
-    ObjectiveConfig,
-    SupervisedSteps,
-    first_occurrence,
-    group_size_temperature,
-    with_matched_temperature,
-)
+from goalrank.objective import Loss, ObjectiveConfig, first_occurrence, group_size_temperature, with_matched_temperature
 from goalrank.presets import EVERY_STEP, NEVER, preset
 from goalrank.ranker import Ranker
 from goalrank.reward import RewardModel
@@ -335,35 +327,6 @@ def test_the_retriever_need_not_be_among_the_helpers(data: TrainingSet, undistur
 def test_supervised_term_is_an_option(data: TrainingSet, groups: Groups, undisturbed: train.TrainedRanker) -> None:
     found = train_ranker(data, groups, make_reward(), SHORT, 7, objective=ObjectiveConfig(supervised_weight=0.5))
     assert found.curves["loss"][0][1] > undisturbed.curves["loss"][0][1]
-
-
-@pytest.mark.parametrize("own", [SHORT.on_policy_lists, 0])
-def test_feedback_reaches_every_step_of_a_list_where_that_is_asked_for(
-    own: int, data: TrainingSet, groups: Groups
-) -> None:
-    preset, weight = replace(SHORT, on_policy_lists=own, dropout=0.0), 1e6  # so that nothing else shows
-
-    def gradient_of_positions(steps: SupervisedSteps) -> Tensor:
-        torch.manual_seed(0)
-        objective = ObjectiveConfig(supervised_weight=weight, supervised_steps=steps)
-        ranker, reward = train.new_ranker(preset, make_reward()), make_reward()
-        taken: list[Tensor] = []
-
-        def keep(_: Any, __: Any, out_LD: Tensor) -> None:
-            if out_LD.requires_grad:  # it does not where own lists are sampled
-                out_LD.register_hook(taken.append)
-
-        ranker.decoder.position.register_forward_hook(keep)
-        lesson = train._Lesson(data, groups, ranker, None, None, reward, preset, objective, 6, Execution())
-        rows_B = np.arange(8)
-        batch = data.batch(groups.request_R[rows_B])
-        draws = train._draws(lesson, rows_B, batch, 0, 0) if own else None
-        train._backward(lesson, rows_B, batch, draws, next(iter(lesson.execution.shares(8))))
-        return torch.stack([one.abs().sum(dim=-1)[:6] for one in taken if len(one) == 6]).amax(dim=0)
-
-    first_L, every_L = gradient_of_positions("first"), gradient_of_positions("every")
-    assert first_L.max() < 1e-3 * every_L.max()
-    assert (every_L[:4] > 1e-4 * every_L.max()).all()
 
 
 @pytest.mark.parametrize("poison", [float("nan"), float("inf"), -float("inf")])
