@@ -28,7 +28,7 @@ OPTIONS = {
     "supervised term 10": ObjectiveConfig(supervised_weight=10.0),
 }
 PREFERENCES: tuple[Loss, ...] = ("dpo", "rcpo")
-BETAS = (0.03, 0.1, 0.3, 1.0)
+BETAS = (0.01, 0.03, 0.1, 0.3, 1.0)
 ANCHORED = 0.1
 """beta of the arms whose pi_0 is the ranker before its first step."""
 

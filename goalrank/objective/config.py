@@ -29,9 +29,10 @@ _FIRST = ("normalisation", "temperature", "loss", "duplicates", "signal", "super
 class ObjectiveConfig:
     """Which arm of the objective a training run uses.
 
-    The default is the paper's full-list likelihood at temperature 0.25: chosen in the simulated world under a guide
-    with logs enough. Under one with few, temperature 0.5, or a supervised term of weight 1, had a little less regret
-    (docs/experiments.md, ablations).
+    The default is the paper's full-list likelihood at temperature 0.25: the best of the likelihoods in the simulated
+    world under a guide with logs enough, where DPO and RCPO at beta 0.01 had less regret in a later study that is still
+    to be repeated at a night's size. Under a guide with few logs, temperature 0.5, or a supervised term of weight 1,
+    had a little less regret (docs/experiments.md, ablations).
     """
 
     normalisation: Normalisation = "standardised"
@@ -56,7 +57,7 @@ class ObjectiveConfig:
     """pi_0 of dpo and rcpo: "none" is the uniform policy (it cancels), "initial" the ranker before its first step. Not
     "initial" by default, as in DPO's paper: there it is a fine-tuned model, here a decoder that nobody trained."""
     preference_beta: float = 0.1
-    """beta of dpo and rcpo (0.1 in most of the experiments of Rafailov et al., 2023)."""
+    """beta of dpo and rcpo (0.1 in most of the experiments of Rafailov et al., 2023; 0.01 had less regret here)."""
     ranked_choices: int = 3
     """k of rcpo: how many of a group's best lists are choices, best first; 1 is the best alone, G the whole ranking."""
 
