@@ -30,9 +30,8 @@ class ObjectiveConfig:
     """Which arm of the objective a training run uses.
 
     The default is the paper's full-list likelihood at temperature 0.25: the best of the likelihoods in the simulated
-    world under a guide with logs enough, where DPO and RCPO at beta 0.01 had less regret in a later study that is still
-    to be repeated at a night's size. Under a guide with few logs, temperature 0.5, or a supervised term of weight 1,
-    had a little less regret (docs/experiments.md, ablations).
+    world under guides with logs enough; whether DPO at beta 0.01 has less regret hung on the guide. Under a guide with
+    few logs, temperature 0.5, or a supervised term of weight 1, had a little less (docs/experiments.md, ablations).
     """
 
     normalisation: Normalisation = "standardised"
