@@ -1,4 +1,5 @@
-"""A study's document as a figure: methods by their main metric and, in the simulated world, regret and the curve."""
+"""A study's document as figures: methods by their main metric, in the simulated world regret and the curve, and beside
+them the learning curves."""
 
 from __future__ import annotations
 
