@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from benchmarks.quality.settings import FULL as QUALITY
 from benchmarks.quality.settings import QUICK as QUALITY_QUICK
-from benchmarks.quality.settings import Scale, Trial, divided
+from benchmarks.quality.settings import Scale, Trial, as_tried
 from goalrank.presets import preset
 
 
@@ -49,7 +49,7 @@ FULL = Size(
     thin=False,
 )
 
-_GOOD = replace(divided(QUALITY.preset, Trial(guided=0.8)), name="good-guide")  # as its validation chose
+_GOOD = replace(as_tried(QUALITY.preset, Trial(guided=0.8)), name="good-guide")  # as its validation chose
 GOOD_GUIDE = replace(FULL, scale=replace(QUALITY, name="good-guide", preset=_GOOD, days=QUALITY.days - 1))
 """With the logs, the sizes and the steps of benchmarks/quality. A day less, so that the requests judged here are those
 that choose there, and not those that are reported."""

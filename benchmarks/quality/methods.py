@@ -106,6 +106,11 @@ def needs_guide(name: str, preset: Preset) -> bool:
     return hasattr(policy, "evaluator") or bool(getattr(policy, "with_reward", False))
 
 
+def has_evaluator(name: str, preset: Preset) -> bool:
+    """Whether the method is two models when it answers."""
+    return name in FIELD and hasattr(_untrained(name, ModelSizes.from_preset(preset)), "evaluator")
+
+
 def modules_of(name: str, preset: Preset) -> tuple[str, ...]:
     """Python modules that hold the classes a method of the field is made of."""
     if name not in FIELD:

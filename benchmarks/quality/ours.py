@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmarks.quality.methods import Answer, Method, size_of
 from benchmarks.quality.problem import TRAIN, Problem
-from benchmarks.quality.settings import Trial
+from benchmarks.quality.settings import WIDE, Trial
 from goalrank.dataset import RequestBatch
 from goalrank.execution import Execution
 from goalrank.group_plan import planned, taught_by
@@ -33,6 +33,10 @@ TRIALS = (
     Trial(4.0, 0.25, 10.0),
     Trial(2.0, 0.25, plan=_TAUGHT, guided=0.8),
     Trial(1.0, 0.25),
+    Trial(2.0, 0.25, 3.0, plan=_TAUGHT, guided=0.8),
+    Trial(2.0, 0.25, 10.0, width=WIDE),
+    Trial(1.0, 0.25, 10.0, width=WIDE),
+    Trial(1.0, 0.25, plan=_TAUGHT, guided=0.8, width=WIDE),
 )
 """A list's log-likelihood is some 12 nats, an item's some 3: at weight 10 the supervised term counts twice as much as
 the group-relative one; in the authors' public code it counts a hundred times as much. What was tried on the validation

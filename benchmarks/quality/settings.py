@@ -4,8 +4,11 @@ Every method gets as many trials, on seed 0, and is taken at the one that is bes
 of the field are learning rates and, where a method has a guide or an evaluator, what share of the steps that one gets
 and whether the rest of the method begins with its encoder;
 GoalRank's (ours.py) are learning rate, temperature, weight of the supervised term, plan of the groups and that share
-together, and were chosen after a look at some fifty settings on those requests, which no rival had
+together, and were chosen after a look at some ninety settings on those requests, which no rival had
 (docs/experiments.md). The guide's learning rate is tuned like a method's, by its own held-out loss, at an even split.
+
+About the same number of parameters in all (docs/method.md, offline protocol): a generator and its evaluator are two
+models of the preset's width, so whoever is one model has half of its trials at the width at which one is as large.
 """
 
 from __future__ import annotations
@@ -27,24 +30,46 @@ class Trial:
     plan: str = ""  # of GoalRank's groups, where not as the preset makes them (goalrank/group_plan.py)
     guided: float = 0.5  # share of all steps that go into the guide or evaluator, where there is one
     from_guide: bool = False  # what the guide taught begins with the guide's encoder; GoalRank's ranker always does
+    width: int = 0  # model width of the method, its guide and the encoder they begin with; 0: the preset's
 
 
-FIELD_TRIALS = (Trial(1.0), Trial(2.0), Trial(4.0), Trial(0.5))
+WIDE = 88
+"""One model of this width has as many parameters as two of FULL's (docs/method.md: "about the same total number")."""
+
+
+def widened(trials: tuple[Trial, ...]) -> tuple[Trial, ...]:
+    """The same at width WIDE."""
+    return tuple(replace(trial, width=WIDE) for trial in trials)
+
+
+RATE_TRIALS = (Trial(1.0), Trial(2.0), Trial(4.0), Trial(0.5))
+"""Of the guide itself."""
 GUIDED_TRIALS = (
     Trial(1.0),
     Trial(1.0, guided=0.8),
     Trial(4.0, guided=0.8),
     Trial(1.0, guided=0.8, from_guide=True),
 )
-"""Of those that have a guide or an evaluator. The last begins as GoalRank's ranker does; the rates between, and the
-highest at an even split, have no room among four."""
+"""Of those that have a guide or an evaluator. The last begins as GoalRank's ranker does."""
+ONE_MODEL_TRIALS = RATE_TRIALS + widened(RATE_TRIALS)
+ONE_GUIDED_MODEL_TRIALS = GUIDED_TRIALS + widened(GUIDED_TRIALS)
+TWO_MODELS_TRIALS = (
+    *GUIDED_TRIALS,
+    Trial(4.0),
+    Trial(1.0, from_guide=True),
+    Trial(2.0, guided=0.8, from_guide=True),
+    Trial(1.0, guided=0.2, from_guide=True),
+)
+"""Of a generator with an evaluator."""
 
 
-def divided(preset: Preset, trial: Trial) -> Preset:
-    """The preset with its steps divided as the trial says between the guide and what it guides."""
+def as_tried(preset: Preset, trial: Trial) -> Preset:
+    """The preset at the trial's width, with its steps divided as the trial says between the guide and what it guides;
+    its learning rate as it is."""
     both = preset.reward_steps + preset.ranker_steps
     guided = round(both * trial.guided)
-    return replace(preset, reward_steps=guided, ranker_steps=both - guided)
+    width = trial.width or preset.width
+    return replace(preset, width=width, reward_steps=guided, ranker_steps=both - guided)
 
 
 @dataclass(frozen=True)
@@ -81,7 +106,7 @@ FULL = Scale(
     ),
     pretrain_places=4096,
     seeds=5,
-    trials=4,
+    trials=8,
     train_requests=41_000,
     validation_requests=2_000,
     test_requests=6_022,
@@ -94,8 +119,9 @@ FULL = Scale(
     overtraining=4,
 )
 
-LONG = replace(FULL, name="long", preset=replace(FULL.preset, reward_steps=2000, ranker_steps=2000))
-"""Four times the steps, for a GPU: whether FULL's are too few. In the simulated world they are not."""
+LONG = replace(FULL, name="long", preset=replace(FULL.preset, reward_steps=2000, ranker_steps=2000), trials=4)
+"""Four times the steps, for a GPU: whether FULL's are too few. In the simulated world they are not. The first four
+trials of each method, all at one width."""
 
 QUICK = Scale(
     name="quick",

@@ -18,7 +18,7 @@ import ast
 import hashlib
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -36,7 +36,7 @@ from benchmarks.quality import guide_measures, movielens, simulated
 from benchmarks.quality.methods import ask, batches, modules_of, opinion, train
 from benchmarks.quality.problem import TEST, TRAIN, VALIDATION, Problem
 from benchmarks.quality.search import long_search
-from benchmarks.quality.settings import OURS, Scale, Trial, divided
+from benchmarks.quality.settings import OURS, Scale, Trial, as_tried
 from goalrank.checkpoint import load_model, save_model
 from goalrank.encoders import ModelSizes, RequestEncoder
 from goalrank.errors import CheckpointDamaged, ModelRefused
@@ -87,6 +87,8 @@ class Task:
             parts.append(f"guided{self.trial.guided:g}")
         if self.trial.from_guide:
             parts.append("from-guide")
+        if self.trial.width:
+            parts.append(f"width{self.trial.width}")
         if self.trial.temperature is not None:
             parts.append(f"temperature{self.trial.temperature:g}-supervised{self.trial.supervised:g}")
         return "-".join(part for part in parts if part)
@@ -100,6 +102,8 @@ class Task:
             text = f"{text}, {trial.guided:.0%} of the steps guide"
         if trial.from_guide:
             text = f"{text}, begins with the guide's encoder"
+        if trial.width:
+            text = f"{text}, width {trial.width}"
         if trial.temperature is None:
             return text
         text = f"{text}, temperature {trial.temperature:g}, supervised {trial.supervised:g}"
@@ -167,15 +171,15 @@ def _depends_on(place: Place, task: Task) -> dict[str, Any]:
     if task.stage == "judged":
         code = code_digest(("benchmarks.quality.guide_measures",))
         return made | {"model": digest(place, _guide(task)), "requests": scale.watched_requests, "code": code}
-    preset = asdict(scale.preset)
+    preset = asdict(scale.preset) | {"width": _width(task) or scale.preset.width}
     made["preset"] = {name: value for name, value in preset.items() if name not in _UNUSED_BY.get(task.stage, ())}
     if task.stage == "encoder":
         return made | {"places": scale.pretrain_places, "code": code_digest(("goalrank.pretrain",))}
-    made["encoder"] = digest(place, _encoder(task))
+    made["encoder"] = digest(place, encoder_task(task))
     if task.stage == "guide":
-        made["preset"]["reward_steps"] = divided(scale.preset, task.trial).reward_steps
+        made["preset"]["reward_steps"] = as_tried(scale.preset, task.trial).reward_steps
     if task.stage in ("guide", "stand_in"):
-        made |= {"trial": asdict(task.trial), "code": code_digest(("goalrank.reward_training",))}
+        made |= {"trial": _told(task.trial), "code": code_digest(("goalrank.reward_training",))}
         if task.stage == "stand_in":
             made |= {"random_lists": scale.random_lists, "steps": scale.stand_in_steps}
         return made
@@ -184,11 +188,21 @@ def _depends_on(place: Place, task: Task) -> dict[str, Any]:
     if task.stage == "search":
         made["model"] = digest(place, _searched(task))
         return made | {"search": code_digest(("benchmarks.quality.search",))}
-    made |= {"guide": digest(place, _guide(task)), "method": task.method, "trial": asdict(task.trial)}
+    made |= {"guide": digest(place, _guide(task)), "method": task.method, "trial": _told(task.trial)}
     made["watched"] = scale.watched_requests
     if task.stage == "overtrain":
         made["overtraining"] = scale.overtraining
     return made
+
+
+def _told(trial: Trial) -> dict[str, Any]:
+    """A trial's fields, less the width where it is the preset's."""
+    return {name: value for name, value in asdict(trial).items() if name != "width" or value}
+
+
+def _width(task: Task) -> int:
+    """Of the model that a task is about; 0: the preset's."""
+    return (task.guide if task.stage in ("search", "judged") else task.trial).width
 
 
 _OF_THE_RANKER = ("helper_lists", "on_policy_lists", "ranker_steps", "checkpoint_every", "helpers", "refresh")
@@ -272,10 +286,11 @@ def _data(task: Task) -> Task:
     return Task("data", task.kind)
 
 
-def _encoder(task: Task) -> Task:
-    """Of the first kind of candidates for all kinds: sequences do not depend on candidates."""
+def encoder_task(task: Task) -> Task:
+    """The encoder that a guide or a run begins with; of the first kind of candidates for all kinds, since sequences do
+    not depend on candidates."""
     kind = KINDS[MOVIELENS][0] if task.kind in KINDS[MOVIELENS] else task.kind
-    return Task("encoder", kind, task.seed)
+    return Task("encoder", kind, task.seed, trial=Trial(width=_width(task)))
 
 
 def _guide(task: Task) -> Task:
@@ -300,7 +315,7 @@ def problem_of(place: Place, kind: str) -> Problem:
 @lru_cache(maxsize=8)
 def encoder_of(place: Place, task: Task) -> RequestEncoder:
     """The pretrained encoder, read from the cache."""
-    encoder = RequestEncoder(ModelSizes.from_preset(place.scale.preset))
+    encoder = RequestEncoder(ModelSizes.from_preset(as_tried(place.scale.preset, task.trial)))
     encoder.load_state_dict(load_file(folder_of(place, task) / "encoder.safetensors"))
     return encoder.eval()
 
@@ -327,14 +342,15 @@ def _make_data(place: Place, task: Task, folder: Path) -> dict[str, Any]:
 def _pretrain(place: Place, task: Task, folder: Path) -> dict[str, Any]:
     histories = histories_of(*problem_of(place, task.kind).windows)
     places, device = place.scale.pretrain_places, place.device
-    encoder, figures = pretrain_on(histories, place.scale.preset, task.seed, device=device, places=places)
+    preset = as_tried(place.scale.preset, task.trial)
+    encoder, figures = pretrain_on(histories, preset, task.seed, device=device, places=places)
     save_file(dict(encoder.state_dict()), folder / "encoder.safetensors")
     return figures
 
 
 def _train_guide(place: Place, task: Task, folder: Path) -> dict[str, Any]:
     problem = problem_of(place, task.kind)
-    steps = divided(place.scale.preset, task.trial).reward_steps
+    steps = as_tried(place.scale.preset, task.trial).reward_steps
     return _reward(place, task, problem.data, problem.rows[TRAIN], steps, folder)
 
 
@@ -347,11 +363,11 @@ def _train_stand_in(place: Place, task: Task, folder: Path) -> dict[str, Any]:
 
 def _reward(place: Place, task: Task, data: Any, rows: np.ndarray, steps: int, folder: Path) -> dict[str, Any]:
     """Train a reward model from the seed's encoder and keep it under `folder`/model."""
-    preset = place.scale.preset
-    preset = preset.__class__(**{**asdict(preset), "learning_rate": preset.learning_rate * task.trial.rate})
+    preset = as_tried(place.scale.preset, task.trial)
+    preset = replace(preset, learning_rate=preset.learning_rate * task.trial.rate)
     torch.manual_seed(task.seed)
     model = RewardModel(ModelSizes.from_preset(preset))
-    copy_pretrained(encoder_of(place, _encoder(task)), model.encoder)
+    copy_pretrained(encoder_of(place, encoder_task(task)), model.encoder)
     figures = train_reward(model, data, rows, preset, task.seed, steps=steps, device=place.device)
     save_model(folder / "model", model, "reward", model.sizes.to_dict(), {"seed": task.seed}, {})
     figures.pop("reliability")
@@ -363,8 +379,8 @@ def _run(place: Place, task: Task, folder: Path) -> dict[str, Any]:
     if refused := result_of(folder_of(place, _guide(task))).get("refused"):
         raise ModelRefused(f"its guide was refused: {refused}")
     guide = _reward_model(place, _guide(task))
-    encoder = encoder_of(place, _encoder(task))
-    preset = divided(place.scale.preset, task.trial)
+    encoder = encoder_of(place, encoder_task(task))
+    preset = as_tried(place.scale.preset, task.trial)
     method = train(task.method, problem, encoder, guide, preset, task.seed, task.trial, device=place.device)
     validation = problem.figures(VALIDATION, *ask(method, problem, VALIDATION, scored=False))
     lists_RL, scores_RN = ask(method, problem, TEST, scored=True)
@@ -394,11 +410,11 @@ def _overtrain(place: Place, task: Task, folder: Path) -> dict[str, Any]:
     problem = problem_of(place, task.kind)
     assert isinstance(problem, simulated.Simulated)
     guide = _reward_model(place, _guide(task))
-    preset = divided(place.scale.preset, task.trial)
+    preset = as_tried(place.scale.preset, task.trial)
     steps = preset.ranker_steps * place.scale.overtraining
-    longer = preset.__class__(**{**asdict(preset), "ranker_steps": steps})
+    longer = replace(preset, ranker_steps=steps)
     watcher = Watcher(problem, guide, place.scale.watched_requests, max(1, steps // REPORTED_CURVE))
-    encoder = encoder_of(place, _encoder(task))
+    encoder = encoder_of(place, encoder_task(task))
     made: dict[str, Any] = {"curve": watcher.points, "steps": steps}
     try:
         train(OURS, problem, encoder, guide, longer, task.seed, task.trial, watcher, place.device)

@@ -16,9 +16,17 @@ from typing import Any
 import torch
 
 from benchmarks.quality import ours
-from benchmarks.quality.methods import ORDERS, needs_guide
-from benchmarks.quality.settings import FIELD_TRIALS, GUIDED_TRIALS, OURS, Scale, Trial
-from benchmarks.quality.stages import KINDS, SIMULATOR, STAND_IN, Place, Task, cached, perform, problem_of
+from benchmarks.quality.methods import ORDERS, has_evaluator, needs_guide
+from benchmarks.quality.settings import (
+    ONE_GUIDED_MODEL_TRIALS,
+    ONE_MODEL_TRIALS,
+    OURS,
+    RATE_TRIALS,
+    TWO_MODELS_TRIALS,
+    Scale,
+    Trial,
+)
+from benchmarks.quality.stages import KINDS, SIMULATOR, STAND_IN, Place, Task, cached, encoder_task, perform, problem_of
 from benchmarks.report import progress
 
 GUIDE = "guide"
@@ -44,9 +52,14 @@ class Results:
 def trials_of(scale: Scale, method: str) -> tuple[Trial, ...]:
     """The method's trials."""
     if method == OURS:
-        return ours.TRIALS[: scale.trials]
-    guided = method != GUIDE and needs_guide(method, scale.preset)
-    return (GUIDED_TRIALS if guided else FIELD_TRIALS)[: scale.trials]
+        trials = ours.TRIALS
+    elif method == GUIDE:
+        trials = RATE_TRIALS
+    elif has_evaluator(method, scale.preset):
+        trials = TWO_MODELS_TRIALS
+    else:
+        trials = ONE_GUIDED_MODEL_TRIALS if needs_guide(method, scale.preset) else ONE_MODEL_TRIALS
+    return trials[: scale.trials]
 
 
 def conduct(place: Place, methods: Sequence[str], seeds: int, jobs: int, kinds: Sequence[str] | None = None) -> Results:
@@ -83,9 +96,11 @@ def _conduct(found: Results, methods: Sequence[str], kinds: Sequence[str], pool:
         for method in methods:
             trials = (Trial(),) if method in ORDERS else trials_of(scale, method)
             runs[kind][method] = [
-                Task("run", kind, 0, method, trial, replace(guides[kind], guided=trial.guided)) for trial in trials
+                Task("run", kind, 0, method, trial, replace(guides[kind], guided=trial.guided, width=trial.width))
+                for trial in trials
             ]
-    _wave(found, "guides: other shares of the steps", guides_of(runs), pool)
+    _wave(found, "encoders: other widths", encoders_of(runs), pool)
+    _wave(found, "guides: other shares of the steps and widths", guides_of(runs), pool)
     _wave(found, "methods: trials", [task for one in runs.values() for tasks in one.values() for task in tasks], pool)
     for kind in kinds:
         found.trials[kind] = {GUIDE: [(task, found.results[task]) for task in tried[kind]]}
@@ -94,6 +109,7 @@ def _conduct(found: Results, methods: Sequence[str], kinds: Sequence[str], pool:
             found.trials[kind][method] = [(task, found.results[task]) for task in tasks]
             chosen = _best(found, tasks, problem_of(place, kind).selected_by, largest=True)
             found.runs[kind][method] = [replace(chosen, seed=seed) for seed in seeds]
+    _wave(found, "encoders", encoders_of(found.runs), pool)
     _wave(found, "guides", guides_of(found.runs), pool)
     _wave(found, "methods", [task for one in found.runs.values() for tasks in one.values() for task in tasks], pool)
 
@@ -102,6 +118,11 @@ def _conduct(found: Results, methods: Sequence[str], kinds: Sequence[str], pool:
             guided = found.runs[kind].get(OURS)
             _truth_of(found, kind, guided[0].guide if guided else guides[kind], pool)
     return found
+
+
+def encoders_of(runs: dict[str, dict[str, list[Task]]]) -> list[Task]:
+    """The encoders that these runs begin with."""
+    return list(dict.fromkeys(encoder_task(task) for one in runs.values() for tasks in one.values() for task in tasks))
 
 
 def guides_of(runs: dict[str, dict[str, list[Task]]]) -> list[Task]:

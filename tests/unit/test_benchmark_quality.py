@@ -30,17 +30,30 @@ from benchmarks.quality import (
 )
 from benchmarks.quality import comparison as comparison_of
 from benchmarks.quality.comparison import COMPARED, SEARCH, STAND_IN_SEARCH, Comparison, compare
-from benchmarks.quality.methods import FIELD, METHODS, ORDER, ORDERS, WITH_REWARD, family, modules_of, needs_guide
+from benchmarks.quality.methods import (
+    FIELD,
+    METHODS,
+    ORDER,
+    ORDERS,
+    WITH_REWARD,
+    family,
+    has_evaluator,
+    modules_of,
+    needs_guide,
+    size_of,
+)
 from benchmarks.quality.problem import TEST, TRAIN, VALIDATION
-from benchmarks.quality.settings import FIELD_TRIALS, FULL, GUIDED_TRIALS, OURS, QUICK, Scale, Trial
+from benchmarks.quality.settings import FULL, OURS, QUICK, RATE_TRIALS, WIDE, Scale, Trial
 from benchmarks.quality.simulated import Simulated, engagement_figures, randomly_shown
 from benchmarks.quality.stages import MOVIELENS, SIMULATOR, Place, Task, code_digest, digest, perform
 from benchmarks.quality.statistics import paired
 from benchmarks.quality.tables import rows_of
 from benchmarks.report import finite
-from goalrank import metrics
+from goalrank import baselines, metrics
 from goalrank.dataset import TrainingSet
+from goalrank.encoders import ModelSizes
 from goalrank.errors import ModelRefused
+from goalrank.ranker import Ranker
 from goalrank.reward_training import split as split_of
 from goalrank.schema import LIST_LENGTH
 from goalrank.simulator import best_lists, candidate_facts, expected_feedback, true_reward
@@ -96,7 +109,7 @@ def test_the_simulated_world_end_to_end(studied: study.Results) -> None:
     assert {row["method"] for row in trials} == {study.GUIDE, "g-e", OURS}
     assert len(trials) == 3 * TINY.trials
     curve = [row["step"] for row in rows if row["part"] == truth_rows.CURVE]
-    ranker = settings.divided(TINY.preset, studied.runs["retriever"][OURS][0].trial)
+    ranker = settings.as_tried(TINY.preset, studied.runs["retriever"][OURS][0].trial)
     assert curve[0] == 1 and curve[-1] == ranker.ranker_steps * TINY.overtraining
 
 
@@ -465,14 +478,42 @@ def test_every_method_has_a_family_and_as_many_trials() -> None:
     assert {name for name in METHODS if family(name) == "other"} == set()
     assert len(set(METHODS)) == len(METHODS)
     for scale in (FULL, QUICK):
-        assert {len(study.trials_of(scale, name)) for name in (*FIELD, OURS, study.GUIDE)} == {scale.trials}
-    for trials in (FIELD_TRIALS, GUIDED_TRIALS, ours.TRIALS):
-        assert len(set(trials)) == len(trials) >= FULL.trials
+        assert {len(set(study.trials_of(scale, name))) for name in (*FIELD, OURS)} == {scale.trials}
+    assert study.trials_of(FULL, study.GUIDE) == RATE_TRIALS
 
 
-@pytest.mark.parametrize("share", sorted({trial.guided for trial in (*GUIDED_TRIALS, *ours.TRIALS)}))
+@pytest.mark.parametrize("name", [*FIELD, OURS])
+def test_whoever_is_one_model_may_be_as_large_as_two(name: str) -> None:
+    widths = [trial.width for trial in study.trials_of(FULL, name)]
+    two = has_evaluator(name, FULL.preset)
+    assert sorted(set(widths)) == ([0] if two else [0, WIDE])
+    assert widths.count(WIDE) == (0 if two else FULL.trials // 2 - (name == OURS))
+
+
+def test_one_wide_model_has_about_the_parameters_of_two() -> None:
+    """docs/method.md: about the same total number of parameters."""
+    wide = ModelSizes.from_preset(settings.as_tried(FULL.preset, Trial(width=WIDE)))
+    two = size_of(baselines.build("g-e", ModelSizes.from_preset(FULL.preset)))
+    for model in (Ranker(wide), baselines.build("prm", wide), baselines.build("pier", wide)):
+        assert size_of(model) == pytest.approx(two, rel=0.05)
+
+
+def test_a_wide_trial_has_an_encoder_and_a_guide_of_its_width(simulator: Place, studied: study.Results) -> None:
+    width = 2 * TINY.preset.width
+    kept = studied.runs["retriever"][OURS][0]
+    task = replace(kept, trial=replace(kept.trial, width=width), guide=replace(kept.guide, width=width))
+    guide = Task("guide", task.kind, task.seed, trial=task.guide)
+    assert stages.encoder_task(task) == stages.encoder_task(guide) != stages.encoder_task(kept)
+    for before in (stages.encoder_task(task), guide):
+        perform(simulator, before)
+    assert stages._reward_model(simulator, guide).sizes.width == width
+    assert perform(simulator, task)["parameters"] > 1.5 * studied.results[kept]["parameters"]
+    assert f"width {width}" in task.setting and f"width{width}" in task.name
+
+
+@pytest.mark.parametrize("share", sorted({trial.guided for trial in (*settings.TWO_MODELS_TRIALS, *ours.TRIALS)}))
 def test_steps_are_divided_and_none_are_lost(share: float) -> None:
-    divided = settings.divided(FULL.preset, Trial(guided=share))
+    divided = settings.as_tried(FULL.preset, Trial(guided=share))
     assert divided.reward_steps + divided.ranker_steps == FULL.preset.reward_steps + FULL.preset.ranker_steps
     assert divided.reward_steps == round(share * (FULL.preset.reward_steps + FULL.preset.ranker_steps))
 
@@ -499,7 +540,7 @@ def test_a_method_learns_with_the_guide_of_its_own_share(studied: study.Results)
         for task, result in studied.trials["retriever"][method]:
             assert task.guide.guided == task.trial.guided and "refused" not in result
             guide = perform(studied.place, Task("guide", task.kind, task.seed, trial=task.guide))
-            assert guide["steps"] == settings.divided(TINY.preset, task.trial).reward_steps and guide["cached"]
+            assert guide["steps"] == settings.as_tried(TINY.preset, task.trial).reward_steps and guide["cached"]
     searched = studied.searches["retriever"]
     assert [task.guide for task in searched] == [task.guide for task in studied.runs["retriever"][OURS]]
 
@@ -546,6 +587,7 @@ def test_a_digest_names_all_a_run_depends_on(simulator: Place) -> None:
         (simulator, replace(task, seed=1)),
         (simulator, replace(task, method="pier")),
         (simulator, replace(task, trial=Trial(2.0))),
+        (simulator, replace(task, trial=Trial(width=2 * TINY.preset.width))),
         (simulator, replace(task, guide=Trial(2.0))),
         (replace(simulator, scale=longer), task),
         (replace(simulator, scale=replace(TINY, days=6)), task),
@@ -554,7 +596,7 @@ def test_a_digest_names_all_a_run_depends_on(simulator: Place) -> None:
     guide = Task("guide", "retriever")
     guides = [(simulator, guide), (replace(simulator, scale=longer), guide)]
     guides += [(place, replace(guide, trial=Trial(guided=0.8))) for place, _ in guides]
-    steps = {settings.divided(place.scale.preset, task.trial).reward_steps for place, task in guides}
+    steps = {settings.as_tried(place.scale.preset, task.trial).reward_steps for place, task in guides}
     assert len({digest(place, task) for place, task in guides}) >= len(steps) > 1
 
 
