@@ -16,7 +16,7 @@ from benchmarks.quality.claims import claims_of
 from benchmarks.quality.comparison import compare
 from benchmarks.quality.figure import draw
 from benchmarks.quality.methods import METHODS, ORDERS
-from benchmarks.quality.settings import FULL, LONG, OURS, QUICK
+from benchmarks.quality.settings import FULL, LONG, OURS, QUICK, SHOWN
 from benchmarks.quality.stages import KINDS, MOVIELENS, Place
 from benchmarks.quality.study import conduct
 from benchmarks.quality.tables import printed, rows_of
@@ -31,13 +31,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(argv)
     try:
         methods, kinds = _methods(given.methods), _kinds(given.world, given.kinds)
+        if given.shown_alone and given.world != MOVIELENS:
+            raise UsageError(f"--shown-alone found with --world {given.world}, whose logs never say more; leave it out")
         require(given.device)
         if given.world == MOVIELENS:
             movielens.require_files(given.data)
     except GoalRankError as error:
         print(f"{error}", file=sys.stderr)
         return error.exit_code
-    scale = QUICK if given.quick else LONG if given.long else FULL
+    scale = QUICK if given.quick else LONG if given.long else SHOWN if given.shown_alone else FULL
     place = Place(given.world, scale, given.cache.resolve(), given.data.resolve(), given.device)
     torch.set_num_threads(1)
 
@@ -48,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     options = ["--quick"] * given.quick + (["--json", str(given.json)] if given.json else [])
     run(
-        f"quality_{given.world}{'_long' if given.long else ''}",
+        f"quality_{given.world}{'_long' if given.long else '_shown' if given.shown_alone else ''}",
         measured,
         argv=options,
         figure=partial(draw, given.world),
@@ -70,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     scale = parser.add_mutually_exclusive_group()
     scale.add_argument("--quick", action="store_true", help="minutes on one core: shows that it runs, no result")
     scale.add_argument("--long", action="store_true", help="four times the steps; for a GPU")
+    scale.add_argument("--shown-alone", action="store_true", help="the reward model learns from shown lists alone")
     parser.add_argument("--json", type=result_file, metavar="FILE", help="the result, a figure beside it")
     return parser
 

@@ -5,6 +5,7 @@ Shapes: R requests of a split, N candidates, L positions, W windows, H history.
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import ClassVar
@@ -53,6 +54,13 @@ class Problem(ABC):
             lists_RL: best first, -1 where a list is shorter.
             scores_RN: one a candidate where the method has them.
         """
+
+
+def shown_alone(data: TrainingSet) -> TrainingSet:
+    """The same, but that of candidates which were not shown nothing is known, whoever chose."""
+    made = copy.copy(data)
+    made.self_selected_E = np.zeros_like(data.self_selected_E)
+    return made
 
 
 def write_problem(

@@ -92,6 +92,9 @@ class Scale:
     stand_in_steps: int
     watched_requests: int  # validation requests on which the ranker in training is asked
     overtraining: int  # the over-optimisation check trains so many times as long
+    shown_alone: bool = (
+        False  # the reward model learns from lists as they were shown, even where users chose (MovieLens)
+    )
 
 
 FULL = Scale(
@@ -122,6 +125,10 @@ FULL = Scale(
 LONG = replace(FULL, name="long", preset=replace(FULL.preset, reward_steps=2000, ranker_steps=2000), trials=4)
 """Four times the steps, for a GPU: whether FULL's are too few. In the simulated world they are not. The first four
 trials of each method, all at one width."""
+
+SHOWN = replace(FULL, name="shown", trials=4, shown_alone=True)
+"""An arm of its own (docs/method.md, offline protocol): a reward model that only ever saw shown lists. The first four
+trials, all at one width."""
 
 QUICK = Scale(
     name="quick",

@@ -34,7 +34,7 @@ from benchmarks.devices import device_of, name_of
 from benchmarks.kept import RESULT, made_once, result_of
 from benchmarks.quality import guide_measures, movielens, simulated
 from benchmarks.quality.methods import ask, batches, modules_of, opinion, train
-from benchmarks.quality.problem import TEST, TRAIN, VALIDATION, Problem
+from benchmarks.quality.problem import TEST, TRAIN, VALIDATION, Problem, shown_alone
 from benchmarks.quality.search import long_search
 from benchmarks.quality.settings import OURS, Scale, Trial, as_tried
 from goalrank.checkpoint import load_model, save_model
@@ -178,6 +178,8 @@ def _depends_on(place: Place, task: Task) -> dict[str, Any]:
     made["encoder"] = digest(place, encoder_task(task))
     if task.stage == "guide":
         made["preset"]["reward_steps"] = as_tried(scale.preset, task.trial).reward_steps
+        if scale.shown_alone:
+            made["shown_alone"] = True
     if task.stage in ("guide", "stand_in"):
         made |= {"trial": _told(task.trial), "code": code_digest(("goalrank.reward_training",))}
         if task.stage == "stand_in":
@@ -351,7 +353,8 @@ def _pretrain(place: Place, task: Task, folder: Path) -> dict[str, Any]:
 def _train_guide(place: Place, task: Task, folder: Path) -> dict[str, Any]:
     problem = problem_of(place, task.kind)
     steps = as_tried(place.scale.preset, task.trial).reward_steps
-    return _reward(place, task, problem.data, problem.rows[TRAIN], steps, folder)
+    data = shown_alone(problem.data) if place.scale.shown_alone else problem.data
+    return _reward(place, task, data, problem.rows[TRAIN], steps, folder)
 
 
 def _train_stand_in(place: Place, task: Task, folder: Path) -> dict[str, Any]:

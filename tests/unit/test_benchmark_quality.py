@@ -426,6 +426,35 @@ def test_movielens_end_to_end_by_the_command_line(tmp_path: Path, monkeypatch, c
     assert again["rows"] == document["rows"] and "to do" not in capsys.readouterr().err
 
 
+def test_a_reward_model_that_only_ever_saw_shown_lists(tmp_path: Path, monkeypatch) -> None:
+    """docs/method.md: an arm of its own. Its lists are the logged ones; the ranker's own supervised term keeps what
+    everybody learns from."""
+    write_files(tmp_path / "ml")
+    monkeypatch.setattr(command, "SHOWN", replace(TINY, seeds=1, trials=1, shown_alone=True))
+    learnt: list[bool] = []
+    train_reward = stages.train_reward
+
+    def noted(model: object, data: TrainingSet, rows_R: np.ndarray, *rest: object, **more: object) -> dict:
+        learnt.append(bool(data.feedback(rows_R).self_selected_B.any()))
+        return train_reward(model, data, rows_R, *rest, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(stages, "train_reward", noted)
+    options = ["--world", MOVIELENS, "--data", str(tmp_path / "ml"), "--cache", str(tmp_path / "cache")]
+    options += ["--methods", OURS, "--kinds", "matched", "--json", str(tmp_path / "quality.json")]
+    assert command.main([*options, "--shown-alone"]) == 0
+    assert json.loads((tmp_path / "quality.json").read_text())["benchmark"] == "quality_movielens_shown"
+    assert learnt and not any(learnt)
+    place = Place(MOVIELENS, command.SHOWN, tmp_path / "cache", tmp_path / "ml")
+    assert stages.problem_of(place, "matched").data.self_selected_E.all()
+    task = Task("guide", "matched", trial=RATE_TRIALS[0])
+    assert digest(place, task) != digest(replace(place, scale=replace(command.SHOWN, shown_alone=False)), task)
+
+
+def test_shown_lists_alone_are_nothing_new_in_the_simulated_world(capsys) -> None:
+    assert command.main(["--world", SIMULATOR, "--shown-alone"]) == 2
+    assert "--shown-alone found with --world simulator" in capsys.readouterr().err
+
+
 def test_without_the_data_it_says_so_and_exits_2(tmp_path: Path, capsys) -> None:
     assert command.main(["--world", MOVIELENS, "--data", str(tmp_path), "--quick"]) == 2
     found = capsys.readouterr()
