@@ -36,10 +36,10 @@ EXECUTOR_CORES, EXECUTOR_GB, HEADROOM = 4, 16, 2.0
 """An executor as asked for: 4 GB a core, Spark's usual ratio; HEADROOM times the cores computed, for a retried stage
 and a machine that is gone."""
 
-GPU, MEASURED_USE = "H100", 0.164
+GPU, MEASURED_USE = "H100", 0.160
 """The GPU, and the share of its bf16 peak that a step at preset large got (benchmarks/results/gpu_step.json)."""
 
-SINGLE_USE = 0.0299
+SINGLE_USE = 0.0326
 """The same in float32, not compiled, as the reward models are trained: the ranker's step stands for theirs."""
 
 SAMPLING = 2.0

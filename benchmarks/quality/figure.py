@@ -67,7 +67,7 @@ def _points(axis: Axes, rows: list[Row], metric: str) -> None:
     trained = [row[metric] for row in known if row.get("family", ORDER) != ORDER] or [row[metric] for row in known]
     if not trained:
         return
-    margin = trained[-1] - trained[0] or 0.1 * abs(trained[0])
+    margin = trained[-1] - trained[0] or math.inf  # one alone stands beside whatever there is
     within = [row for row in known if trained[0] - margin <= row[metric] <= trained[-1] + margin]
     beyond = [f"{row['method']} {row[metric]:.3f}" for row in known if row not in within]
     for row in within:

@@ -161,6 +161,9 @@ def test_methods_are_told_apart_and_who_lies_beyond_the_axis_is_named() -> None:
     assert [label.get_text() for label in axis.get_yticklabels()] == ["near", OURS, "prm"]
     assert axis.get_xlabel().splitlines() == ["map@6", "beyond the axis:", "random 0.050"]
     assert 0.6 < axis.get_xlim()[0] < 0.67
+    alone = Figure().subplots()
+    figure._points(alone, rows[1:3], "map@6")
+    assert [label.get_text() for label in alone.get_yticklabels()] == ["random", OURS]  # nobody to differ from
     for few in (rows[2:3], [{"method": "unmeasured"}]):  # nobody trained, nobody measured
         figure._points(Figure().subplots(), few, "map@6")
 
