@@ -19,6 +19,7 @@
     learning_curves.py  ... how training went, in the JSON alone
     claims.py           comparison -> claims;  figure.py  rows -> PNG
 
-Equal conditions: the same requests, features, pretrained encoder and guide (a seed's), as many optimiser steps over all
-parts of a method, as many tuning trials, chosen on validation requests alone (seed 0), reported on test requests.
+Equal conditions: the same requests, features, pretrained encoder and guide (of a seed and a width), as many optimiser
+steps over all parts of a method, about as many parameters at serving time, as many tuning trials, chosen on validation
+requests alone (seed 0), reported on test requests.
 """

@@ -32,7 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         methods, kinds = _methods(given.methods), _kinds(given.world, given.kinds)
         if given.shown_alone and given.world != MOVIELENS:
-            raise UsageError(f"--shown-alone found with --world {given.world}, whose logs never say more; leave it out")
+            raise UsageError(
+                f"--shown-alone found with --world {given.world}, expected {MOVIELENS}, where users chose; leave it out"
+            )
         require(given.device)
         if given.world == MOVIELENS:
             movielens.require_files(given.data)

@@ -5,8 +5,8 @@
     goalrank                                                       as the night trains it
 
 One budget for all: `preset.reward_steps + preset.ranker_steps` optimiser steps over all parts of a method. Who has an
-evaluator or a guide (the reward model of the seed, the same for all that give it as many steps) has spent the first
-part on it, how much its trial says; who has none trains so much longer.
+evaluator or a guide (the reward model of the seed, the same for all that give it as many steps and are as wide) has
+spent the first part on it, how much its trial says; who has none trains so much longer.
 
 What is kept: the field's parts and the guide at their best held-out loss (a tenth of the training requests is held
 out), GoalRank at its last step.
@@ -103,7 +103,7 @@ def needs_guide(name: str, preset: Preset) -> bool:
     if name == OURS:
         return True
     policy = _untrained(name, ModelSizes.from_preset(preset))
-    return hasattr(policy, "evaluator") or bool(getattr(policy, "with_reward", False))
+    return has_evaluator(name, preset) or bool(getattr(policy, "with_reward", False))
 
 
 def has_evaluator(name: str, preset: Preset) -> bool:

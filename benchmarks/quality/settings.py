@@ -7,8 +7,9 @@ GoalRank's (ours.py) are learning rate, temperature, weight of the supervised te
 together, and were chosen after a look at some ninety settings on those requests, which no rival had
 (docs/experiments.md). The guide's learning rate is tuned like a method's, by its own held-out loss, at an even split.
 
-About the same number of parameters in all (docs/method.md, offline protocol): a generator and its evaluator are two
-models of the preset's width, so whoever is one model has half of its trials at the width at which one is as large.
+About the same number of parameters at serving time (docs/method.md, offline protocol): a generator and its evaluator
+are two models of the preset's width, so whoever is one model has half of its trials (GoalRank three of eight) at the
+width at which one is as large.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class Trial:
 
 
 WIDE = 88
-"""One model of this width has as many parameters as two of FULL's (docs/method.md: "about the same total number")."""
+"""One model of this width has about as many parameters as two of FULL's."""
 
 
 def widened(trials: tuple[Trial, ...]) -> tuple[Trial, ...]:
@@ -92,9 +93,8 @@ class Scale:
     stand_in_steps: int
     watched_requests: int  # validation requests on which the ranker in training is asked
     overtraining: int  # the over-optimisation check trains so many times as long
-    shown_alone: bool = (
-        False  # the reward model learns from lists as they were shown, even where users chose (MovieLens)
-    )
+    shown_alone: bool = False
+    """The reward model learns from lists as they were shown, even where users chose among all candidates."""
 
 
 FULL = Scale(

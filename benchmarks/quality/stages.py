@@ -2,8 +2,8 @@
 
     CACHE/<stage>/<name>-<digest>/    result.json, and what the stage makes beside it
 
-    data      a world's problem, one kind of candidates       encoder   pretrained on the next item, of a seed
-    guide     a reward model of a seed and a learning rate    run       a method, a seed, a trial: judged on both splits
+    data      a world's problem, one kind of candidates       encoder   pretrained on the next item, of a seed, a width
+    guide     a reward model of a seed and a trial            run       a method, a seed, a trial: judged on both splits
     stand_in  the reward model of random lists                search    a reward model's best lists, judged
     overtrain GoalRank trained on and on, watched             judged    a guide's opinion of lists against the truth
 
@@ -178,10 +178,9 @@ def _depends_on(place: Place, task: Task) -> dict[str, Any]:
     made["encoder"] = digest(place, encoder_task(task))
     if task.stage == "guide":
         made["preset"]["reward_steps"] = as_tried(scale.preset, task.trial).reward_steps
-        if scale.shown_alone:
-            made["shown_alone"] = True
+        made["shown_alone"] = scale.shown_alone
     if task.stage in ("guide", "stand_in"):
-        made |= {"trial": _told(task.trial), "code": code_digest(("goalrank.reward_training",))}
+        made |= {"trial": asdict(task.trial), "code": code_digest(("goalrank.reward_training",))}
         if task.stage == "stand_in":
             made |= {"random_lists": scale.random_lists, "steps": scale.stand_in_steps}
         return made
@@ -190,16 +189,11 @@ def _depends_on(place: Place, task: Task) -> dict[str, Any]:
     if task.stage == "search":
         made["model"] = digest(place, _searched(task))
         return made | {"search": code_digest(("benchmarks.quality.search",))}
-    made |= {"guide": digest(place, _guide(task)), "method": task.method, "trial": _told(task.trial)}
+    made |= {"guide": digest(place, _guide(task)), "method": task.method, "trial": asdict(task.trial)}
     made["watched"] = scale.watched_requests
     if task.stage == "overtrain":
         made["overtraining"] = scale.overtraining
     return made
-
-
-def _told(trial: Trial) -> dict[str, Any]:
-    """A trial's fields, less the width where it is the preset's."""
-    return {name: value for name, value in asdict(trial).items() if name != "width" or value}
 
 
 def _width(task: Task) -> int:
@@ -314,7 +308,7 @@ def problem_of(place: Place, kind: str) -> Problem:
     return kind_of(folder_of(place, Task("data", kind)))
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=16)
 def encoder_of(place: Place, task: Task) -> RequestEncoder:
     """The pretrained encoder, read from the cache."""
     encoder = RequestEncoder(ModelSizes.from_preset(as_tried(place.scale.preset, task.trial)))

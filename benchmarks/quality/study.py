@@ -1,6 +1,7 @@
 """The pieces of a study in their order, on several processes, with an estimate of what is left.
 
-data -> encoders -> the guide's trials (seed 0) -> every method's trials (seed 0) -> guides -> the other seeds
+data -> encoders -> the guide's trials (seed 0) -> every method's trials (seed 0) -> encoders of other widths, guides
+                                          -> the other seeds
                                           -> in the simulator: guides judged, stand-in, searches, overtraining
 """
 
@@ -99,7 +100,7 @@ def _conduct(found: Results, methods: Sequence[str], kinds: Sequence[str], pool:
                 Task("run", kind, 0, method, trial, replace(guides[kind], guided=trial.guided, width=trial.width))
                 for trial in trials
             ]
-    _wave(found, "encoders: other widths", encoders_of(runs), pool)
+    _wave(found, "encoders: other widths", encoder_tasks(runs), pool)
     _wave(found, "guides: other shares of the steps and widths", guides_of(runs), pool)
     _wave(found, "methods: trials", [task for one in runs.values() for tasks in one.values() for task in tasks], pool)
     for kind in kinds:
@@ -109,7 +110,7 @@ def _conduct(found: Results, methods: Sequence[str], kinds: Sequence[str], pool:
             found.trials[kind][method] = [(task, found.results[task]) for task in tasks]
             chosen = _best(found, tasks, problem_of(place, kind).selected_by, largest=True)
             found.runs[kind][method] = [replace(chosen, seed=seed) for seed in seeds]
-    _wave(found, "encoders", encoders_of(found.runs), pool)
+    _wave(found, "encoders", encoder_tasks(found.runs), pool)
     _wave(found, "guides", guides_of(found.runs), pool)
     _wave(found, "methods", [task for one in found.runs.values() for tasks in one.values() for task in tasks], pool)
 
@@ -120,7 +121,7 @@ def _conduct(found: Results, methods: Sequence[str], kinds: Sequence[str], pool:
     return found
 
 
-def encoders_of(runs: dict[str, dict[str, list[Task]]]) -> list[Task]:
+def encoder_tasks(runs: dict[str, dict[str, list[Task]]]) -> list[Task]:
     """The encoders that these runs begin with."""
     return list(dict.fromkeys(encoder_task(task) for one in runs.values() for tasks in one.values() for task in tasks))
 
