@@ -35,7 +35,7 @@ from benchmarks.quality.problem import TEST, TRAIN
 from benchmarks.quality.settings import Scale
 from benchmarks.quality.stages import SIMULATOR, Place, code_digest
 from benchmarks.report import Claim, Row, claim, positive, progress, result_file, run
-from benchmarks.scaling_figure import draw
+from benchmarks.scaling_figure import draw, draw_with_larger
 from benchmarks.scaling_generators import generators_and_evaluator, judged, size_of
 from benchmarks.scaling_law import FEWEST_POINTS, Law, fitted
 from benchmarks.scaling_points import first_of, sized, trained
@@ -114,7 +114,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return rows, claims_of(rows)
 
     options = ["--quick"] * given.quick + (["--json", str(given.json)] if given.json else [])
-    run("scaling", measured, argv=options, figure=draw)
+    own = given.quick or given.gpu or "size" not in parts  # the figure's points are the table's own
+    run("scaling", measured, argv=options, figure=draw if own else draw_with_larger)
     return 0
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from matplotlib.axes import Axes
 
-from benchmarks import scaling
+from benchmarks import scaling, scaling_figure
 from benchmarks.ablations import runs
 from benchmarks.ablations.signals import Truth
 from benchmarks.quality import stages
@@ -32,6 +33,19 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     found = Place(SIMULATOR, TINY.scale, tmp_path_factory.mktemp("scaling"), Path("unused"))
     runs.prepare(found, TINY.seeds)
     return found
+
+
+def test_larger_sizes_of_another_precision_stand_beside_the_figures_own(tmp_path: Path, monkeypatch) -> None:
+    drawn: list[Axes] = []
+    monkeypatch.setattr(scaling_figure, "save", lambda figure, file: drawn.extend(figure.axes))
+    own = [{"part": "size, r*", "without embeddings": 1e4, "regret": 0.7, "sd": 0.01}]
+    scaling_figure.draw(own, tmp_path / "own.png")
+    scaling_figure.draw_with_larger(own, tmp_path / "both.png")
+    _, alone, _, _, both, _ = drawn
+    larger = [row for row in json.loads(scaling_figure.LARGER.read_text())["rows"] if row["part"] == "size, r*"]
+    assert alone.dataLim.xmax == 1e4 and both.dataLim.xmax == larger[-1]["without embeddings"]
+    labels = [text.get_text() for text in both.get_legend().get_texts()]
+    assert sum("in no fit" in label for label in labels) == len(scaling_figure.SIGNALS) - 1  # nothing of the guide here
 
 
 def test_every_part_end_to_end(place: Place, tmp_path: Path, capsys) -> None:
