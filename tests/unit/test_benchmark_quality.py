@@ -398,6 +398,20 @@ def test_the_guides_are_published(studied: study.Results) -> None:
     assert [task.guide for task in studied.judged["retriever"]] == [ours.guide] * len(studied.seeds)
 
 
+def test_the_simulated_world_by_the_command_line(
+    simulator: Place, studied: study.Results, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    monkeypatch.setattr(command, "QUICK", TINY)
+    options = ["--world", SIMULATOR, "--cache", str(simulator.cache), "--quick", "--methods", "g-e"]
+    assert command.main([*options, "--json", str(tmp_path / "quality.json")]) == 0
+    printed = capsys.readouterr()
+    document = json.loads((tmp_path / "quality.json").read_text())
+    assert document["benchmark"] == "quality_simulator" and document["quick"] and document["complete"]
+    assert [row["method"] for row in document["rows"] if row["part"] == "retriever"] == [*ORDERS, "g-e", OURS]
+    assert "true reward above the long search of r_hat" in printed.out and "to do" not in printed.err  # all in the cache
+    assert (tmp_path / "quality.png").stat().st_size > 0
+
+
 def test_movielens_end_to_end_by_the_command_line(tmp_path: Path, monkeypatch, capsys) -> None:
     write_files(tmp_path / "ml")
     monkeypatch.setattr(command, "QUICK", replace(TINY, seeds=1, trials=1))
