@@ -171,13 +171,12 @@ def _depends_on(place: Place, task: Task) -> dict[str, Any]:
     if task.stage == "judged":
         code = code_digest(("benchmarks.quality.guide_measures",))
         return made | {"model": digest(place, _guide(task)), "requests": scale.watched_requests, "code": code}
-    preset = asdict(scale.preset) | {"width": _width(task) or scale.preset.width}
+    preset = asdict(as_tried(scale.preset, _of_the_model(task)))
     made["preset"] = {name: value for name, value in preset.items() if name not in _UNUSED_BY.get(task.stage, ())}
     if task.stage == "encoder":
         return made | {"places": scale.pretrain_places, "code": code_digest(("goalrank.pretrain",))}
     made["encoder"] = digest(place, encoder_task(task))
     if task.stage == "guide":
-        made["preset"]["reward_steps"] = as_tried(scale.preset, task.trial).reward_steps
         made["shown_alone"] = scale.shown_alone
     if task.stage in ("guide", "stand_in"):
         made |= {"trial": asdict(task.trial), "code": code_digest(("goalrank.reward_training",))}
@@ -196,9 +195,9 @@ def _depends_on(place: Place, task: Task) -> dict[str, Any]:
     return made
 
 
-def _width(task: Task) -> int:
-    """Of the model that a task is about; 0: the preset's."""
-    return (task.guide if task.stage in ("search", "judged") else task.trial).width
+def _of_the_model(task: Task) -> Trial:
+    """The setting of the model that a task is about."""
+    return task.guide if task.stage in ("search", "judged") else task.trial
 
 
 _OF_THE_RANKER = ("helper_lists", "on_policy_lists", "ranker_steps", "checkpoint_every", "helpers", "refresh")
@@ -286,7 +285,7 @@ def encoder_task(task: Task) -> Task:
     """The encoder that a guide or a run begins with; of the first kind of candidates for all kinds, since sequences do
     not depend on candidates."""
     kind = KINDS[MOVIELENS][0] if task.kind in KINDS[MOVIELENS] else task.kind
-    return Task("encoder", kind, task.seed, trial=Trial(width=_width(task)))
+    return Task("encoder", kind, task.seed, trial=Trial(width=_of_the_model(task).width))
 
 
 def _guide(task: Task) -> Task:

@@ -102,7 +102,7 @@ def _conduct(found: Results, methods: Sequence[str], kinds: Sequence[str], pool:
             ]
     _wave(found, "encoders: other widths", encoder_tasks(runs), pool)
     _wave(found, "guides: other shares of the steps and widths", guides_of(runs), pool)
-    _wave(found, "methods: trials", [task for one in runs.values() for tasks in one.values() for task in tasks], pool)
+    _wave(found, "methods: trials", tasks_of(runs), pool)
     for kind in kinds:
         found.trials[kind] = {GUIDE: [(task, found.results[task]) for task in tried[kind]]}
         found.runs[kind] = {}
@@ -112,7 +112,7 @@ def _conduct(found: Results, methods: Sequence[str], kinds: Sequence[str], pool:
             found.runs[kind][method] = [replace(chosen, seed=seed) for seed in seeds]
     _wave(found, "encoders", encoder_tasks(found.runs), pool)
     _wave(found, "guides", guides_of(found.runs), pool)
-    _wave(found, "methods", [task for one in found.runs.values() for tasks in one.values() for task in tasks], pool)
+    _wave(found, "methods", tasks_of(found.runs), pool)
 
     if place.world == SIMULATOR:
         for kind in kinds:
@@ -121,15 +121,19 @@ def _conduct(found: Results, methods: Sequence[str], kinds: Sequence[str], pool:
     return found
 
 
+def tasks_of(runs: dict[str, dict[str, list[Task]]]) -> list[Task]:
+    """All tasks of runs by kind and method."""
+    return [task for of_kind in runs.values() for of_method in of_kind.values() for task in of_method]
+
+
 def encoder_tasks(runs: dict[str, dict[str, list[Task]]]) -> list[Task]:
     """The encoders that these runs begin with."""
-    return list(dict.fromkeys(encoder_task(task) for one in runs.values() for tasks in one.values() for task in tasks))
+    return list(dict.fromkeys(encoder_task(task) for task in tasks_of(runs)))
 
 
 def guides_of(runs: dict[str, dict[str, list[Task]]]) -> list[Task]:
     """The guides that these runs need."""
-    tasks = [task for of_kind in runs.values() for of_method in of_kind.values() for task in of_method]
-    return list(dict.fromkeys(Task("guide", task.kind, task.seed, trial=task.guide) for task in tasks))
+    return list(dict.fromkeys(Task("guide", task.kind, task.seed, trial=task.guide) for task in tasks_of(runs)))
 
 
 def _truth_of(found: Results, kind: str, guide: Trial, pool: Executor | None) -> None:
