@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -54,6 +56,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     size = QUICK if given.quick else GOOD_GUIDE if given.good_guide else FULL
     names = list(STUDIES) if given.study == ALL else [given.study]
     studies = [STUDIES[name](size.thin) for name in names]
+    if given.arms is not None:
+        arms = [arm.name for study in studies for arm in study.arms]
+        studies = [narrowed for study in studies if (narrowed := _narrowed(study, given.arms)).arms]
+        if not studies:
+            expected = f"part of the name of an arm: {'; '.join(arms)}" if arms else "none: this study has no arms"
+            print(f"--arms {given.arms.pattern!r} found, expected {expected}", file=sys.stderr)
+            return UsageError.exit_code
     place = Place(SIMULATOR, size.scale, given.cache.resolve(), Path("unused"), given.device)
     torch.set_num_threads(1)
     claims: dict[str, list[Claim]] = {}
@@ -79,6 +88,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _narrowed(study: Study, wanted: re.Pattern[str]) -> Study:
+    """The study with those of its arms whose name has the pattern in it."""
+    return replace(study, arms=[arm for arm in study.arms if wanted.search(arm.name)])
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise argparse.ArgumentTypeError(f"{text!r} found, expected a regular expression ({error})") from None
+
+
 def _conducted(place: Place, study: Study, seeds: int, jobs: int) -> dict:
     """All arms of the first seed before any of the second: what is interrupted is a whole study with fewer seeds."""
     wanted = [runs.Run(arm, seed) for seed in range(seeds) for arm in study.arms]
@@ -88,6 +109,7 @@ def _conducted(place: Place, study: Study, seeds: int, jobs: int) -> dict:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ablations", description=__doc__)
     parser.add_argument("--study", choices=(*STUDIES, ALL), required=True)
+    parser.add_argument("--arms", type=_pattern, metavar="REGEX", help="only arms with this in their name")
     parser.add_argument("--cache", type=Path, default=CACHE, help="finished runs; a study goes on from them")
     parser.add_argument("--jobs", type=positive, default=1, help="processes, one torch thread each")
     parser.add_argument("--device", choices=DEVICES, default="cpu", help="what models learn on")

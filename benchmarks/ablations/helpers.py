@@ -3,17 +3,26 @@
 The base holds one list of each of the nine heuristics and OWN of the ranker. Left out, a helper's list is missing and
 not made up for. One generator fills the helpers' part of the group beside as many own lists, or, alone, the whole of it
 (SIZE lists); the ranker itself is a generator too, which the authors' public code has alone. What the mixture is worth
-is asked among groups with as many own lists: these are worth something by themselves (on_policy.py).
+is asked among groups with as many own lists: these are worth something by themselves (on_policy.py). What the helpers
+bring is measured beside, before any training: how their rewards spread against the guide's noise, how many lists are
+duplicates, how far the lists of a group differ.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
+from benchmarks.ablations import runs
 from benchmarks.ablations.arms import Arm
 from benchmarks.ablations.figure import draw_arms
+from benchmarks.ablations.settings import Size
 from benchmarks.ablations.study import Study, by_arm
+from benchmarks.ablations.training import measured_groups
+from benchmarks.quality.stages import Place
 from benchmarks.report import Claim, Row, claim
+from goalrank.group_plan import planned
+from goalrank.groups import group_statistics
 from goalrank.policies import REGISTRY
 
 HEURISTICS = tuple(policy.name for policy in REGISTRY.values() if not policy.neural)
@@ -24,6 +33,8 @@ BASE = "all nine heuristics"
 NO_OWN = "all nine heuristics, no own lists"
 PRESET = "as a preset has them"
 AND_OWN, BY_ITSELF = " and own lists", " alone"
+STATISTICS = ("reward_std", "reward_noise", "without_signal", "duplicates", "distinct_items", "distinct_positions")
+"""Of goalrank.groups.group_statistics."""
 
 
 def study(thin: bool) -> Study:
@@ -41,7 +52,22 @@ def study(thin: bool) -> Study:
     question = (
         f"helpers in the mix; one list each and {OWN} own, or {SIZE - OWN} of one generator, or {SIZE} and none own"
     )
-    return Study("helpers", question, arms, _claims, partial(draw_arms, base=BASE, height=5.0), base=BASE)
+    draw = partial(draw_arms, base=BASE, height=5.0)
+    return Study("helpers", question, arms, _claims, draw, base=BASE, beside=partial(_statistics, arms))
+
+
+def _statistics(arms: Sequence[Arm], place: Place, size: Size) -> list[Row]:
+    """The groups of each arm as they are before its ranker adds own lists, under the first seed's guide."""
+    problem, guide = runs.problem_of(place), runs.guide_of(place, 0)
+    rows: list[Row] = []
+    for arm in arms:
+        chosen = planned(place.scale.preset, arm.plan)
+        if not arm.without_helpers:
+            lists, mix = chosen.helper_lists, chosen.helpers
+            found = group_statistics(measured_groups(problem, guide, size.measured_groups, lists, mix))
+            figures = {name: float(f"{found[name]:.4g}") for name in STATISTICS}
+            rows.append({"part": "the helpers' lists alone", "helpers": arm.name} | figures)
+    return rows
 
 
 def plan_of(names: tuple[str, ...] | list[str], own: int = OWN) -> str:

@@ -1,10 +1,12 @@
 """What normalising the rewards of a group does and does not do against the reward model's errors.
 
-Rewards are the true ones with an error planted (signals.py), so that how much of the order is right is known. Arms:
-standardised (dividing alone is the same policy), raw at the temperature that makes it as sharp on the whole data set
-(centring alone is the same policy as raw), ranks, also matched. Expected, before any run: a constant in a request
-changes nothing in any arm; a scale of the request's own changes nothing where rewards are divided by their spread;
-monotone transforms change nothing for ranks (but for ties); an error that differs between lists stays in every arm.
+Rewards are the true ones with an error planted (signals.py), so that how much of the order is right is known; last, the
+trained guide's, whose errors are its own. Arms: standardised (dividing alone is the same policy), raw at the
+temperature that makes it as sharp on the whole data set (centring alone is the same policy as raw), ranks, also
+matched; of r* and the guide also raw at the very temperature of standardised ones, which is another sharpness.
+Expected, before any run: a constant in a request changes nothing in any arm; a scale of the request's own changes
+nothing where rewards are divided by their spread; monotone transforms change nothing for ranks (but for ties); an error
+that differs between lists stays in every arm.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from benchmarks.report import Claim, Row, claim
 from goalrank.metrics import rank_correlation
 from goalrank.objective import Normalisation, ObjectiveConfig, group_relative_loss
 
-CONSTANT, SCALE = Signal(True, "constant", 10.0), Signal(True, "scale", 10.0)
+CONSTANT, SCALE, GUIDE = Signal(True, "constant", 10.0), Signal(True, "scale", 10.0), Signal()
 LIST_ERRORS: tuple[Error, ...] = ("noise", "popularity")
 LIST_SIZES = (0.5, 2.0)
 MONOTONE: tuple[Error, ...] = ("cube", "saturating", "steps")
@@ -34,14 +36,17 @@ OBJECTIVES = {
     "raw, matched": ObjectiveConfig(normalisation="raw", matched_to="standardised"),
     "ranks, matched": ObjectiveConfig(normalisation="ranks", matched_to="standardised"),
 }
+UNMATCHED = {"raw": ObjectiveConfig(normalisation="raw")}
+"""At the temperature that standardised rewards have, in units of the reward."""
 ALL_ARMS: tuple[Normalisation, ...] = ("standardised", "divided", "raw", "centred", "ranks")
+BASE = f"{TRUTH.name}; standardised"
 LOSS_LIMIT, REGRET_LIMIT = 1e-3, 0.01
 """Of a loss that rounding alone may change (the constants are 10 times the spread, rewards float32); and of regret,
 what is held to be no change: the usual spread over seeds."""
 
 
 def study(thin: bool) -> Study:
-    """Every error under every objective."""
+    """Every error under every objective, and the guide."""
     signals = [TRUTH, CONSTANT, SCALE]
     signals += [Signal(True, error, size) for error in LIST_ERRORS for size in LIST_SIZES]
     signals += [Signal(True, error) for error in MONOTONE]
@@ -49,11 +54,19 @@ def study(thin: bool) -> Study:
         signals = [TRUTH, SCALE, Signal(True, "noise", 2.0)]
     arms = [
         Arm(f"{signal.name}; {name}", signal=signal, objective=objective)
-        for signal in signals
-        for name, objective in OBJECTIVES.items()
+        for signal in (*signals, GUIDE)
+        for name, objective in (OBJECTIVES | (UNMATCHED if signal in (TRUTH, GUIDE) else {})).items()
     ]
-    question = "rewards are r* with an error planted; arms of the normalisation, equally sharp on the whole data set"
-    return Study("normalisation", question, arms, _claims, _draw, f"{TRUTH.name}; standardised", _losses)
+    question = (
+        "rewards are r* with an error planted, or the guide's; arms of the normalisation, equally sharp on the whole "
+        f'data set but for "{next(iter(UNMATCHED))}"; the base is {BASE}, of the guide\'s arms {_base_of(GUIDE.name)}'
+    )
+    return Study("normalisation", question, arms, _claims, _draw, BASE, _losses, _base_of)
+
+
+def _base_of(arm: str) -> str:
+    """The guide's errors are not the normalisation's doing: its arms are compared with one another."""
+    return f"{GUIDE.name}; {BASE.split('; ')[1]}" if arm.split("; ")[0] == GUIDE.name else BASE
 
 
 def _losses(place: Place, size: Size) -> list[Row]:
@@ -98,13 +111,17 @@ def _claims(rows: list[Row]) -> list[Claim]:
             what = "changes" if limit == "at most" else "loses (it must not be robust)"
             gap = abs(other - plain) if limit == "at most" else other - plain
             made.append(claim(f"{signal.name}, {objective}: regret {what} by", gap, limit, REGRET_LIMIT))
+    standardised, raw = (known.get(f"{GUIDE.name}; {objective}") for objective in ("standardised", "raw, matched"))
+    if standardised is not None and raw is not None:
+        name = "guide, raw, matched: regret differs from standardised by"
+        made.append(claim(name, abs(raw - standardised), "at most", REGRET_LIMIT))
     return made
 
 
 def _draw(rows: list[Row], file: Path) -> None:
     figure, (left, right) = panels(2, height=6.0)
     trained = [row for row in rows if "regret" in row]
-    dots(left, trained, f"{TRUTH.name}; standardised")
+    dots(left, trained, BASE)
     for objective in OBJECTIVES:
         of_objective = [row for row in trained if row["arm"].endswith(f"; {objective}")]
         curve(right, of_objective, "agreement", objective)

@@ -5,6 +5,7 @@ Shapes: R requests, G lists, P pairs of lists.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -84,10 +85,13 @@ def greedy_lists(ranker: Ranker, problem: Simulated) -> np.ndarray:
     return np.concatenate(lists)
 
 
-def measured_groups(problem: Simulated, model: RewardModel, requests: int) -> Groups:
-    """The same lists for every signal: MEASURED_LISTS a request of some training requests, scored by the model."""
+def measured_groups(
+    problem: Simulated, model: RewardModel, requests: int, lists: int = MEASURED_LISTS, mix: Sequence[str] = ()
+) -> Groups:
+    """So many lists a request of some training requests, scored by the model; the same for every signal, of helpers as
+    goalrank.groups.build_groups takes them."""
     rows_R = problem.rows[TRAIN][:: max(1, len(problem.rows[TRAIN]) // requests)][:requests]
-    return build_groups(problem.data, rows_R, model.to("cpu"), MEASURED_LISTS, seed=0)
+    return build_groups(problem.data, rows_R, model.to("cpu"), lists, seed=0, mix=mix)
 
 
 def order_of(problem: Simulated, truth: Truth, model: RewardModel, requests: int) -> dict[str, float]:

@@ -23,6 +23,7 @@ from benchmarks.quality.problem import TRAIN
 from benchmarks.quality.settings import FULL as QUALITY
 from benchmarks.quality.stages import SIMULATOR, Place, code_digest
 from benchmarks.report import claim
+from goalrank.errors import UsageError
 from goalrank.group_plan import planned
 from goalrank.objective import Loss
 from goalrank.policies import REGISTRY, Opinion, Proposal, helper_columns, propose_lists, top_lists
@@ -62,11 +63,31 @@ def test_every_study_end_to_end(place: Place, tmp_path: Path, capsys) -> None:
                 assert stats.ttest_1samp(by_seed, 0.0).pvalue <= row["Holm p over seeds"] + 0.01
         assert (tmp_path / f"ablations-{name}.png").stat().st_size > 5_000
         assert any(made["name"].startswith(f"{name}: ") for made in document["claims"])
+    statistics = [row for row in document["rows"] if row.get("part") == "the helpers' lists alone"]
+    assert [row["helpers"] for row in statistics] == [
+        arm.name for arm in helpers.study(True).arms if not arm.without_helpers
+    ]
+    of = {row["helpers"]: row for row in statistics}
+    assert of["all nine heuristics"]["distinct_items"] > of["retriever_sampled alone"]["distinct_items"] > 0
+    assert all(0 <= row["duplicates"] < 1 and row["reward_std"] > 0 for row in statistics)
     page = (tmp_path / "ablations.md").read_text()
     assert all(f"## {name}" in page for name in command.STUDIES) and "own lists alone" in page
     assert command.main(options) == 0  # from the cache
     again = json.loads((tmp_path / "ablations.json").read_text())
     assert again["rows"] == document["rows"] and "to do" not in capsys.readouterr().err
+
+
+def test_some_arms_of_a_study_are_the_study_with_those_alone(place: Place, tmp_path: Path, capsys) -> None:
+    options = ["--study", "group_size", "--quick", "--cache", str(place.cache)]
+    file = tmp_path / "some.json"
+    assert command.main([*options, "--arms", "^(3|8) lists, equal temperature$", "--json", str(file)]) == 0
+    named = [row["arm"] for row in json.loads(file.read_text())["rows"]]
+    assert named == [f"{size} lists, {group_size.EQUAL}" for size in (3, 8)]
+    assert command.main([*options, "--arms", "17 lists"]) == UsageError.exit_code
+    assert "'17 lists' found, expected part of the name of an arm: 3 lists, " in capsys.readouterr().err
+    with pytest.raises(SystemExit) as ended:
+        command.main([*options, "--arms", "("])
+    assert ended.value.code == UsageError.exit_code and "regular expression" in capsys.readouterr().err
 
 
 def test_two_processes_teach_the_guides_that_one_would(place: Place, tmp_path: Path) -> None:
@@ -236,7 +257,16 @@ def test_full_studies_have_the_arms_that_were_asked_for() -> None:
     }
     losses = {arm.objective.loss for arm in objective.study(False).arms}
     assert losses == set(get_args(Loss))
-    bias = {arm.signal.error for arm in normalisation.study(False).arms}
+    normalised = normalisation.study(False)
+    assert normalised.compared_with("guide; raw, matched") == "guide; standardised"
+    assert {normalised.compared_with(arm.name) for arm in normalised.arms if arm.signal.truth} == {normalisation.BASE}
+    by_signal = {arm.signal.name: [] for arm in normalised.arms}
+    for arm in normalised.arms:
+        by_signal[arm.signal.name].append(arm.objective)
+    assert (
+        by_signal["guide"] == by_signal["r*"] == [*normalisation.OBJECTIVES.values(), *normalisation.UNMATCHED.values()]
+    )
+    bias = {arm.signal.error for arm in normalised.arms}
     assert bias == {"none", "constant", "scale", "noise", "popularity", "cube", "saturating", "steps"}
     assert len({arm.signal for arm in ceiling.study(False).arms}) == 2 + 2 * len(ceiling.SIZES)
     for make in command.STUDIES.values():
@@ -299,6 +329,10 @@ def test_claims_hold_where_they_should_and_nowhere_else() -> None:
     assert [one["holds"] for one in helpers._claims(rows_of(known | {helpers.NO_OWN: 0.25}))] == [True, False, True]
     assert [one["holds"] for one in helpers._claims(rows_of(known | {helpers.NO_OWN: 0.15}))] == [True, True, True]
     assert [one["holds"] for one in helpers._claims(rows_of(known | {"ctr and own lists": 0.2}))] == [False, True]
+    named = {"guide; standardised": 0.8, "guide; raw, matched": 0.8 + 0.9 * normalisation.REGRET_LIMIT}
+    assert [one["holds"] for one in normalisation._claims(rows_of(named))] == [True]
+    named["guide; raw, matched"] = 0.8 - 1.1 * normalisation.REGRET_LIMIT
+    assert [one["holds"] for one in normalisation._claims(rows_of(named))] == [False]
     made = on_policy._claims(rows_of({on_policy.BASE: 0.3, on_policy.FIXED: 0.31, on_policy.NONE: 0.2}))
     assert [one["holds"] for one in made] == [False, True]
     found = {"r*": 0.1, "r*, noise 1": 0.2, "r*, popularity 1": 0.4}
