@@ -14,7 +14,7 @@
     mg_e.py           k generators and an evaluator
     pier.py           PIER: permutations selected by hashed interest, judged with context from all directions
     nar4rec.py        NAR4Rec: all places filled at once, lists decoded by contrast, an evaluator
-    distillation.py   the reward model's signal for methods without an evaluator: the variants "...+r"
+    distillation.py   the reward model's signal for what learns from the log alone: the variants "...+r"
 
 A method is a module with `rank(batch, length) -> lists_BL`. `build` makes it untrained, `train` trains it.
 """
@@ -46,6 +46,7 @@ _BUILD: dict[str, Callable[[ModelSizes], Baseline]] = {
     "dlcm+r": lambda sizes: TopScored(dlcm.Dlcm(sizes), with_reward=True),
     "prm+r": lambda sizes: TopScored(prm.Prm(sizes), with_reward=True),
     "mir+r": lambda sizes: TopScored(mir.Mir(sizes), with_reward=True),
+    "pier+r": partial(pier.Pier, with_reward=True),
     "nar4rec+r": partial(nar4rec.Nar4Rec, with_reward=True),
 }
 

@@ -1,13 +1,14 @@
-"""The reward model's signal for methods that have no evaluator: variants called "...+r".
+"""The reward model's signal for what learns from the log alone: variants called "...+r".
 
 A reviewers' objection to the paper is that its baselines never got what GoalRank learns from: the reward model's
 opinion of lists. Here a method sees the very groups that GoalRank sees (the preset's helper lists and as many lists
 around its own scores), each scored by the same frozen guide r_hat, beside its own objective on logged feedback.
 
-What it learns of them is the value it gives a list, the sum over places of what it thinks of the item there: within a
-group, standardised, that shall be r_hat, standardised. So an item's score becomes its share in r_hat over the groups'
-lists, as good as a sum can say it; what depends on which items stand together, a sum cannot say. Groups count by how
-far r_hat's spread in them is above its noise, as in GoalRank's objective.
+What it learns of them is the value it gives a list: within a group, standardised, that shall be r_hat, standardised. Of
+a scorer and of NAR4Rec the value is a sum over places of what they think of the item there, so an item's score becomes
+its share in r_hat over the groups' lists, as good as a sum can say it; what depends on which items stand together, a
+sum cannot say. In PIER both learn, the scorer that it draws by and its list model, which sees the whole list. Groups
+count by how far r_hat's spread in them is above its noise, as in GoalRank's objective.
 
 Legend: B requests, G lists of a group, L list length.
 """
@@ -45,8 +46,8 @@ class Teacher:
         batch: RequestBatch,
         feedback: Feedback,
         own_BGL: Tensor | None,
-        value_of: Callable[[Tensor], Tensor],
         chance: torch.Generator,
+        *values_of: Callable[[Tensor], Tensor],
     ) -> Tensor:
         """The scalar to add to a student's own objective.
 
@@ -54,8 +55,8 @@ class Teacher:
             batch: of the requests.
             feedback: of which only the shown lists are read, which a helper proposes again.
             own_BGL: lists of the student's; None while measuring, when the groups must stay the same.
-            value_of: lists_BGL to the student's value_BG of them.
             chance: of the helpers that draw.
+            values_of: lists_BGL to the student's value_BG of them, of each of its parts that is to learn.
         """
         with torch.no_grad():
             proposal = Proposal(batch, feedback.slate_BL, LIST_LENGTH)
@@ -66,7 +67,9 @@ class Teacher:
             mask_BG = first_occurrence(lists_BGL)
             std_B = group_std(rewards_HBG.mean(dim=0), mask_BG)
             weight_B = signal_weights(std_B, group_noise(rewards_HBG, mask_BG))
-        return WEIGHT * (weight_B * standardised_gap(value_of(lists_BGL), rewards_HBG.mean(dim=0), mask_BG)).mean()
+            reward_BG = rewards_HBG.mean(dim=0)
+        gap_B = sum(standardised_gap(value_of(lists_BGL), reward_BG, mask_BG) for value_of in values_of)
+        return WEIGHT * (weight_B * gap_B).mean()
 
 
 def standardised_gap(value_BG: Tensor, reward_BG: Tensor, mask_BG: Tensor) -> Tensor:

@@ -92,7 +92,7 @@ class Matching(Student):
             own = [decode(noisy(logits_BLN, chance), x_BND, batch.mask_BN, 0.0) for _ in range(self.teacher.own_lists)]
             own_BGL = torch.stack(own, dim=1)
         return loss + self.teacher.loss(
-            batch, feedback, own_BGL, lambda lists: at_places(logits_BLN, lists).sum(dim=-1), chance
+            batch, feedback, own_BGL, chance, lambda lists: at_places(logits_BLN, lists).sum(dim=-1)
         )
 
 

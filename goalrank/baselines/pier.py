@@ -19,12 +19,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from goalrank.baselines.distillation import Student, taught
 from goalrank.baselines.generators import click_loss
-from goalrank.baselines.harness import Baseline, Learner, Lesson, Progress, Trained, fit
+from goalrank.baselines.harness import Baseline, Lesson, Progress, Trained, fit
+from goalrank.baselines.scorers import list_values
 from goalrank.dataset import Feedback, RequestBatch
 from goalrank.encoders import AttentionLayer, Encoded, ModelSizes, RequestEncoder, z_scored
 from goalrank.policies import PERTURBATION_TEMPERATURE, gumbel, top_lists
-from goalrank.reward import MAX_POSITIONS, gather_items
+from goalrank.reward import MAX_POSITIONS, RewardModel, gather_items
 from goalrank.reward_training import label_lists
 from goalrank.schema import LIST_LENGTH, RewardWeights
 from goalrank.train import logged_gains
@@ -43,7 +45,7 @@ OVERLAPS = 3
 gets such inputs too (goalrank/reward.py)."""
 
 
-class Permuter(Learner):
+class Permuter(Student):
     """Scorer, FPSM and OCPM on one encoder, trained together."""
 
     planes_DS: Tensor
@@ -129,16 +131,29 @@ class Permuter(Learner):
     def loss(
         self, batch: RequestBatch, feedback: Feedback, rows_B: np.ndarray | None, chance: torch.Generator
     ) -> Tensor:
-        """OCPM on logged lists, the scorer on shown items, FPSM against OCPM's favourites."""
+        """OCPM on logged lists, the scorer on shown items, FPSM against OCPM's favourites; with a teacher, OCPM and the
+        scorer on its groups too, whose own lists are permutations as FPSM chooses among."""
         encoded = self.encoder(batch)
         if self.training and not feedback.watch_seconds_BL.isnan().all():
             self.watch_known.fill_(1.0)
         gain_BN, known_BN = logged_gains(feedback, batch)
-        pointwise = click_loss(self.scorer(encoded.candidates_BND).squeeze(-1), gain_BN, known_BN).mean()
-        return (
+        score_BN = self.scorer(encoded.candidates_BND).squeeze(-1)
+        pointwise = click_loss(score_BN, gain_BN, known_BN).mean()
+        loss = (
             self._prediction_loss(encoded, feedback, chance)
             + pointwise
             + CONTRAST_WEIGHT * self._contrast(encoded, chance)
+        )
+        if self.teacher is None:
+            return loss
+        own_BGL = self.draw(encoded, self.teacher.own_lists, LIST_LENGTH, chance) if self.training else None
+        return loss + self.teacher.loss(
+            batch,
+            feedback,
+            own_BGL,
+            chance,
+            lambda lists: self.reward(encoded, lists),
+            lambda lists: list_values(score_BN, lists),
         )
 
     def _prediction_loss(self, encoded: Encoded, feedback: Feedback, chance: torch.Generator) -> Tensor:
@@ -168,9 +183,10 @@ class Permuter(Learner):
 class Pier(Baseline):
     """Draw permutations, select by hash, predict, take the best."""
 
-    def __init__(self, sizes: ModelSizes) -> None:
+    def __init__(self, sizes: ModelSizes, *, with_reward: bool = False) -> None:
+        """`with_reward`: OCPM and the scorer are to learn from the reward model too (distillation.py)."""
         super().__init__()
-        self.sizes = sizes
+        self.sizes, self.with_reward = sizes, with_reward
         self.permuter = Permuter(sizes)
 
     def rank(self, batch: RequestBatch, length: int) -> Tensor:
@@ -182,8 +198,11 @@ class Pier(Baseline):
         return selected_BGL[torch.arange(len(best_B), device=best_B.device), best_B]
 
     def learn(self, lesson: Lesson, progress: Progress | None = None) -> Trained:
-        """Train all parts together."""
-        figures = {"permuter": fit(self.permuter, lesson, progress)}
+        """Train all parts together, after the guide if there is to be one that is not given."""
+        if self.with_reward:
+            figures = taught(self.permuter, RewardModel(self.sizes), lesson, progress)
+        else:
+            figures = {"permuter": fit(self.permuter, lesson, progress)}
         self.eval()
         return Trained(self, figures)
 

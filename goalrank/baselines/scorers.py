@@ -47,7 +47,7 @@ class Scorer(Student):
         if self.teacher is None:
             return loss
         own_BGL = self._sampled(score_BN.detach(), batch, chance) if self.training else None
-        return loss + self.teacher.loss(batch, feedback, own_BGL, lambda lists: list_values(score_BN, lists), chance)
+        return loss + self.teacher.loss(batch, feedback, own_BGL, chance, lambda lists: list_values(score_BN, lists))
 
     def _sampled(self, score_BN: Tensor, batch: RequestBatch, chance: torch.Generator) -> Tensor:
         """lists_BGL around the scores (Plackett-Luce), as many as GoalRank samples of its own."""

@@ -20,7 +20,7 @@ from goalrank.presets import preset
 from goalrank.reward import RewardModel, gather_items
 from goalrank.schema import LIST_LENGTH
 from tests import planted
-from tests.planted import REQUESTS, Pays, PlantedRequests
+from tests.planted import CANDIDATES, REQUESTS, Pays, PlantedRequests
 
 torch.set_num_threads(1)
 
@@ -102,7 +102,7 @@ def likes_a(model: RewardModel, encoded: Encoded, lists_BGL: Tensor) -> Tensor:
     return (a_BGL * worth_L).sum(dim=-1).expand(model.sizes.reward_heads, -1, -1)
 
 
-@pytest.mark.parametrize("name", ["dlcm", "prm", "mir", "nar4rec"])
+@pytest.mark.parametrize("name", ["dlcm", "prm", "mir", "pier", "nar4rec"])
 def test_the_reward_models_signal_reaches_the_variants_that_are_to_have_it(name, monkeypatch) -> None:
     """The log speaks for B, a little; the reward model for A."""
     monkeypatch.setattr(RewardModel, "score_lists", likes_a)
@@ -112,3 +112,19 @@ def test_the_reward_models_signal_reaches_the_variants_that_are_to_have_it(name,
         kinds_BL = made.kind_EN[EVENING].gather(1, lists_of(made, trained, FEW))
         share[variant] = float((kinds_BL == planted.A).float().mean())
     assert share[name] < 0.5 and share[f"{name}+r"] > 0.8
+
+
+def test_both_of_piers_parts_learn_from_the_reward_model(monkeypatch) -> None:
+    """The lists it draws by its scorer alone would be of A; whether its list model knows, random lists show."""
+    monkeypatch.setattr(RewardModel, "score_lists", likes_a)
+    agreement = {}
+    for variant in ("pier", "pier+r"):
+        made, trained = learn(variant, planted.by_little, 100)
+        batch, permuter = made.batch(EVENING), trained.policy.permuter
+        chance = torch.Generator().manual_seed(0)
+        lists_BGL = torch.rand((len(batch), 16, CANDIDATES), generator=chance).argsort(dim=2)[..., :FEW]
+        with torch.no_grad():
+            encoded = permuter.encoder(batch)
+            found_BG, wanted_BG = permuter.reward(encoded, lists_BGL), likes_a(RewardModel(SIZES), encoded, lists_BGL)[0]
+        agreement[variant] = np.corrcoef(found_BG.flatten(), wanted_BG.flatten())[0, 1]
+    assert agreement["pier"] < 0.0 and agreement["pier+r"] > 0.7
