@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(argv)
     try:
         methods, kinds = _methods(given.methods), _kinds(given.world, given.kinds)
-        if given.shown_alone and given.world != MOVIELENS:
+        if given.scale is SHOWN and given.world != MOVIELENS:
             raise UsageError(
                 f"--shown-alone found with --world {given.world}, expected {MOVIELENS}, where users chose; leave it out"
             )
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except GoalRankError as error:
         print(f"{error}", file=sys.stderr)
         return error.exit_code
-    scale = QUICK if given.quick else LONG if given.long else SHOWN if given.shown_alone else FULL
+    scale = given.scale or FULL
     place = Place(given.world, scale, given.cache.resolve(), given.data.resolve(), given.device)
     torch.set_num_threads(1)
 
@@ -50,9 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         comparisons = {kind: compare(found, kind) for kind in kinds}
         return rows_of(found, comparisons), claims_of(given.world, comparisons)
 
-    options = ["--quick"] * given.quick + (["--json", str(given.json)] if given.json else [])
+    options = ["--quick"] * (scale is QUICK) + (["--json", str(given.json)] if given.json else [])
     run(
-        f"quality_{given.world}{'_long' if given.long else '_shown' if given.shown_alone else ''}",
+        f"quality_{given.world}{'' if scale in (FULL, QUICK) else f'_{scale.name}'}",
         measured,
         argv=options,
         figure=partial(draw, given.world),
@@ -72,9 +72,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--jobs", type=positive, default=1, help="processes, one torch thread each")
     parser.add_argument("--device", choices=DEVICES, default="cpu", help="what models learn and answer on")
     scale = parser.add_mutually_exclusive_group()
-    scale.add_argument("--quick", action="store_true", help="minutes on one core: shows that it runs, no result")
-    scale.add_argument("--long", action="store_true", help="four times the steps; for a GPU")
-    scale.add_argument("--shown-alone", action="store_true", help="the reward model learns from shown lists alone")
+    for option, made, text in (
+        ("--quick", QUICK, "minutes on one core: shows that it runs, no result"),
+        ("--long", LONG, "four times the steps; for a GPU"),
+        ("--shown-alone", SHOWN, "the reward model learns from shown lists alone"),
+    ):
+        scale.add_argument(option, dest="scale", action="store_const", const=made, help=text)
     parser.add_argument("--json", type=result_file, metavar="FILE", help="the result, a figure beside it")
     return parser
 
