@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 REQUIREMENTS = ("torch", "safetensors", "numpy", "pyarrow", "pandas", "mlflow")
 """What the pyfunc imports beside goalrank, which the serving image holds; pinned by hand (inferring is slow)."""
 
+DEFAULT_OBJECTIVE = "default"
+"""The lineage's word for a ranker that learnt by what ObjectiveConfig is by itself."""
+
 METRICS_A_CALL = 1000
 """MLflow's limit for one log_batch."""
 
@@ -176,6 +179,8 @@ def _require_finite(models: list[Trained], statistics: dict[str, Any]) -> None:
 
 
 def _lineage(ranker: Trained, snapshot_id: str, date: str, commit: str, preset: str, seed: int) -> dict[str, str]:
+    from goalrank.objective import ObjectiveConfig, words_of
+
     created = ranker.card["created_by"]
     first, last = created["data_window"]
     return {
@@ -183,6 +188,7 @@ def _lineage(ranker: Trained, snapshot_id: str, date: str, commit: str, preset: 
         "date": date,
         "commit": commit,
         "preset": preset,
+        "objective": words_of(ObjectiveConfig(**created.get("objective", {}))) or DEFAULT_OBJECTIVE,
         "seed": str(seed),
         "data_window": f"{first}..{last}",
         "trained_until": created["trained_until"],
@@ -218,7 +224,7 @@ def _log_figures(
     for model in models:
         figures += metrics_of(model.card.get("metrics", {}), model.name.removeprefix("goalrank-"))
     metrics = [Metric(name, value, at, step) for name, step, value in figures]
-    params = [Param(name, tags[name]) for name in ("preset", "seed", "date", "snapshot_id", "data_window")]
+    params = [Param(name, tags[name]) for name in ("preset", "objective", "seed", "date", "snapshot_id", "data_window")]
     for model in models[:2]:
         kind = model.name.removeprefix("goalrank-")
         params += [Param(f"{kind}.{key}", str(value)) for key, value in sorted(model.card["config"].items())]
@@ -250,6 +256,8 @@ def _register(client: MlflowClient, run_id: str, model: Trained, tags: dict[str,
             return str(registered.version)
     source, model_id = _log_model(run_id, model)
     config = {"config": model.card["config"], "preset": tags["preset"], "seed": tags["seed"]}
+    if tags["objective"] != DEFAULT_OBJECTIVE:
+        config["objective"] = tags["objective"]
     created = client.create_model_version(
         model.name,
         source,

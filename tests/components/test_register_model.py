@@ -13,10 +13,11 @@ from safetensors.torch import load_file, save_file
 
 from components import registry
 from components.register_model.figures import CURVE_POINTS, metrics_of, not_finite
-from components.register_model.main import run
+from components.register_model.main import DEFAULT_OBJECTIVE, Trained, _lineage, run
 from goalrank import schema
 from goalrank.checkpoint import load_model
 from goalrank.errors import CheckpointDamaged, ModelRefused
+from goalrank.objective import ObjectiveConfig
 from tests.components.untrained_models import NightInputs, random_ranker, random_reward
 
 LENGTH = schema.LIST_LENGTH
@@ -62,11 +63,20 @@ def test_both_models_are_challengers_with_their_lineage(inputs, registered, clie
         assert tags["run"] == registered["run_id"]
         assert tags["snapshot_id"] == inputs.snapshot_id
         assert (tags["commit"], tags["preset"], tags["seed"]) == ("c0ffee", "tiny", "0")
+        assert tags["objective"] == DEFAULT_OBJECTIVE
         days = inputs.data.train_days
         assert (tags["data_window"], tags["trained_until"]) == (f"{days[0]}..{days[-1]}", days[-1])
         assert len(tags["configuration"]) == 64
         assert tags[registry.FEATURE_SET] == schema.feature_set()
     assert registry.champion(client) is None
+
+
+def test_lineage_says_what_the_ranker_learnt_by(inputs):
+    card = json.loads((inputs.folder / "ranker" / "model.json").read_text())
+    card["created_by"]["objective"] = ObjectiveConfig(temperature=0.5, supervised_weight=1.0).to_dict()
+    ranker = Trained(registry.RANKER, inputs.folder / "ranker", card)
+    tags = _lineage(ranker, inputs.snapshot_id, inputs.data.date, "c0ffee", "tiny", 0)
+    assert tags["objective"] == "temperature=0.5 supervised_weight=1.0"
 
 
 def test_the_run_holds_parameters_curves_and_the_judge(registered, client):

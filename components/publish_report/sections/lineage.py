@@ -23,6 +23,7 @@ def lineage(document: dict[str, Any]) -> dict[str, Any]:
         ("judged on day", evaluated and document.get("date")),
         ("commit", tags.get("commit")),
         ("preset", tags.get("preset")),
+        ("objective", tags.get("objective")),
         ("seed", tags.get("seed")),
         ("training began with weights, SHA-256", trained.get("warm_start_sha256")),
         ("ranker version", document.get("model_version")),
