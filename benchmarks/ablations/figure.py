@@ -23,8 +23,8 @@ def panels(count: int, height: float = 4.2) -> tuple[Figure, list[Axes]]:
     return figure, list(axes)
 
 
-def curve(axes: Axes, rows: Sequence[Row], across: str, label: str) -> None:
-    """Regret along a series, whiskers the spread over seeds."""
+def curve(axes: Axes, rows: Sequence[Row], across: str, label: str, joined: bool = True) -> None:
+    """Regret along a series, whiskers the spread over seeds; points that are no series are not joined by lines."""
     known = sorted((row for row in rows if "regret" in row), key=lambda row: row[across])
     axes.errorbar(
         [row[across] for row in known],
@@ -32,6 +32,7 @@ def curve(axes: Axes, rows: Sequence[Row], across: str, label: str) -> None:
         yerr=[row.get("sd") or 0.0 for row in known],
         marker="o",
         markersize=4,
+        linestyle="-" if joined else "",
         capsize=2,
         label=label,
     )

@@ -124,7 +124,7 @@ def _draw(rows: list[Row], file: Path) -> None:
     dots(left, trained, BASE)
     for objective in OBJECTIVES:
         of_objective = [row for row in trained if row["arm"].endswith(f"; {objective}")]
-        curve(right, of_objective, "agreement", objective)
+        curve(right, of_objective, "agreement", objective, joined=False)
     for row in trained:
         if row["arm"].endswith("; standardised"):
             at = (row["agreement"], row["regret"])
