@@ -213,7 +213,8 @@ def require_feature_set(version: RegisteredVersion) -> None:
 
 
 def version_tags(client: MlflowClient, name: str, version: str) -> dict[str, str]:
-    """Tags of one version: run, snapshot_id, date, commit, preset, seed, configuration, data_window, trained_until."""
+    """Tags of one version: run, snapshot_id, date, commit, preset, objective, seed, configuration, data_window,
+    trained_until."""
     return dict(client.get_model_version(name, version).tags)
 
 

@@ -46,7 +46,7 @@ def save_model(
         model: its state dict is stored, on the CPU.
         kind: "ranker" or "reward", what :func:`load_model` builds.
         config: ModelSizes.to_dict().
-        created_by: preset, seed, snapshot_id, trained_until, data_window.
+        created_by: preset, seed, snapshot_id, trained_until, data_window; of a ranker its objective.
         metrics: plain values.
 
     Raises:

@@ -6,7 +6,6 @@ import argparse
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -58,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     studies = [STUDIES[name](size.thin) for name in names]
     if given.arms is not None:
         arms = [arm.name for study in studies for arm in study.arms]
-        studies = [narrowed for study in studies if (narrowed := _narrowed(study, given.arms)).arms]
+        studies = [narrowed for study in studies if (narrowed := study.narrowed(given.arms)).arms]
         if not studies:
             expected = f"part of the name of an arm: {'; '.join(arms)}" if arms else "none: this study has no arms"
             print(f"--arms {given.arms.pattern!r} found, expected {expected}", file=sys.stderr)
@@ -88,11 +87,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _narrowed(study: Study, wanted: re.Pattern[str]) -> Study:
-    """The study with those of its arms whose name has the pattern in it."""
-    return replace(study, arms=[arm for arm in study.arms if wanted.search(arm.name)])
-
-
 def _pattern(text: str) -> re.Pattern[str]:
     try:
         return re.compile(text)
@@ -109,7 +103,8 @@ def _conducted(place: Place, study: Study, seeds: int, jobs: int) -> dict:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ablations", description=__doc__)
     parser.add_argument("--study", choices=(*STUDIES, ALL), required=True)
-    parser.add_argument("--arms", type=_pattern, metavar="REGEX", help="only arms with this in their name")
+    only = "only arms with this in their name, and what these are compared with; nothing is claimed of them"
+    parser.add_argument("--arms", type=_pattern, metavar="REGEX", help=only)
     parser.add_argument("--cache", type=Path, default=CACHE, help="finished runs; a study goes on from them")
     parser.add_argument("--jobs", type=positive, default=1, help="processes, one torch thread each")
     parser.add_argument("--device", choices=DEVICES, default="cpu", help="what models learn on")

@@ -17,6 +17,7 @@ Shapes: U users, M groups of each, G lists in a group, P lists there are.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -26,6 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.ablations.arms import Arm
 from benchmarks.ablations.figure import panels, save
 from benchmarks.ablations.settings import Size
 from benchmarks.ablations.study import Study
@@ -74,7 +76,7 @@ def study(thin: bool) -> Study:
     return Study("bound", question, (), _claims, _draw, beside=_curves)
 
 
-def _curves(place: Place, size: Size) -> list[Row]:
+def _curves(place: Place, size: Size, _: Sequence[Arm]) -> list[Row]:
     code = code_digest(("benchmarks.ablations.bound",))
     rows: list[Row] = []
     for groups in ARMS[:: 3 if size.thin else 1]:

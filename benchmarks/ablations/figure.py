@@ -48,7 +48,9 @@ def dots(axes: Axes, rows: Sequence[Row], base: str = "") -> None:
         colour = "tab:red" if row["arm"] == base else "tab:blue"
         axes.errorbar(row["regret"], row["arm"], xerr=row.get("sd") or 0.0, fmt="o", capsize=2, color=colour)
     axes.grid(axis="y", alpha=0.3)
-    axes.axvline(next((row["regret"] for row in known if row["arm"] == base), 0.0), color="tab:red", linewidth=0.8)
+    for row in known:
+        if row["arm"] == base:
+            axes.axvline(row["regret"], color="tab:red", linewidth=0.8)
     axes.tick_params(axis="y", labelsize=8)
     axes.set_xlabel(REGRET)
 

@@ -35,6 +35,7 @@ PRESET = "as a preset has them"
 AND_OWN, BY_ITSELF = " and own lists", " alone"
 STATISTICS = ("reward_std", "reward_noise", "without_signal", "duplicates", "distinct_items", "distinct_positions")
 """Of goalrank.groups.group_statistics."""
+STATISTICS_PART = "the helpers' lists before any training, by the guide of seed 0"
 
 
 def study(thin: bool) -> Study:
@@ -53,10 +54,10 @@ def study(thin: bool) -> Study:
         f"helpers in the mix; one list each and {OWN} own, or {SIZE - OWN} of one generator, or {SIZE} and none own"
     )
     draw = partial(draw_arms, base=BASE, height=5.0)
-    return Study("helpers", question, arms, _claims, draw, base=BASE, beside=partial(_statistics, arms))
+    return Study("helpers", question, arms, _claims, draw, base=BASE, beside=_statistics)
 
 
-def _statistics(arms: Sequence[Arm], place: Place, size: Size) -> list[Row]:
+def _statistics(place: Place, size: Size, arms: Sequence[Arm]) -> list[Row]:
     """The groups of each arm as they are before its ranker adds own lists, under the first seed's guide."""
     problem, guide = runs.problem_of(place), runs.guide_of(place, 0)
     rows: list[Row] = []
@@ -66,7 +67,7 @@ def _statistics(arms: Sequence[Arm], place: Place, size: Size) -> list[Row]:
             lists, mix = chosen.helper_lists, chosen.helpers
             found = group_statistics(measured_groups(problem, guide, size.measured_groups, lists, mix))
             figures = {name: float(f"{found[name]:.4g}") for name in STATISTICS}
-            rows.append({"part": "the helpers' lists alone", "helpers": arm.name} | figures)
+            rows.append({"part": STATISTICS_PART, "helpers": arm.name} | figures)
     return rows
 
 

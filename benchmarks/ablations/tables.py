@@ -52,7 +52,10 @@ def rows_of(place: Place, size: Size, study: Study, results: dict[Run, dict[str,
             "sd": round(spread(values[arm.name]), 4),
         }
     _against_base(place, study, rows, values)
-    return [*rows, *({"study": study.name, **row} for row in (study.beside(place, size) if study.beside else ()))]
+    more = study.beside(place, size, study.arms) if study.beside else []
+    if study.only:
+        more = [{"part": "chosen arms", "only arms with this in their name": study.only}, *more]
+    return [*rows, *({"study": study.name, **row} for row in more)]
 
 
 def _against_base(place: Place, study: Study, rows: list[Row], values: dict[str, np.ndarray]) -> None:
@@ -104,7 +107,8 @@ def markdown(size: Size, studies: list[Study], rows: list[Row], claims: dict[str
         parts.append(f"## {study.name}\n\n{study.question}\n")
         own = [{key: row[key] for key in row if key != "study"} for row in rows if row["study"] == study.name]
         for kind in dict.fromkeys(row.get("part", "") for row in own):
-            parts.append(_table([row for row in own if row.get("part", "") == kind]) + "\n")
+            heading = [f"{kind[0].upper()}{kind[1:]}:\n"] if kind else []
+            parts += [*heading, _table([row for row in own if row.get("part", "") == kind]) + "\n"]
         for made in claims[study.name]:
             says = "holds" if made["holds"] else "**does not hold**"
             parts.append(f"- {made['name']}: {_cell(made['value'])} ({made['target']}): {says}")

@@ -7,7 +7,7 @@ import json
 import shutil
 import tempfile
 import warnings
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -179,8 +179,6 @@ def _require_finite(models: list[Trained], statistics: dict[str, Any]) -> None:
 
 
 def _lineage(ranker: Trained, snapshot_id: str, date: str, commit: str, preset: str, seed: int) -> dict[str, str]:
-    from goalrank.objective import ObjectiveConfig, words_of
-
     created = ranker.card["created_by"]
     first, last = created["data_window"]
     return {
@@ -188,11 +186,19 @@ def _lineage(ranker: Trained, snapshot_id: str, date: str, commit: str, preset: 
         "date": date,
         "commit": commit,
         "preset": preset,
-        "objective": words_of(ObjectiveConfig(**created.get("objective", {}))) or DEFAULT_OBJECTIVE,
+        "objective": _objective(created.get("objective") or {}) or DEFAULT_OBJECTIVE,
         "seed": str(seed),
         "data_window": f"{first}..{last}",
         "trained_until": created["trained_until"],
     }
+
+
+def _objective(fields: dict[str, Any]) -> str:
+    """What of it is not the default, in the words of GOALRANK_OBJECTIVE; what another release called its own, too."""
+    from goalrank.objective import ObjectiveConfig
+
+    defaults = asdict(ObjectiveConfig())
+    return " ".join(f"{name}={value}" for name, value in fields.items() if value != defaults.get(name))
 
 
 def _night_run(client: MlflowClient, tracking_uri: str, models: list[Trained], tags: dict[str, str]) -> str:
@@ -255,15 +261,12 @@ def _register(client: MlflowClient, run_id: str, model: Trained, tags: dict[str,
         if all(registered.tags.get(key) == value for key, value in wanted.items()):
             return str(registered.version)
     source, model_id = _log_model(run_id, model)
-    config = {"config": model.card["config"], "preset": tags["preset"], "seed": tags["seed"]}
-    if tags["objective"] != DEFAULT_OBJECTIVE:
-        config["objective"] = tags["objective"]
     created = client.create_model_version(
         model.name,
         source,
         run_id,
         model_id=model_id,
-        tags={**tags, **wanted, "configuration": _digest(config)},
+        tags={**tags, **wanted, "configuration": _configuration(model, tags)},
     )
     return str(created.version)
 
@@ -300,8 +303,12 @@ def _requirements() -> list[str]:
     return pinned
 
 
-def _digest(document: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+def _configuration(model: Trained, tags: dict[str, str]) -> str:
+    """SHA-256 of what the model was built and trained by."""
+    config = {"config": model.card["config"], "preset": tags["preset"], "seed": tags["seed"]}
+    if model.name == registry.RANKER and tags["objective"] != DEFAULT_OBJECTIVE:
+        config["objective"] = tags["objective"]
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
 
 
 _DESCRIPTIONS = {

@@ -21,7 +21,6 @@ from goalrank.objective.config import (
     Sharpness,
     Signal,
     objective_of,
-    words_of,
 )
 from goalrank.objective.group import (
     FLOAT32_RESOLUTION,
@@ -71,5 +70,4 @@ __all__ = [
     "signal_weights",
     "supervised_loss",
     "with_matched_temperature",
-    "words_of",
 ]

@@ -139,9 +139,3 @@ def objective_of(line: str) -> ObjectiveConfig:
         if name in said and not does_something:
             raise UsageError(f"{name} found in objective {line!r}, where it changes nothing; it needs {needs}")
     return made
-
-
-def words_of(objective: ObjectiveConfig) -> str:
-    """The line that :func:`objective_of` reads as this objective: what is not the default, "" where all is."""
-    defaults = asdict(ObjectiveConfig())
-    return " ".join(f"{name}={value}" for name, value in asdict(objective).items() if value != defaults[name])

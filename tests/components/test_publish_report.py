@@ -23,6 +23,7 @@ from components.publish_report.report import CARD, DATA, PAGE
 from components.publish_report.sections import SECTIONS
 from components.publish_report.sections.gates import gates
 from components.publish_report.sections.training import training
+from components.register_model.main import DEFAULT_OBJECTIVE
 from console.report import comparison
 from tests.components.reported_nights import HOSTILE, ReportedNights, in_parts, shared_nights
 
@@ -276,5 +277,5 @@ def test_the_model_card_says_what_it_is_and_how_it_was_judged(nights: ReportedNi
     assert f"version {document['model_version']}" in card.splitlines()[0]
     for value in (registered["ranker_sha256"], registered["lineage"]["commit"], registered["lineage"]["data_window"]):
         assert value in card
-    assert "| superiority | passed |" in card
+    assert "| superiority | passed |" in card and f"| objective | `{DEFAULT_OBJECTIVE}` |" in card
     assert "It was not judged" in (nights.refused / CARD).read_text(encoding="utf-8")

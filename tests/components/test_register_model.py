@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from components import registry
 from components.register_model.figures import CURVE_POINTS, metrics_of, not_finite
-from components.register_model.main import DEFAULT_OBJECTIVE, Trained, _lineage, run
+from components.register_model.main import DEFAULT_OBJECTIVE, Trained, _configuration, _lineage, run
 from goalrank import schema
 from goalrank.checkpoint import load_model
 from goalrank.errors import CheckpointDamaged, ModelRefused
@@ -21,6 +22,7 @@ from goalrank.objective import ObjectiveConfig
 from tests.components.untrained_models import NightInputs, random_ranker, random_reward
 
 LENGTH = schema.LIST_LENGTH
+PLAIN = {"preset": "tiny", "seed": "0", "objective": DEFAULT_OBJECTIVE}
 
 
 @pytest.fixture(scope="module")
@@ -71,18 +73,31 @@ def test_both_models_are_challengers_with_their_lineage(inputs, registered, clie
     assert registry.champion(client) is None
 
 
-def test_lineage_says_what_the_ranker_learnt_by(inputs):
+@pytest.mark.parametrize(
+    ("objective", "said"),
+    [
+        (ObjectiveConfig(temperature=0.5, supervised_weight=1.0).to_dict(), "temperature=0.5 supervised_weight=1.0"),
+        (ObjectiveConfig(loss="dpo", preference_beta=0.01).to_dict(), "loss=dpo preference_beta=0.01"),
+        ({**ObjectiveConfig().to_dict(), "of_another_release": "every"}, "of_another_release=every"),
+        (None, DEFAULT_OBJECTIVE),
+    ],
+)
+def test_lineage_says_what_the_ranker_learnt_by(inputs, objective, said):
     card = json.loads((inputs.folder / "ranker" / "model.json").read_text())
-    card["created_by"]["objective"] = ObjectiveConfig(temperature=0.5, supervised_weight=1.0).to_dict()
+    card["created_by"]["objective"] = objective
     ranker = Trained(registry.RANKER, inputs.folder / "ranker", card)
     tags = _lineage(ranker, inputs.snapshot_id, inputs.data.date, "c0ffee", "tiny", 0)
-    assert tags["objective"] == "temperature=0.5 supervised_weight=1.0"
+    assert tags["objective"] == said
+    reward = replace(ranker, name=registry.REWARD)
+    plain, found = ([_configuration(model, one) for model in (ranker, reward)] for one in (PLAIN, tags))
+    assert (found[0] == plain[0]) == (said == DEFAULT_OBJECTIVE) and found[1] == plain[1]
 
 
 def test_the_run_holds_parameters_curves_and_the_judge(registered, client):
     tracked = client.get_run(registered["run_id"])
     assert tracked.info.status == "FINISHED"
     assert tracked.data.params["ranker.width"] == "16"
+    assert tracked.data.params["objective"] == DEFAULT_OBJECTIVE
     assert tracked.data.metrics["groups.statistics.reward_std"] == 0.25
     assert tracked.data.metrics["reward.held_out_auc"] == 0.6
     curve = client.get_metric_history(registered["run_id"], "ranker.curves.loss")

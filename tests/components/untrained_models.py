@@ -17,6 +17,7 @@ from goalrank import presets
 from goalrank.checkpoint import save_model
 from goalrank.dataset import TrainingSet
 from goalrank.encoders import ModelSizes
+from goalrank.objective import ObjectiveConfig
 from goalrank.ranker import Ranker
 from goalrank.reward import RewardModel
 from goalrank.schema import LIST_LENGTH
@@ -76,6 +77,7 @@ class NightInputs:
                 "snapshot_id": self.snapshot_id,
                 "trained_until": days[-1],
                 "data_window": [days[0], days[-1]],
+                "objective": ObjectiveConfig().to_dict(),
             },
             metrics={"held_out_auc": 0.6, "curves": {"loss": [[step, 1 / (1 + step)] for step in range(5)]}},
         )

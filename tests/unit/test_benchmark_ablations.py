@@ -63,7 +63,7 @@ def test_every_study_end_to_end(place: Place, tmp_path: Path, capsys) -> None:
                 assert stats.ttest_1samp(by_seed, 0.0).pvalue <= row["Holm p over seeds"] + 0.01
         assert (tmp_path / f"ablations-{name}.png").stat().st_size > 5_000
         assert any(made["name"].startswith(f"{name}: ") for made in document["claims"])
-    statistics = [row for row in document["rows"] if row.get("part") == "the helpers' lists alone"]
+    statistics = [row for row in document["rows"] if row.get("part") == helpers.STATISTICS_PART]
     assert [row["helpers"] for row in statistics] == [
         arm.name for arm in helpers.study(True).arms if not arm.without_helpers
     ]
@@ -77,12 +77,25 @@ def test_every_study_end_to_end(place: Place, tmp_path: Path, capsys) -> None:
     assert again["rows"] == document["rows"] and "to do" not in capsys.readouterr().err
 
 
-def test_some_arms_of_a_study_are_the_study_with_those_alone(place: Place, tmp_path: Path, capsys) -> None:
+def test_some_arms_of_a_study_are_those_and_their_base_and_nothing_is_claimed_of_them(
+    place: Place, tmp_path: Path, capsys
+) -> None:
     options = ["--study", "group_size", "--quick", "--cache", str(place.cache)]
     file = tmp_path / "some.json"
-    assert command.main([*options, "--arms", "^(3|8) lists, equal temperature$", "--json", str(file)]) == 0
-    named = [row["arm"] for row in json.loads(file.read_text())["rows"]]
+    assert command.main([*options, "--arms", "^3 lists, equal temperature$", "--json", str(file)]) == 0
+    document = json.loads(file.read_text())
+    named = [row["arm"] for row in document["rows"] if "arm" in row]
     assert named == [f"{size} lists, {group_size.EQUAL}" for size in (3, 8)]
+    assert document["claims"] == []
+    assert [row["only arms with this in their name"] for row in document["rows"] if "part" in row] == [
+        "^3 lists, equal temperature$"
+    ]
+    assert "^3 lists, equal temperature$" in file.with_suffix(".md").read_text()
+    assert command.main(["--study", "helpers", *options[2:], "--arms", "mmr|random alone|and both"]) == 0
+    of_helpers = json.loads(capsys.readouterr().out.splitlines()[-1])["rows"]
+    kept = [helpers.BASE, "and both neural ones"]
+    assert [row["arm"] for row in of_helpers if "arm" in row] == kept
+    assert [row["helpers"] for row in of_helpers if "helpers" in row] == kept
     assert command.main([*options, "--arms", "17 lists"]) == UsageError.exit_code
     assert "'17 lists' found, expected part of the name of an arm: 3 lists, " in capsys.readouterr().err
     with pytest.raises(SystemExit) as ended:
@@ -263,9 +276,13 @@ def test_full_studies_have_the_arms_that_were_asked_for() -> None:
     by_signal = {arm.signal.name: [] for arm in normalised.arms}
     for arm in normalised.arms:
         by_signal[arm.signal.name].append(arm.objective)
-    assert (
-        by_signal["guide"] == by_signal["r*"] == [*normalisation.OBJECTIVES.values(), *normalisation.UNMATCHED.values()]
-    )
+    for found in (by_signal["guide"], by_signal["r*"]):
+        assert [(one.normalisation, one.matched_to, one.temperature) for one in found] == [
+            ("standardised", "none", 0.25),
+            ("raw", "standardised", 0.25),
+            ("ranks", "standardised", 0.25),
+            ("raw", "none", 0.25),
+        ]
     bias = {arm.signal.error for arm in normalised.arms}
     assert bias == {"none", "constant", "scale", "noise", "popularity", "cube", "saturating", "steps"}
     assert len({arm.signal for arm in ceiling.study(False).arms}) == 2 + 2 * len(ceiling.SIZES)
@@ -300,7 +317,7 @@ def test_claims_of_the_objective_and_of_group_size_are_about_what_they_say() -> 
 
 
 def test_a_constant_changes_no_arms_loss(place: Place) -> None:
-    rows = normalisation._losses(place, QUICK)
+    rows = normalisation._losses(place, QUICK, [])
     assert [row["normalisation"] for row in rows] == list(normalisation.ALL_ARMS)
     assert max(row["change"] for row in rows) <= normalisation.LOSS_LIMIT
     made = normalisation._claims(rows)
