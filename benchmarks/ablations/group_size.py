@@ -76,6 +76,8 @@ def _draw(rows: list[Row], file: Path) -> None:
     figure, (left, right) = panels(2)
     for series in (EQUAL, MATCHED, TRUE):
         of_series = [row for row in rows if row.get("arm", "").endswith(series) and "regret" in row]
+        if not of_series:
+            continue
         curve(left, of_series, "at", series)
         sharp = sorted((row["at"], row["top weight"]) for row in of_series if row["top weight"] is not None)
         right.plot([at for at, _ in sharp], [weight for _, weight in sharp], marker="o", markersize=4, label=series)
