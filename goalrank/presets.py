@@ -29,7 +29,7 @@ class Preset:
     # list-level reward model: an ensemble of heads over one trunk; their spread is its noise estimate
     reward_steps: int
     reward_heads: int
-    # groups (docs/method.md: 8-20 lists a group work best)
+    # groups (what their size is worth: docs/experiments.md, ablations)
     helper_lists: int
     on_policy_lists: int
     # ranker
