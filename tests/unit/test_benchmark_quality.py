@@ -449,7 +449,7 @@ def test_a_reward_model_that_only_ever_saw_shown_lists(tmp_path: Path, monkeypat
     everybody learns from."""
     assert command.SHOWN.shown_alone and not FULL.shown_alone
     write_files(tmp_path / "ml")
-    monkeypatch.setattr(command, "SHOWN", replace(TINY, seeds=1, trials=1, shown_alone=True))
+    monkeypatch.setattr(command, "SHOWN", replace(TINY, name=command.SHOWN.name, seeds=1, trials=1, shown_alone=True))
     learnt: list[bool] = []
     train_reward = stages.train_reward
 
