@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UsageError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    size = QUICK if given.quick else GOOD_GUIDE if given.good_guide else FULL
+    size = given.size
     names = list(STUDIES) if given.study == ALL else [given.study]
     studies = [STUDIES[name](size.thin) for name in names]
     if given.arms is not None:
@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             rows += own
         return rows, [made | {"name": f"{name}: {made['name']}"} for name in claims for made in claims[name]]
 
-    options = ["--quick"] * given.quick + (["--json", str(given.json)] if given.json else [])
+    options = ["--quick"] * (size is QUICK) + (["--json", str(given.json)] if given.json else [])
     run(
         "ablations",
         measured,
@@ -108,9 +108,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--cache", type=Path, default=CACHE, help="finished runs; a study goes on from them")
     parser.add_argument("--jobs", type=positive, default=1, help="processes, one torch thread each")
     parser.add_argument("--device", choices=DEVICES, default="cpu", help="what models learn on")
-    scale = parser.add_mutually_exclusive_group()
-    scale.add_argument("--quick", action="store_true", help="minutes on one core: shows that it runs, no result")
-    scale.add_argument("--good-guide", action="store_true", help="logs, sizes and steps of benchmarks/quality")
+    parser.set_defaults(size=FULL)
+    size = parser.add_mutually_exclusive_group()
+    for option, made, text in (
+        ("--quick", QUICK, "minutes on one core: shows that it runs, no result"),
+        ("--good-guide", GOOD_GUIDE, "logs, sizes and steps of benchmarks/quality"),
+    ):
+        size.add_argument(option, dest="size", action="store_const", const=made, help=text)
     parser.add_argument("--json", type=result_file, metavar="FILE", help="the result, tables and figures beside it")
     return parser
 

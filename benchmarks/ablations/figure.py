@@ -47,10 +47,9 @@ def dots(axes: Axes, rows: Sequence[Row], base: str = "") -> None:
     for row in known:
         colour = "tab:red" if row["arm"] == base else "tab:blue"
         axes.errorbar(row["regret"], row["arm"], xerr=row.get("sd") or 0.0, fmt="o", capsize=2, color=colour)
-    axes.grid(axis="y", alpha=0.3)
-    for row in known:
         if row["arm"] == base:
-            axes.axvline(row["regret"], color="tab:red", linewidth=0.8)
+            axes.axvline(row["regret"], color=colour, linewidth=0.8)
+    axes.grid(axis="y", alpha=0.3)
     axes.tick_params(axis="y", labelsize=8)
     axes.set_xlabel(REGRET)
 

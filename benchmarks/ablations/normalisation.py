@@ -32,15 +32,16 @@ CONSTANT, SCALE, GUIDE = Signal(True, "constant", 10.0), Signal(True, "scale", 1
 LIST_ERRORS: tuple[Error, ...] = ("noise", "popularity")
 LIST_SIZES = (0.5, 2.0)
 MONOTONE: tuple[Error, ...] = ("cube", "saturating", "steps")
+STANDARDISED = "standardised"
 OBJECTIVES = {
-    "standardised": ObjectiveConfig(),
+    STANDARDISED: ObjectiveConfig(),
     "raw, matched": ObjectiveConfig(normalisation="raw", matched_to="standardised"),
     "ranks, matched": ObjectiveConfig(normalisation="ranks", matched_to="standardised"),
 }
-UNMATCHED = {"raw": ObjectiveConfig(normalisation="raw")}
-"""At the temperature that standardised rewards have, in units of the reward."""
+WITH_UNMATCHED = OBJECTIVES | {"raw": ObjectiveConfig(normalisation="raw")}
+"""Also raw at the temperature that standardised rewards have, in units of the reward."""
 ALL_ARMS: tuple[Normalisation, ...] = ("standardised", "divided", "raw", "centred", "ranks")
-BASE = f"{TRUTH.name}; standardised"
+BASE, GUIDE_BASE = f"{TRUTH.name}; {STANDARDISED}", f"{GUIDE.name}; {STANDARDISED}"
 LOSS_LIMIT, REGRET_LIMIT = 1e-3, 0.01
 """Of a loss that rounding alone may change (the constants are 10 times the spread, rewards float32); and of regret,
 what is held to be no change: above the spread over seeds where rewards are r*'s (0.001 to 0.008), below it under the
@@ -57,18 +58,18 @@ def study(thin: bool) -> Study:
     arms = [
         Arm(f"{signal.name}; {name}", signal=signal, objective=objective)
         for signal in (*signals, GUIDE)
-        for name, objective in (OBJECTIVES | (UNMATCHED if signal in (TRUTH, GUIDE) else {})).items()
+        for name, objective in (WITH_UNMATCHED if signal in (TRUTH, GUIDE) else OBJECTIVES).items()
     ]
     question = (
         "rewards are r* with an error planted, or the guide's; arms of the normalisation, equally sharp on the whole "
-        f'data set but for "{next(iter(UNMATCHED))}"; the base is {BASE}, of the guide\'s arms {_base_of(GUIDE.name)}'
+        f'data set but for "raw"; the base is {BASE}, of the guide\'s arms {GUIDE_BASE}'
     )
     return Study("normalisation", question, arms, _claims, _draw, BASE, _losses, _base_of)
 
 
 def _base_of(arm: str) -> str:
     """The guide's errors are not the normalisation's doing: its arms are compared with one another."""
-    return f"{GUIDE.name}; {BASE.split('; ')[1]}" if arm.split("; ")[0] == GUIDE.name else BASE
+    return GUIDE_BASE if arm.startswith(f"{GUIDE.name}; ") else BASE
 
 
 def _losses(place: Place, size: Size, _: Sequence[Arm]) -> list[Row]:
@@ -113,7 +114,7 @@ def _claims(rows: list[Row]) -> list[Claim]:
             what = "changes" if limit == "at most" else "loses (it must not be robust)"
             gap = abs(other - plain) if limit == "at most" else other - plain
             made.append(claim(f"{signal.name}, {objective}: regret {what} by", gap, limit, REGRET_LIMIT))
-    standardised, raw = (known.get(f"{GUIDE.name}; {objective}") for objective in ("standardised", "raw, matched"))
+    standardised, raw = known.get(GUIDE_BASE), known.get(f"{GUIDE.name}; raw, matched")
     if standardised is not None and raw is not None:
         name = "guide, raw, matched: regret differs from standardised by"
         made.append(claim(name, abs(raw - standardised), "at most", REGRET_LIMIT))

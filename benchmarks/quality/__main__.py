@@ -29,9 +29,10 @@ CACHE = Path(__file__).parents[2] / ".goalrank" / "benchmarks" / "quality"
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; its exit code."""
     given = _parser().parse_args(argv)
+    scale = given.scale
     try:
         methods, kinds = _methods(given.methods), _kinds(given.world, given.kinds)
-        if given.scale is SHOWN and given.world != MOVIELENS:
+        if scale is SHOWN and given.world != MOVIELENS:
             raise UsageError(
                 f"--shown-alone found with --world {given.world}, expected {MOVIELENS}, where users chose; leave it out"
             )
@@ -41,7 +42,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except GoalRankError as error:
         print(f"{error}", file=sys.stderr)
         return error.exit_code
-    scale = given.scale or FULL
     place = Place(given.world, scale, given.cache.resolve(), given.data.resolve(), given.device)
     torch.set_num_threads(1)
 
@@ -71,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=positive, help=f"instead of {FULL.seeds}")
     parser.add_argument("--jobs", type=positive, default=1, help="processes, one torch thread each")
     parser.add_argument("--device", choices=DEVICES, default="cpu", help="what models learn and answer on")
+    parser.set_defaults(scale=FULL)
     scale = parser.add_mutually_exclusive_group()
     for option, made, text in (
         ("--quick", QUICK, "minutes on one core: shows that it runs, no result"),

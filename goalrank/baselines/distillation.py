@@ -65,9 +65,8 @@ class Teacher:
                 lists_BGL = torch.cat([lists_BGL, own_BGL], dim=1)
             rewards_HBG = self.guide.score_lists(self.guide.encode(batch), lists_BGL)
             mask_BG = first_occurrence(lists_BGL)
-            std_B = group_std(rewards_HBG.mean(dim=0), mask_BG)
-            weight_B = signal_weights(std_B, group_noise(rewards_HBG, mask_BG))
             reward_BG = rewards_HBG.mean(dim=0)
+            weight_B = signal_weights(group_std(reward_BG, mask_BG), group_noise(rewards_HBG, mask_BG))
         gap_B = sum(standardised_gap(value_of(lists_BGL), reward_BG, mask_BG) for value_of in values_of)
         return WEIGHT * (weight_B * gap_B).mean()
 
